@@ -1,0 +1,49 @@
+# Everything a newcomer needs: `make demo` shows the library at work, `make test` proves it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help install demo test test-all lint types contracts format docs clean
+
+help:
+	@echo "make demo      install, then train on the embedded digits with 10 labels a class"
+	@echo "make test      install, then lint, types, import contracts and the suite (under 10 minutes on 2 cores)"
+	@echo "make test-all  the same with the long tests"
+	@echo "make docs      regenerate the tables of docs/ from docs/results/"
+
+# Installed anew only when the project's dependencies change.
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+install: $(VENV)/.installed
+
+demo: install
+	$(BIN)/tapetum demo
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+contracts: install
+	$(BIN)/lint-imports
+
+test: lint types contracts
+	$(BIN)/python -m pytest --durations=10
+
+test-all: lint types contracts
+	$(BIN)/python -m pytest --durations=10 -m 'slow or not slow'
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: install
+	$(BIN)/python docs/make_results.py
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

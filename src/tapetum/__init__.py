@@ -1,0 +1,61 @@
+"""Image classifiers and representations from many images and few labels: PAWS and its family, exact and resumable.
+
+Every verb of the command line is a function here, with the same arguments:
+
+    import tapetum
+    tapetum.fit(images="photos", labels="labels.csv", output="runs/first", minutes=30)
+
+Names are loaded on first use (PEP 562), so `import tapetum` and `tapetum --help` load no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tapetum.methods import register as register
+    from tapetum.recipe import Recipe as Recipe
+    from tapetum.recipe import RecipeError as RecipeError
+    from tapetum.recipe import dump_recipe as dump_recipe
+    from tapetum.recipe import load_recipe as load_recipe
+    from tapetum.verbs.demo import demo as demo
+    from tapetum.verbs.evaluate import evaluate as evaluate
+    from tapetum.verbs.fit import fit as fit
+    from tapetum.verbs.recipes import recipes as recipes
+    from tapetum.verbs.resume import resume as resume
+    from tapetum.verbs.train import train as train
+    from tapetum.verbs.views import views as views
+
+_MODULES = {
+    "Recipe": "tapetum.recipe",
+    "RecipeError": "tapetum.recipe",
+    "demo": "tapetum.verbs.demo",
+    "dump_recipe": "tapetum.recipe",
+    "evaluate": "tapetum.verbs.evaluate",
+    "fit": "tapetum.verbs.fit",
+    "load_recipe": "tapetum.recipe",
+    "recipes": "tapetum.verbs.recipes",
+    "register": "tapetum.methods",
+    "resume": "tapetum.verbs.resume",
+    "train": "tapetum.verbs.train",
+    "views": "tapetum.verbs.views",
+}
+
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("tapetum")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'tapetum' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value  # so that the next use costs nothing
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES, "__version__"})

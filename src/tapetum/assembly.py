@@ -1,0 +1,226 @@
+"""From a recipe to the parts of a run: the one place where data, method, optimizer and engine meet."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tapetum.data.batch import Batch
+from tapetum.data.cache import decoded
+from tapetum.data.labels import Labels, held_out, labels_per_class
+from tapetum.data.pipeline import DataConfig, Pipeline
+from tapetum.data.sources import open_source
+from tapetum.data.stores import Store, check_images
+from tapetum.engine.budget import measure_steps, resolve_steps
+from tapetum.engine.callbacks import Callback, ProgressBar, notify
+from tapetum.engine.runtime import Runtime
+from tapetum.engine.state import fingerprint
+from tapetum.engine.trainer import Trainer
+from tapetum.evaluation.soft_neighbours import Evaluation, evaluate_method
+from tapetum.methods import method_class
+from tapetum.methods.base import Method
+from tapetum.nn.backbones import build_backbone
+from tapetum.nn.batch_norm import convert_batch_norm
+from tapetum.ops.randomness import torch_seed
+from tapetum.optim import build_optimizer, set_schedules
+from tapetum.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class PoolData:
+    """The images and labels of a run."""
+
+    store: Store
+    labels: Labels
+    """Labels that training uses; -1 for all other images."""
+    held_out: Labels | None
+    """Labels kept out of everything but the accuracy while training."""
+    pool: npt.NDArray[np.int64]
+    """Images that may be drawn unlabelled."""
+    description: str
+
+    @property
+    def fingerprint(self) -> str:
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(self.store.fingerprint.encode() + self.labels.fingerprint.encode())
+        digest.update(np.ascontiguousarray(self.pool).tobytes())
+        return digest.hexdigest()
+
+
+def open_pool(config: DataConfig) -> PoolData:
+    """Open, decode and check the pool of a recipe, and choose its labels.
+
+    Raises:
+        ValueError: no images, no labels, an unreadable image, too few labels; names the file or field.
+    """
+    if config.images is None:
+        raise ValueError("data.images is not set: name the folder of images, for example data.images=photos.")
+    source = open_source(config.images, config.labels)
+    if source.labels is None:
+        raise ValueError(
+            f"{config.images} has no labels: give a CSV of path,label lines as data.labels, or one folder a class."
+        )
+    store = decoded(source.store, report=_report_decoding)
+    if store is source.store:
+        check_images(store)
+    labels, kept_out = source.labels, None
+    if config.held_out_per_class is not None:
+        labels, kept_out = held_out(labels, per_class=config.held_out_per_class, seed=config.label_seed)
+    if config.labels_per_class is not None:
+        labels = labels_per_class(labels, config.labels_per_class, config.label_seed)
+    pool = np.arange(len(store)) if config.pool else labels.labelled
+    if kept_out is not None:
+        pool = np.setdiff1d(pool, kept_out.labelled)
+    return PoolData(store, labels, kept_out, pool, source.description)
+
+
+def open_test(path: str | Path, classes: tuple[str, ...]) -> tuple[Store, Labels]:
+    """Labelled test images, their labels in the class order of training.
+
+    A source with a test part of its own gives that part; any other is taken whole.
+
+    Raises:
+        ValueError: nothing there, no labels, or a class that training did not know.
+    """
+    try:
+        source = open_source(path, split="test")
+    except ValueError as no_test_part:
+        if not Path(path).exists():
+            raise
+        source = open_source(path)
+        del no_test_part
+    if source.labels is None:
+        raise ValueError(f"{path} has no labels to judge by: give one folder a class.")
+    return decoded(source.store, report=_report_decoding), source.labels.in_order_of(classes)
+
+
+def _report_decoding(done: int, total: int) -> None:
+    if done == total or done % 10_000 < 1_000:
+        notify(f"decoded {done} of {total} images once, for this and later runs")
+
+
+@dataclass
+class Run:
+    """The parts of a run, built but not started."""
+
+    recipe: Recipe
+    runtime: Runtime
+    data: PoolData
+    method: Method
+    optimizer: torch.optim.Optimizer
+    pipeline: Pipeline
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, self.pipeline.batches_per_epoch // self.recipe.trainer.accumulate)
+
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """Batches of steps start..stop-1, `accumulate` for each."""
+        factor = self.recipe.trainer.accumulate
+        return self.pipeline.batches(
+            start * factor,
+            stop * factor,
+            workers=self.recipe.data.workers,
+            device=self.runtime.device,
+            channels_last=self.runtime.channels_last,
+        )
+
+    def resolve(self) -> None:
+        """Turn epochs or minutes into steps, and every automatic choice into what was chosen."""
+        trainer = resolve_steps(self.recipe.trainer, self.steps_per_epoch, self._measure)
+        self.recipe = replace(self.recipe, trainer=trainer, runtime=self.runtime.resolved())
+
+    def _measure(self, minutes: float) -> int:
+        notify("timing some steps to turn minutes into steps")
+        return measure_steps(
+            self.method,
+            self.optimizer,
+            self.batches,
+            minutes=minutes,
+            steps_per_epoch=self.steps_per_epoch,
+            config=self.recipe.trainer,
+            runtime=self.runtime,
+            seed=self.recipe.seed,
+        )
+
+    def trainer(self, folder: Path | None, callbacks: list[Callback] | None = None, inexact: bool = False) -> Trainer:
+        """The trainer of a resolved run; it resumes from checkpoints that `folder` holds."""
+        recipe, steps = self.recipe, self.recipe.trainer.steps
+        assert steps is not None, "resolve() comes first"
+
+        def schedule(step: int) -> None:
+            set_schedules(self.optimizer, recipe.optimizer, step, self.steps_per_epoch, steps)
+
+        return Trainer(
+            self.method,
+            self.optimizer,
+            schedule,
+            self.batches,
+            steps_per_epoch=self.steps_per_epoch,
+            total_steps=steps,
+            config=recipe.trainer,
+            runtime=self.runtime,
+            folder=folder,
+            callbacks=[ProgressBar()] if callbacks is None else callbacks,
+            seed=recipe.seed,
+            fingerprint=fingerprint(self.runtime, data=self.data.fingerprint),
+            evaluate=self._evaluate_held_out if self.data.held_out is not None else None,
+            inexact=inexact,
+        )
+
+    def _evaluate_held_out(self) -> Mapping[str, float]:
+        assert self.data.held_out is not None
+        evaluation = self.evaluate(self.data.store, self.data.held_out)
+        results = {"soft_nn_top1": evaluation.soft_neighbours.top1}
+        if evaluation.classifier is not None:
+            results["classifier_top1"] = evaluation.classifier.top1
+        return results
+
+    def evaluate(self, store: Store, labels: Labels) -> Evaluation:
+        """Judge the method on labelled images, with the training labels as supports."""
+        return evaluate_method(
+            self.method,
+            self.recipe.views,
+            self.runtime,
+            pool=self.data.store,
+            pool_labels=self.data.labels,
+            test=store,
+            test_labels=labels,
+        )
+
+
+def assemble(recipe: Recipe) -> Run:
+    """Build every part of a run.
+
+    Initial weights are a function of the recipe's seed.
+
+    Raises:
+        ValueError: whatever does not fit: names the field and the fix.
+    """
+    runtime = Runtime(recipe.runtime)
+    runtime.launch()
+    data = open_pool(recipe.data)
+    kind = method_class(recipe.method.kind)
+    pipeline = Pipeline(
+        data.store,
+        data.labels,
+        recipe.views,
+        recipe.support if kind.uses_support else None,
+        batch_size=recipe.data.batch_size if kind.uses_views else None,
+        seed=recipe.seed,
+        pool=data.pool,
+        rank=runtime.rank,
+        world_size=runtime.world_size,
+    )
+    runtime.seed(torch_seed(recipe.seed, "weights"))
+    backbone = build_backbone(recipe.backbone, in_channels=data.store.channels)
+    method = kind(recipe.method, backbone, num_classes=data.labels.num_classes, num_images=len(data.store))
+    if runtime.world_size > 1:
+        convert_batch_norm(method)
+    return Run(recipe, runtime, data, method, build_optimizer(recipe.optimizer, method), pipeline)

@@ -1,0 +1,230 @@
+"""The command line: each verb parses its arguments and calls the public function of the same name.
+
+Functions are imported inside the commands, so that `tapetum --help` loads no torch. No default and no behaviour
+lives here; what is wrong with an input is said in one line on stderr, with exit code 2.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tapetum.engine.interruption import Interrupted
+
+_TRACEBACK = "TAPETUM_TRACEBACK"
+_STOPPED = 130  # the shell's exit code for SIGINT
+
+
+# Plain text: Typer's rich help costs a third of the time that `--help` may take.
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Recipe values to set, e.g. optimizer.lr.peak=1.6")
+]
+Output = Annotated[Path, typer.Option(metavar="RUN", help="New folder for checkpoints, metrics and the recipe.")]
+Plugins = Annotated[list[str] | None, typer.Option("--plugin", metavar="MODULE", help="Import this first; repeatable.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"tapetum {version('tapetum')}")
+        raise typer.Exit
+
+
+def _show_traceback(wanted: bool) -> None:
+    if wanted:
+        os.environ[_TRACEBACK] = "1"
+
+
+@app.callback()
+def tapetum(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", is_eager=True, callback=_show_traceback, hidden=True)
+    ] = False,
+) -> None:
+    """Train image classifiers and representations from many images and few labels.
+
+    \b
+    Start here:  tapetum demo
+    Your data:   tapetum fit --images photos --labels labels.csv --minutes 60 --output runs/first
+    Published:   tapetum recipes
+    """
+
+
+@app.command()
+def demo(
+    output: Annotated[Path | None, typer.Option(metavar="RUN", help="Keep the run in this new folder.")] = None,
+) -> None:
+    """See it work on small images that need no download.
+
+    \b
+    Example:  tapetum demo
+    """
+    from tapetum.verbs.demo import demo as verb
+
+    verb(output=output)
+
+
+@app.command()
+def fit(
+    images: Annotated[str, typer.Option(metavar="DIR", help="All images, labelled and not.")],
+    labels: Annotated[str, typer.Option(metavar="FILE|DIR", help="CSV of path,label; or a folder per class.")],
+    output: Output,
+    test: Annotated[str | None, typer.Option(metavar="DIR", help="Labelled images to measure at the end.")] = None,
+    labels_per_class: Annotated[int | None, typer.Option(metavar="N", help="Use only N labels of each class.")] = None,
+    minutes: Annotated[float | None, typer.Option(metavar="M", help="Train for about M minutes, or")] = None,
+    epochs: Annotated[float | None, typer.Option(metavar="E", help="for E passes over the images, or")] = None,
+    steps: Annotated[int | None, typer.Option(metavar="S", help="for S steps.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Train on your own images; settings follow from the data.
+
+    \b
+    Example:  tapetum fit --images photos --labels labels.csv --minutes 60 --output runs/first
+    """
+    from tapetum.verbs.fit import fit as verb
+
+    verb(
+        images=images,
+        labels=labels,
+        output=output,
+        test=test,
+        labels_per_class=labels_per_class,
+        minutes=minutes,
+        epochs=epochs,
+        steps=steps,
+        overrides=tuple(overrides or ()),
+    )
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a YAML file.")],
+    output: Output,
+    overrides: Overrides = None,
+    plugin: Plugins = None,
+) -> None:
+    """Train exactly what a recipe says.
+
+    \b
+    Example:  tapetum train paws_cifar10_4000 --output runs/cifar data.images=cifar-10-batches-py
+    """
+    from tapetum.verbs.train import train as verb
+
+    verb(recipe=recipe, output=output, overrides=tuple(overrides or ()), plugins=tuple(plugin or ()))
+
+
+@app.command()
+def resume(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run that was stopped.")],
+    inexact: Annotated[bool, typer.Option("--inexact", help="Go on although machine or versions differ.")] = False,
+) -> None:
+    """Go on with a stopped run, bit for bit.
+
+    \b
+    Example:  tapetum resume runs/first
+    """
+    from tapetum.verbs.resume import resume as verb
+
+    verb(run=run, inexact=inexact)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    test: Annotated[str, typer.Option(metavar="DIR", help="Labelled images that training has not seen.")],
+) -> None:
+    """Measure a run's accuracy on labelled images.
+
+    \b
+    Example:  tapetum evaluate runs/first --test photos/test
+    """
+    from tapetum.verbs.evaluate import evaluate as verb
+
+    verb(run=run, test=test)
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Print this recipe whole.")] = None,
+    fields: Annotated[str | None, typer.Option(metavar="METHOD", help="Print what METHOD lets you set.")] = None,
+) -> None:
+    """List recipes, print one, or explain a method's fields.
+
+    \b
+    Example:  tapetum recipes --fields paws
+    """
+    from tapetum.verbs.recipes import recipes as verb
+
+    verb(name=name, fields=fields)
+
+
+@app.command()
+def views(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a YAML file.")],
+    output: Annotated[Path, typer.Option(metavar="SHEET.PNG", help="The picture to write.")],
+    images: Annotated[str | None, typer.Option(metavar="DIR", help="Images to show in place of the recipe's.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Draw the augmented views that a recipe trains on.
+
+    \b
+    Example:  tapetum views paws_cifar10_4000 --images photos --output sheet.png
+    """
+    from tapetum.verbs.views import views as verb
+
+    verb(recipe=recipe, output=output, images=images, overrides=tuple(overrides or ()))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and exit: 0 when it is done, 2 when the input is at fault, 130 after Ctrl-C."""
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(args=arguments, prog_name="tapetum", standalone_mode=False)
+        sys.stdout.flush()
+    except Interrupted:
+        sys.exit(_STOPPED)  # the trainer has said what it saved and how to go on
+    except (KeyboardInterrupt, typer.Abort):
+        code = _STOPPED
+    except BrokenPipeError:
+        # The reader of our output has gone (`tapetum recipes | head`); Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get(_TRACEBACK) == "1" or not _is_users(error):
+            raise
+        print(f"tapetum: error: {_sentence(error)}", file=sys.stderr)
+        sys.exit(2)
+    if code == _STOPPED:  # Typer, too, turns a KeyboardInterrupt into this
+        print("tapetum: stopped at once, nothing saved.", file=sys.stderr)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _is_users(error: Exception) -> bool:
+    # Typer's own errors have moved between its versions, but all of them can format their message.
+    return isinstance(error, ValueError | OSError) or hasattr(error, "format_message")
+
+
+def _sentence(error: Exception) -> str:
+    if hasattr(error, "format_message"):
+        text = str(error.format_message())
+    elif isinstance(error, OSError) and error.filename is not None and error.strerror:
+        text = f"{error.filename}: {error.strerror[:1].lower()}{error.strerror[1:]}."
+    else:
+        text = str(error) or type(error).__name__
+    return " ".join(text.split())

@@ -1,0 +1,121 @@
+"""Image files to uint8 RGB tensors: the one door to Pillow.
+
+What a file becomes, whatever it holds: three channels of eight bits, upright.
+
+- grey, palette, CMYK, YCbCr, LAB: Pillow's conversion to RGB;
+- transparency (an alpha channel or a transparent palette entry): composited over white, as a browser shows it;
+- 16-bit grey: the high byte, which is what Pillow keeps of 16-bit colour too;
+- EXIF orientation: applied, so a photograph taken sideways stands up;
+- several frames (GIF, TIFF, WebP): the first one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import ExifTags, Image
+from torch import Tensor
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".jp2"}
+)
+"""File name endings (in lower case) that count as images when a folder is listed."""
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what turns the stored pixels upright."""
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1..8 as far as the header tells. To be asked before any pixel is loaded."""
+    if image.format == "TIFF":
+        return 1  # Pillow turns TIFFs itself, their reported size included
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1  # else getexif() would decode the whole file in search of trailing EXIF
+    return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError("it holds 32-bit numbers of unknown range")
+    return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("it holds floating-point numbers of unknown range")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _from_16_bit(image)
+    if image.has_transparency_data:
+        with_alpha = image.convert("RGBA")
+        white = Image.new("RGBA", with_alpha.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, with_alpha).convert("RGB")
+    return image.convert("RGB")  # no copy where it is RGB already
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    if isinstance(error, FileNotFoundError):
+        return ValueError(f"image {path} does not exist (any more): restore it, or open the folder anew")
+    reason = str(error) or type(error).__name__
+    return ValueError(
+        f"image {path} cannot be read ({reason}): convert it to 8-bit PNG or JPEG, or move it out of the folder"
+    )
+
+
+def decode(path: Path, resize_to: tuple[int, int] | None = None) -> Tensor:
+    """Decode one image file.
+
+    Args:
+        path: the file.
+        resize_to: (height, width) to resize to by Pillow's antialiased bilinear filter, the one of the published
+            evaluations; None keeps the size.
+
+    Returns:
+        uint8 tensor (3, height, width), contiguous.
+
+    Raises:
+        ValueError: the file is missing, damaged or of a kind this module cannot turn into RGB; names the file.
+    """
+    try:
+        with Image.open(path) as opened:
+            orientation = _orientation(opened)
+            image = _to_rgb(opened)
+            if orientation in _UPRIGHT:
+                image = image.transpose(_UPRIGHT[orientation])
+            if resize_to is not None and image.size != resize_to[::-1]:
+                image = image.resize(resize_to[::-1], Image.Resampling.BILINEAR)
+            pixels = np.array(image)
+    except Exception as error:  # Pillow's readers raise nearly any type on damaged files
+        raise _unreadable(path, error) from error
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def header_size(path: Path) -> tuple[int, int]:
+    """(height, width) in pixels of an upright image, from its header alone.
+
+    Raises:
+        ValueError: the header cannot be read; names the file.
+    """
+    try:
+        with Image.open(path) as opened:
+            width, height = opened.size
+            turned = _orientation(opened) in (5, 6, 7, 8)
+    except Exception as error:  # Pillow's readers raise nearly any type on damaged files
+        raise _unreadable(path, error) from error
+    return (width, height) if turned else (height, width)
+
+
+def header_sizes(paths: list[Path]) -> npt.NDArray[np.int64]:
+    """(N, 2) heights and widths of many files, by `header_size`."""
+    return np.array([header_size(path) for path in paths], dtype=np.int64).reshape(-1, 2)

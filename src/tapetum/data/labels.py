@@ -1,0 +1,224 @@
+"""Which images are labelled, and as what.
+
+Subsets of labels are drawn by *name*: whether an image belongs to one is a function of the seed, its class's name
+and its own name, and of nothing else. Listing files in another order, or on another machine, changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from tapetum.ops.randomness import make_keys
+
+UNLABELLED = -1
+
+
+def sorted_classes(names: Iterable[str]) -> tuple[str, ...]:
+    """Distinct class names in order: as numbers where all of them are whole numbers, else by code point."""
+    distinct = set(names)
+    if all(name.isascii() and name.isdigit() for name in distinct):
+        return tuple(sorted(distinct, key=lambda name: (int(name), name)))
+    return tuple(sorted(distinct))
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """The labels of a pool of N images.
+
+    Raises:
+        ValueError: fewer than two classes, classes out of order, or values that are no class.
+    """
+
+    classes: tuple[str, ...]
+    """C class names, in the order of `sorted_classes`."""
+    names: tuple[str, ...]
+    """N distinct image names, those of the store."""
+    values: npt.NDArray[np.int64]
+    """(N,) index into `classes`; -1 where an image is not labelled."""
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2:
+            found = f"only the class {self.classes[0]!r}" if self.classes else "no class"
+            raise ValueError(f"labels name {found}: a classifier needs images of at least two classes")
+        if self.classes != sorted_classes(self.classes):
+            raise ValueError(f"classes {self.classes} must be distinct and in the order of sorted_classes()")
+        if self.values.shape != (len(self.names),) or self.values.dtype != np.int64:
+            raise ValueError(f"values must be int64 of shape ({len(self.names)},), one per image name")
+        if self.values.size and not -1 <= self.values.min() <= self.values.max() < len(self.classes):
+            raise ValueError(f"values must lie in -1..{len(self.classes) - 1}")
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def labelled(self) -> npt.NDArray[np.int64]:
+        """Indices of the labelled images, ascending."""
+        return np.flatnonzero(self.values != UNLABELLED).astype(np.int64)
+
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """(C,) labelled images per class."""
+        return np.bincount(self.values[self.labelled], minlength=self.num_classes).astype(np.int64)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of classes and values; equal on another machine that has the same images and labels."""
+        digest = hashlib.blake2b("\0".join(self.classes).encode(errors="surrogateescape"), digest_size=16)
+        digest.update(self.values.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    def in_order_of(self, classes: tuple[str, ...]) -> Labels:
+        """The same labels as indices into another list of classes, e.g. a test set's in the training set's.
+
+        Raises:
+            ValueError: a labelled image has a class that the list lacks.
+        """
+        missing = [c for c, count in zip(self.classes, self.counts, strict=True) if count and c not in classes]
+        if missing:
+            raise ValueError(
+                f"class {missing[0]!r} is not among the {len(classes)} classes trained on "
+                f"({', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}): rename it or leave it out"
+            )
+        position = {name: i for i, name in enumerate(classes)}
+        table = np.array([position.get(name, UNLABELLED) for name in self.classes] + [UNLABELLED], np.int64)
+        return Labels(classes, self.names, table[self.values])
+
+    def _only(self, kept: npt.NDArray[np.int64]) -> Labels:
+        values = np.full_like(self.values, UNLABELLED)
+        values[kept] = self.values[kept]
+        return Labels(self.classes, self.names, values)
+
+
+def labels_from_names(names: Sequence[str], class_of: Sequence[str | None]) -> Labels:
+    """Labels from one class name (None: unlabelled) per image name."""
+    classes = sorted_classes(name for name in class_of if name is not None)
+    position: dict[str | None, int] = {name: i for i, name in enumerate(classes)}
+    position[None] = UNLABELLED
+    return Labels(classes, tuple(names), np.array([position[name] for name in class_of], dtype=np.int64))
+
+
+def labels_from_folders(names: Sequence[str]) -> Labels:
+    """Labels from the first folder of each relative name, `cat/0001.jpg`; images in no folder are unlabelled.
+
+    Raises:
+        ValueError: fewer than two class folders.
+    """
+    return labels_from_names(names, [name.split("/", 1)[0] if "/" in name else None for name in names])
+
+
+def labels_from_values(names: Sequence[str], values: npt.ArrayLike, classes: Sequence[str] | None = None) -> Labels:
+    """Labels from an array.
+
+    Args:
+        names: N image names.
+        values: (N,) class indices (-1: unlabelled) where `classes` is given; else integers or strings that are
+            themselves the names of classes (integer -1 and the empty string: unlabelled).
+        classes: C names in the order of the indices.
+
+    Raises:
+        ValueError: wrong shape or type, or an index outside the classes.
+    """
+    array = np.asarray(values)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.shape != (len(names),) or array.dtype.kind not in "iuU":
+        raise ValueError(
+            f"labels are {array.dtype} of shape {array.shape}: give one integer or string for each of "
+            f"the {len(names)} images"
+        )
+    if array.dtype.kind == "U":
+        return labels_from_names(names, [str(value) or None for value in array])
+    if array.size and (array.min() < -1 or (classes is not None and array.max() >= len(classes))):
+        last = "" if classes is None else f"..{len(classes) - 1}"
+        raise ValueError(f"labels span {array.min()}..{array.max()}: expected -1 (unlabelled) or 0{last}")
+    if classes is None:
+        return labels_from_names(names, [str(value) if value >= 0 else None for value in array.tolist()])
+    ordered = sorted_classes(classes)
+    table = np.array([ordered.index(name) for name in classes] + [UNLABELLED], dtype=np.int64)
+    return Labels(ordered, tuple(names), table[array.astype(np.int64)])
+
+
+def _name_key(name: str) -> int:
+    digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def _drawn_order(labels: Labels, of_class: int, purpose: str, seed: int) -> npt.NDArray[np.int64]:
+    """Indices of a class's labelled images in an order that names and seed alone decide."""
+    members = np.flatnonzero(labels.values == of_class)
+    members = members[np.argsort(np.array([labels.names[i] for i in members], dtype=object), kind="stable")]
+    name_keys = np.array([_name_key(labels.names[i]) for i in members], dtype=np.uint64)
+    keys = make_keys(seed, purpose, _name_key(labels.classes[of_class]), name_keys)
+    return members[np.argsort(keys, kind="stable")].astype(np.int64)
+
+
+def labels_per_class(labels: Labels, count: int, seed: int) -> Labels:
+    """Keep the labels of `count` images per class and drop the others.
+
+    A function of seed, class names and image names. With one seed, a smaller count draws a subset of a larger one's.
+
+    Raises:
+        ValueError: `count` is not positive, or a class has fewer labelled images.
+    """
+    if count < 1:
+        raise ValueError(f"labels per class is {count}: give at least 1")
+    short = int(labels.counts.argmin())
+    if labels.counts[short] < count:
+        raise ValueError(
+            f"class {labels.classes[short]!r} has {labels.counts[short]} labelled images, fewer than the {count} "
+            f"labels per class asked for: ask for at most {labels.counts[short]} or label more images"
+        )
+    drawn = [_drawn_order(labels, c, "labels per class", seed)[:count] for c in range(labels.num_classes)]
+    return labels._only(np.concatenate(drawn))
+
+
+def _share(fraction: float, available: int) -> int:
+    """Nearest number to a fraction of the labels, but at least one, and one left over."""
+    return min(max(1, int(fraction * available + 0.5)), max(available - 1, 0))
+
+
+def held_out(
+    labels: Labels, *, per_class: int | None = None, fraction: float | None = None, seed: int
+) -> tuple[Labels, Labels]:
+    """Split labels into those to train with and those to measure with, class by class.
+
+    Args:
+        labels: the labels to split.
+        per_class: labels held out of each class; or
+        fraction: share of each class held out, rounded to the nearest number but at least one image; a class with
+            a single label keeps it for training.
+        seed: decides the split together with class and image names.
+
+    Returns:
+        (training labels, held-out labels), both over all N images.
+
+    Raises:
+        ValueError: not exactly one of `per_class` and `fraction`, or a class would have no training label left.
+    """
+    if (per_class is None) == (fraction is None):
+        raise ValueError("hold out either a number of labels per class or a fraction of them: give one of the two")
+    if (per_class is not None and per_class < 1) or (fraction is not None and not 0 < fraction < 1):
+        raise ValueError(
+            f"per_class={per_class}, fraction={fraction}: hold out at least 1 per class or a share between 0 and 1"
+        )
+    kept, out = [], []
+    for c, available in enumerate(labels.counts.tolist()):
+        count = per_class if fraction is None else _share(fraction, available)
+        if available <= count and available > 0:
+            raise ValueError(
+                f"class {labels.classes[c]!r} has {available} labelled images, and {count} held out of them leave "
+                f"none to train with: hold out fewer or label more images"
+            )
+        order = _drawn_order(labels, c, "held out", seed)
+        out.append(order[:count])
+        kept.append(order[count:])
+    if not any(part.size for part in out):
+        raise ValueError("no class has two labelled images, so none can be held out: label more images")
+    return labels._only(np.concatenate(kept)), labels._only(np.concatenate(out))

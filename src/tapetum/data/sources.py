@@ -1,0 +1,212 @@
+"""From what a user points at to a store and its labels.
+
+`open_source` recognises, in this order: arrays in memory; "digits"; a .npy or .npz file; a folder with CIFAR batches;
+one with IDX files; one with `train/` and `test/` (or `val/`) folders; any other folder of images.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tapetum.data.decoding import IMAGE_SUFFIXES
+from tapetum.data.formats import Split, find_idx, is_cifar, read_cifar, read_idx, read_numpy
+from tapetum.data.label_files import read_csv
+from tapetum.data.labels import Labels, labels_from_folders, labels_from_values
+from tapetum.data.stores import ArrayStore, FileStore, Store
+
+NO_LABELS = "none"
+"""As `labels`: read images only, whatever folders they lie in."""
+
+_TEST_FOLDERS = ("test", "val", "valid", "validation")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A pool of images, what is known about them, and a line about both for the log."""
+
+    store: Store
+    labels: Labels | None
+    """Over all images of the store; None where nothing is labelled."""
+    description: str
+    """e.g. "50000 images of 32x32 pixels, 10 classes, from cifar-10-batches-py (train)"."""
+
+
+def open_source(
+    path: str | os.PathLike[str] | npt.ArrayLike,
+    labels: str | os.PathLike[str] | npt.ArrayLike | None = None,
+    split: Split = "train",
+) -> Source:
+    """Open a pool of images.
+
+    Args:
+        path: one of
+            - a folder of class folders (`cat/1.jpg`), its images in no class folder being unlabelled; a folder of
+              images without class folders; or a folder of images, nested in any way, with a CSV as `labels`;
+            - a folder with one of these in `train/` and in `test/` (or `val/`);
+            - `cifar-10-batches-py` or `cifar-100-python`, or the folder that holds it;
+            - a folder of IDX files (MNIST, Fashion-MNIST), gzipped or not;
+            - a .npy or .npz file (see `tapetum.data.formats.read_numpy`);
+            - "digits": scikit-learn's 1,797 grey images of 8x8 pixels, scaled to 0..255. A folder of that name is
+              "./digits";
+            - uint8 arrays: (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 channels.
+        labels: a CSV of path,label lines; an array or a .npy file, one integer or text per image; "none" to read
+            no labels; None for those that come with the images.
+        split: which part, where the source has two. A source without parts is its own "train" and has no "test".
+
+    Raises:
+        ValueError: nothing there, nothing recognised, no such split, or faulty labels; says what to do.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"split is {split!r}: choose 'train' or 'test'")
+    if not isinstance(path, (str, os.PathLike)):
+        _only_train(split, "an array")
+        return _from_arrays(np.asarray(path), None, labels, "an array in memory")
+    if os.fspath(path) == "digits":
+        _only_train(split, "digits")
+        images, values = _digits()
+        return _from_arrays(images, values, labels, "scikit-learn's digits")
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise ValueError(f"there is nothing at {path}: check the path (from {Path.cwd()})")
+    return _from_folder(path, labels, split) if path.is_dir() else _from_file(path, labels, split)
+
+
+def _from_file(path: Path, labels: Any, split: Split) -> Source:
+    if path.suffix not in (".npy", ".npz"):
+        raise ValueError(f"{path} is a file: give a folder of images, or arrays as .npy or .npz")
+    if path.suffix == ".npy":
+        _only_train(split, str(path))
+    return _from_arrays(*read_numpy(path, split), labels, path.name)
+
+
+def _from_folder(path: Path, labels: Any, split: Split) -> Source:
+    for folder in (path, path / "cifar-10-batches-py", path / "cifar-100-python"):
+        if is_cifar(folder):
+            images, values, classes = read_cifar(folder, split)
+            return _from_arrays(images, values, labels, f"{folder.name} ({split})", classes)
+    for folder in (path, path / "raw"):
+        if files := find_idx(folder, split):
+            return _from_arrays(read_idx(files[0]), read_idx(files[1]), labels, files[0].name)
+    root, described = path, path.name or str(path)
+    tests = [path / name for name in _TEST_FOLDERS if (path / name).is_dir()]
+    if (path / "train").is_dir() and tests:
+        root = path / "train" if split == "train" else tests[0]
+        described = f"{described}/{root.name}"
+    else:
+        _only_train(split, f"folder {path}")
+    return _from_files(root, labels, described)
+
+
+def _only_train(split: Split, what: str) -> None:
+    if split == "test":
+        raise ValueError(f"{what} has no test part: put images into folders train/ and test/, or name a test source")
+
+
+def _digits() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    from sklearn.datasets import load_digits  # slow to import, and most runs do not need it
+
+    digits = load_digits()
+    # Published as 0..16.
+    return np.rint(digits.images * (255 / 16)).astype(np.uint8), digits.target.astype(np.int64)
+
+
+def _as_channels_first(images: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    shape = images.shape
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in shape:
+        raise ValueError(
+            f"images are {images.dtype} of shape {shape}: give uint8 with values 0 to 255 of shape (N, H, W), "
+            "(N, C, H, W) or (N, H, W, C)"
+        )
+    if images.ndim == 3:
+        return images[:, None]
+    if shape[1] in (1, 3):
+        return images
+    if shape[3] in (1, 3):
+        return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    raise ValueError(f"images have shape {shape}: the channels, 1 or 3, must come second or last")
+
+
+def _from_arrays(
+    images: npt.NDArray[Any],
+    values: npt.NDArray[Any] | None,
+    labels: Any,
+    described: str,
+    classes: Sequence[str] | None = None,
+) -> Source:
+    store = ArrayStore(_as_channels_first(images))
+    if labels is not None:
+        known = _given_labels(labels, store, None)
+    else:
+        known = None if values is None else labels_from_values(store.names, values, classes)
+    return Source(store, known, _describe(store, known, described))
+
+
+def _given_labels(labels: Any, store: Store, root: Path | None) -> Labels | None:
+    if isinstance(labels, str) and labels == NO_LABELS:
+        return None
+    if not isinstance(labels, (str, os.PathLike)):
+        return labels_from_values(store.names, labels)
+    path = Path(labels).expanduser()
+    if not path.exists():
+        raise ValueError(f"there is no labels file {path}: check the path (from {Path.cwd()})")
+    if path.suffix == ".npy":
+        return labels_from_values(store.names, read_numpy(path, "train")[0])
+    return read_csv(path, store.names, root)
+
+
+def _image_names(root: Path) -> Iterator[str]:
+    """Relative names of all image files below a folder; links are followed, hidden files are not images."""
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:
+            folders.clear()  # a link that leads back up
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        relative = Path(folder).relative_to(root)
+        for name in files:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
+                yield (relative / name).as_posix()
+
+
+def _from_files(root: Path, labels: Any, described: str) -> Source:
+    names = sorted(_image_names(root))
+    if not names:
+        kinds = " ".join(sorted(IMAGE_SUFFIXES))
+        raise ValueError(f"there are no images in {root}: put some there; recognised are {kinds}")
+    store = FileStore(root, names)
+    if labels is not None:
+        known = _given_labels(labels, store, root)
+    elif any("/" in name for name in names):
+        known = _folder_labels(root, names)
+    else:
+        known = None
+    return Source(store, known, _describe(store, known, described))
+
+
+def _folder_labels(root: Path, names: list[str]) -> Labels:
+    try:
+        return labels_from_folders(names)
+    except ValueError as error:
+        raise ValueError(
+            f"{root}: {error}: make one folder per class, or give a CSV of path,label lines as labels, or "
+            f"'{NO_LABELS}' for no labels"
+        ) from None
+
+
+def _describe(store: Store, labels: Labels | None, described: str) -> str:
+    # Not store.image_size of files: that would read every header just for a log line.
+    size = "{}x{} pixels, ".format(*store.image_size) if isinstance(store, ArrayStore) and store.image_size else ""
+    text = f"{len(store)} images of {size}" if size else f"{len(store)} images, "
+    if labels is None:
+        return f"{text}no labels, from {described}"
+    num_labelled = len(labels.labelled)
+    some = "" if num_labelled == len(store) else f", {num_labelled} labelled"
+    return f"{text}{labels.num_classes} classes{some}, from {described}"

@@ -1,0 +1,127 @@
+"""How many steps a training has: minutes become steps once, by measuring; from then on no clock decides."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch.optim import Optimizer
+
+from tapetum.data.batch import Batch
+from tapetum.engine.callbacks import Callback, Row
+from tapetum.engine.runtime import Runtime
+from tapetum.engine.trainer import Trainer
+from tapetum.engine.trainer_config import TrainerConfig
+from tapetum.methods.base import EmbedAll, Method, Progress
+
+WARM_UP_STEPS = 5
+TIMED_STEPS = 20
+RESERVE = 0.1
+"""Share of the minutes kept back for evaluation, checkpoints and a busier machine."""
+
+
+def resolve_steps(
+    config: TrainerConfig, steps_per_epoch: int, measure: Callable[[float], int] | None = None
+) -> TrainerConfig:
+    """The config with its length as `steps`, as the resolved recipe stores it.
+
+    Args:
+        config: with epochs, steps or minutes.
+        steps_per_epoch: steps in a pass over the images.
+        measure: turns minutes into steps; `measure_steps` with its other arguments filled in.
+    """
+    if config.steps is not None:
+        return config
+    if config.epochs is not None:
+        steps = max(1, round(config.epochs * steps_per_epoch))
+    else:
+        assert config.minutes is not None
+        assert measure is not None, "a budget in minutes needs measuring"
+        steps = measure(config.minutes)
+    return replace(config, steps=steps, epochs=None, minutes=None)
+
+
+def measure_steps(
+    method: Method,
+    optimizer: Optimizer,
+    batches: Callable[[int, int], Iterator[Batch]],
+    *,
+    minutes: float,
+    steps_per_epoch: int,
+    config: TrainerConfig,
+    runtime: Runtime,
+    seed: int = 0,
+    embed_all: EmbedAll | None = None,
+) -> int:
+    """The number of steps that fit into a budget on this machine, now.
+
+    Times 20 steps after 5 of warm-up, and one `before_epoch`, on copies of method and optimizer. Weights, buffers,
+    optimizer state, modes and torch's generators are afterwards what they were. Call it before the `Trainer` is built.
+
+    Args:
+        method, optimizer, batches, runtime, seed, embed_all: as for `Trainer`; the method not yet set up.
+        minutes: the budget of wall time; a tenth is kept in reserve.
+        steps_per_epoch: over which the time of `before_epoch` is spread.
+        config: its `accumulate` is used.
+
+    Returns:
+        Steps, at least 1; the same on every rank.
+    """
+    # Copied together, so that the copied optimizer refers to the copied parameters.
+    trial, trial_optimizer = copy.deepcopy((method, optimizer))
+    epoch_watch, step_watch = _EpochWatch(trial), _StepWatch()
+    trial_steps = WARM_UP_STEPS + TIMED_STEPS
+    devices = [runtime.device] if runtime.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        Trainer(
+            trial,
+            trial_optimizer,
+            _keep_rates,
+            batches,
+            steps_per_epoch=trial_steps,
+            total_steps=trial_steps,
+            config=TrainerConfig(
+                steps=trial_steps, log_every=WARM_UP_STEPS, checkpoint_every=None, accumulate=config.accumulate
+            ),
+            runtime=runtime,
+            callbacks=[step_watch],
+            seed=seed,
+            embed_all=embed_all,
+        ).fit()
+    if runtime.rank != 0:
+        return runtime.broadcast(0)
+    seconds = step_watch.seconds_per_step() + epoch_watch.seconds / steps_per_epoch
+    return runtime.broadcast(max(1, int(60.0 * minutes * (1.0 - RESERVE) / seconds)))
+
+
+class _StepWatch(Callback):
+    def __init__(self) -> None:
+        self._times: dict[int, float] = {}
+
+    def on_steps(self, rows: Sequence[Row]) -> None:
+        # Rows are only there once the device has finished their steps.
+        self._times[int(rows[-1]["step"])] = time.perf_counter()
+
+    def seconds_per_step(self) -> float:
+        return (self._times[WARM_UP_STEPS + TIMED_STEPS] - self._times[WARM_UP_STEPS]) / TIMED_STEPS
+
+
+class _EpochWatch:
+    """Times `before_epoch` of the trial, which meets just one."""
+
+    def __init__(self, trial: Method) -> None:
+        self.seconds = 0.0
+        self._hook = trial.before_epoch
+        trial.before_epoch = self._timed  # type: ignore[method-assign]
+
+    def _timed(self, progress: Progress, embed_all: EmbedAll) -> None:
+        start = time.perf_counter()
+        self._hook(progress, embed_all)
+        self.seconds += time.perf_counter() - start
+
+
+def _keep_rates(step: int) -> None:
+    """The trial leaves learning rates as they are: they cost no time."""

@@ -1,0 +1,109 @@
+"""Callbacks observe a training. They are given Python numbers, never the method: removing one changes no weight."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Row = Mapping[str, int | float]
+"""One step: "step" (finished steps, from 1), "epoch", "images_seen", "lr", "weight_decay", "train/...", where it was
+evaluated "eval/...", and the time columns. A skipped step has no "train/" entries."""
+TIME_COLUMNS = ("train_seconds", "images_per_second")
+"""What of a row a clock decides; all else is the same in a resumed run."""
+
+
+def notify(message: str) -> None:
+    """Say something that is no result: to stderr, with the program's name."""
+    print(f"tapetum: {message}", file=sys.stderr, flush=True)
+
+
+class Callback:
+    """Observes a training, on rank 0 alone. Every method may be left out."""
+
+    def on_start(self, step: int, total_steps: int) -> None:
+        """Training goes on after `step` finished steps. Called again after a rollback: forget all later rows."""
+
+    def on_steps(self, rows: Sequence[Row]) -> None:
+        """Steps that finished since the last call, in order; once per `log_every`, not once per step."""
+
+    def on_evaluate(self, step: int, results: Mapping[str, float]) -> None:
+        """The evaluation after `step` finished steps; its results are also in that step's row, which comes next."""
+
+    def on_checkpoint(self, step: int) -> None:
+        """A checkpoint is about to be written: what must not fall behind it goes to disk now."""
+
+    def on_end(self, step: int) -> None:
+        """Training is over: finished, interrupted or failed."""
+
+
+class ProgressBar(Callback):
+    """Loss, speed and time left: a bar on a terminal, elsewhere a line every so often.
+
+    Args:
+        console: where to draw; stderr by default.
+        line_every_seconds: time between lines where there is no terminal.
+        clock: seconds, rising.
+    """
+
+    def __init__(
+        self,
+        console: Console | None = None,
+        line_every_seconds: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.console = console or Console(stderr=True)
+        self.line_every_seconds = line_every_seconds
+        self._clock = clock
+        self._bar: Progress | None = None
+        self._total = 0
+        self._last_line = -float("inf")
+
+    def on_start(self, step: int, total_steps: int) -> None:
+        self._total = total_steps
+        if not self.console.is_terminal:
+            return
+        if self._bar is None:
+            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=self.console, speed_estimate_period=300)
+            self._bar.add_task("train", total=total_steps, completed=step, text="")
+            self._bar.start()
+        self._bar.update(self._bar.task_ids[0], completed=step)
+
+    def on_steps(self, rows: Sequence[Row]) -> None:
+        row = rows[-1]
+        text = _describe(row)
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=int(row["step"]), text=text)
+            return
+        now = self._clock()
+        is_last = row["step"] >= self._total
+        if is_last or now - self._last_line >= self.line_every_seconds:
+            self._last_line = now
+            left = "" if is_last else f"  {_time_left(rows, self._total)}"
+            self.console.print(f"step {row['step']}/{self._total}  {text}{left}", highlight=False, soft_wrap=True)
+
+    def on_evaluate(self, step: int, results: Mapping[str, float]) -> None:
+        values = "  ".join(f"{name} {value:.4g}" for name, value in results.items())
+        self.console.print(f"step {step}  {values}", highlight=False, soft_wrap=True)
+
+    def on_end(self, step: int) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _describe(row: Row) -> str:
+    loss = f"loss {row['train/loss']:.4g}" if "train/loss" in row else "skipped"
+    return f"{loss}  {row['images_per_second']:.4g} images/s"
+
+
+def _time_left(rows: Sequence[Row], total_steps: int) -> str:
+    if len(rows) < 2:
+        return ""
+    per_step = (rows[-1]["train_seconds"] - rows[0]["train_seconds"]) / (len(rows) - 1)
+    minutes, rest = divmod(int(per_step * (total_steps - rows[-1]["step"])), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} left"

@@ -1,0 +1,234 @@
+"""Checkpoints: one safetensors file, written whole or not at all, with everything that cannot be derived.
+
+    method.<state-dict name>              weights and buffers
+    optimizer.<parameter name>.<key>      momentum and the like
+    local.<rank>.<name>                   what a method keeps for one rank (queues)
+    metadata["tapetum"]                   JSON: step, skipped steps, fingerprint, numbers of the optimizer, strides
+
+Nothing is pickled, so reading a checkpoint cannot run code. Tensors are written row-major, which is all that the
+format takes, and get their strides back when read: a norm over a channels-last weight sums in another order.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tapetum.methods.base import Method
+
+FORMAT = 1
+"""Version of the layout above; a reader refuses a higher one."""
+NUM_LATEST = 2
+"""How many of the latest checkpoints are kept: the one before the last is there should the last be damaged."""
+_KEY = "tapetum"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training's state: named tensors on the CPU and a JSON object."""
+
+    tensors: Mapping[str, Tensor]
+    scalars: Mapping[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps finished."""
+        return int(self.scalars["step"])
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors under `prefix` + ".", by the rest of their names, e.g. part("method.backbone")."""
+        start = len(prefix) + 1
+        return {name[start:]: tensor for name, tensor in self.tensors.items() if name.startswith(prefix + ".")}
+
+
+def capture(
+    method: Method, optimizer: Optimizer, local: Sequence[Mapping[str, Tensor]], scalars: Mapping[str, Any]
+) -> Checkpoint:
+    """A copy, on the CPU, of everything that training changes.
+
+    Args:
+        method: its state dict.
+        optimizer: its state, named after the parameters of `method`.
+        local: `method.local_state()` of every rank, in rank order.
+        scalars: JSON-able; must have "step".
+
+    Raises:
+        ValueError: the method or optimizer holds state that is neither tensor nor number.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, value in method.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{type(method).__name__} keeps {name}, no tensor, in its state dict: make it a buffer.")
+        tensors[f"method.{name}"] = value
+    numbers: dict[str, dict[str, Any]] = {}
+    for name, state in _optimizer_state(method, optimizer).items():
+        for key, value in state.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{name}.{key}"] = value
+            elif value is None or isinstance(value, (bool, int, float)):
+                numbers.setdefault(name, {})[key] = value
+            else:
+                what = f"{type(optimizer).__name__} keeps a {type(value).__name__} as {key} of {name}"
+                raise ValueError(f"{what}, which no checkpoint can hold: keep tensors or numbers.")
+    for rank, own in enumerate(local):
+        tensors |= {f"local.{rank}.{name}": value for name, value in own.items()}
+    copies = {name: _copy(value) for name, value in tensors.items()}
+    return Checkpoint(copies, {**scalars, "format": FORMAT, "optimizer": numbers})
+
+
+def restore(checkpoint: Checkpoint, method: Method, optimizer: Optimizer, rank: int) -> None:
+    """Write a checkpoint's tensors into a method and its optimizer, on the devices they are on.
+
+    Raises:
+        ValueError: names or shapes do not fit the method.
+    """
+    try:
+        method.load_state_dict(checkpoint.part("method"))
+    except RuntimeError as error:
+        raise ValueError(
+            f"The checkpoint does not fit this {type(method).__name__}: resume with its own recipe. {error}"
+        ) from error
+    numbers = checkpoint.scalars["optimizer"]
+    optimizer.state.clear()
+    for name, (parameter, group) in _optimized(method, optimizer).items():
+        state: dict[str, Any] = dict(numbers.get(name, {}))
+        for key, value in checkpoint.part(f"optimizer.{name}").items():
+            # torch counts steps on the CPU unless told otherwise, and so must a restored optimizer.
+            counts = key == "step" and not (group.get("capturable") or group.get("fused"))
+            state[key] = value.clone() if counts else value.to(parameter.device, copy=True)
+        if state:
+            optimizer.state[parameter] = state
+    device = next((p.device for p in method.parameters()), torch.device("cpu"))
+    local = checkpoint.part(f"local.{rank}")
+    method.load_local_state({name: value.to(device, copy=True) for name, value in local.items()})
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies in a folder of checkpoints."""
+    return folder / f"step-{step:08d}.safetensors"
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a file that is complete as soon as it bears its name, also if power fails.
+
+    Temporary name, fsync, rename, fsync of the folder.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    contiguous = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
+    strides = {n: list(t.stride()) for n, t in checkpoint.tensors.items() if t.stride() != contiguous[n].stride()}
+    header = json.dumps({**checkpoint.scalars, "strides": strides})
+    partial = path.with_suffix(".partial")
+    save_file(contiguous, partial, metadata={_KEY: header})
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder last through a power failure, where the system allows it."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint onto the CPU, every tensor in the strides it had.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is cut short, is no checkpoint of Tapetum, or comes from a newer version.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no checkpoint {path}: check the path.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is cut short or is no safetensors file ({error}): delete it to use an earlier checkpoint."
+        ) from error
+    if _KEY not in metadata:
+        raise ValueError(f"{path} was not written by Tapetum: to start from foreign weights, import them.")
+    scalars = json.loads(metadata[_KEY])
+    if scalars["format"] > FORMAT:
+        raise ValueError(f"{path} has format {scalars['format']}, newer than this Tapetum's {FORMAT}: update Tapetum.")
+    for name, stride in scalars.pop("strides").items():
+        tensors[name] = _with_strides(tensors[name], stride)
+    return Checkpoint(tensors, scalars)
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, by rising step."""
+    return sorted(folder.glob("step-*.safetensors"), key=_step_of)
+
+
+def latest_checkpoint(folder: Path, notify: Callable[[str], None]) -> Checkpoint | None:
+    """The latest checkpoint of a folder that can be read; None where there is none.
+
+    Args:
+        notify: told of each damaged file that was passed over. It stays where it is.
+
+    Raises:
+        ValueError: there are checkpoints and none of them can be read.
+    """
+    damaged: ValueError | None = None
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            checkpoint = read_checkpoint(path)
+        except ValueError as error:
+            damaged = error
+            notify(f"{error} Going back to the checkpoint before it.")
+            continue
+        return checkpoint
+    if damaged is not None:
+        raise ValueError(f"No checkpoint in {folder} can be read: start the run again. The first of them: {damaged}")
+    return None
+
+
+def prune(folder: Path, keep_every: int | None) -> None:
+    """Delete all but the latest checkpoints, those of every `keep_every`-th step, and leftovers of broken writes."""
+    for path in list_checkpoints(folder)[:-NUM_LATEST]:
+        if keep_every is None or _step_of(path) % keep_every:
+            path.unlink()
+    for path in folder.glob("step-*.partial"):
+        path.unlink()
+
+
+def _step_of(path: Path) -> int:
+    digits = path.stem.removeprefix("step-")
+    return int(digits) if digits.isdigit() else -1
+
+
+def _optimized(method: nn.Module, optimizer: Optimizer) -> dict[str, tuple[nn.Parameter, dict[str, Any]]]:
+    names = {id(parameter): name for name, parameter in method.named_parameters()}
+    return {names[id(p)]: (p, group) for group in optimizer.param_groups for p in group["params"]}
+
+
+def _optimizer_state(method: nn.Module, optimizer: Optimizer) -> dict[str, dict[str, Any]]:
+    optimized = _optimized(method, optimizer)
+    return {name: optimizer.state[p] for name, (p, _) in optimized.items() if p in optimizer.state}
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """A copy on the CPU in the same strides, or row-major where elements share memory or leave gaps."""
+    return tensor.detach().to("cpu", copy=True, memory_format=torch.preserve_format)
+
+
+def _with_strides(tensor: Tensor, stride: Sequence[int]) -> Tensor:
+    return torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype).copy_(tensor)

@@ -1,0 +1,128 @@
+"""Where rows of a training are kept: metrics.csv always, TensorBoard where it is installed."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from tapetum.engine.callbacks import TIME_COLUMNS, Callback, Row, notify
+
+
+class CSVLogger(Callback):
+    """metrics.csv: one row per step, evaluation columns empty where nothing was evaluated, time columns last.
+
+    When training goes on after step N, rows beyond N (the work that was lost) are cut, so a resumed run ends with the
+    file of an uninterrupted one but for the time columns. A column that first appears later (an evaluation) is added
+    to the header by writing the file anew.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._columns: list[str] = []
+        self._file: TextIO | None = None
+
+    def on_start(self, step: int, total_steps: int) -> None:
+        self._close()
+        self._columns, rows = _read(self.path) if step else ([], [])
+        kept = [row for row in rows if int(row["step"]) <= step]
+        if [int(row["step"]) for row in kept] != list(range(1, step + 1)):
+            notify(f"{self.path} lacks rows of the {step} steps before this one; it goes on from here.")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._rewrite(kept)
+
+    def on_steps(self, rows: Sequence[Row]) -> None:
+        new = [name for row in rows for name in row if name not in TIME_COLUMNS]
+        columns = list(dict.fromkeys([*self._columns, *new]))
+        if columns != self._columns:
+            self._close()
+            _, written = _read(self.path)
+            self._columns = columns
+            self._rewrite(written)
+        assert self._file is not None, "on_start comes before on_steps"
+        self._writer(self._file).writerows({name: _text(value) for name, value in row.items()} for row in rows)
+        self._file.flush()
+
+    def on_checkpoint(self, step: int) -> None:
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+
+    def on_end(self, step: int) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _writer(self, file: TextIO) -> csv.DictWriter[str]:
+        return csv.DictWriter(file, [*self._columns, *TIME_COLUMNS], restval="", lineterminator="\n")
+
+    def _rewrite(self, rows: Sequence[Mapping[str, str]]) -> None:
+        partial = self.path.with_suffix(".partial")
+        with partial.open("w", newline="") as file:
+            if self._columns:
+                writer = self._writer(file)
+                writer.writeheader()
+                writer.writerows(rows)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, self.path)
+        self._file = self.path.open("a", newline="")
+
+
+def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Columns (without those of time) and whole rows of metrics.csv; a row that a kill cut short is left out."""
+    if not path.is_file():
+        return [], []
+    lines = path.read_text().splitlines(keepends=True)
+    header, *rows = csv.reader(line for line in lines if line.endswith("\n")) if lines else [[]]
+    whole = [dict(zip(header, row)) for row in rows if len(row) == len(header)]
+    return [name for name in header if name not in TIME_COLUMNS], whole
+
+
+def _text(value: int | float) -> str:
+    # Nine digits name every float32 exactly.
+    return str(value) if isinstance(value, int) else f"{value:.9g}"
+
+
+class TensorBoardLogger(Callback):
+    """Scalars for TensorBoard: every evaluation, and the last row of each logging interval."""
+
+    def __init__(self, folder: Path, writer: Callable[..., Any]) -> None:
+        self.folder = folder
+        self._make_writer = writer
+        self._writer: Any = None
+
+    def on_start(self, step: int, total_steps: int) -> None:
+        self.on_end(step)
+        # TensorBoard hides the events from purge_step on that an earlier, killed process wrote.
+        self._writer = self._make_writer(str(self.folder), purge_step=step + 1)
+
+    def on_steps(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            is_evaluated = any(name.startswith("eval/") for name in row)
+            if row is rows[-1] or is_evaluated:
+                for name, value in row.items():
+                    if name != "step":
+                        self._writer.add_scalar(name, value, row["step"])
+
+    def on_checkpoint(self, step: int) -> None:
+        self._writer.flush()
+
+    def on_end(self, step: int) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def tensorboard_logger(folder: Path, notify: Callable[[str], None] = notify) -> TensorBoardLogger | None:
+    """A logger into `folder`, or None and a notice where TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        notify("TensorBoard is not installed, so no tensorboard/ is written; pip install 'tapetum[tensorboard]'.")
+        return None
+    return TensorBoardLogger(folder, SummaryWriter)

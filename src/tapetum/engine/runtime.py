@@ -1,0 +1,244 @@
+"""Devices, processes and precision: the only place that knows Lightning Fabric.
+
+Fabric launches processes, picks devices and wraps the model for several of them. Its precision plugins are left out:
+they cast whatever crosses the wrapper (labels smoothed in float32 would come back rounded), so autocast is entered
+here, around the forward alone, and parameters stay in float32.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tapetum.data.batch import Batch, Views
+from tapetum.methods.base import Method
+from tapetum.ops.collectives import sum_over_ranks
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+    from lightning_fabric.wrappers import _FabricModule
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeConfig:
+    """What a run computes on, and in which numbers."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
+    """Kind of device; auto takes a GPU where there is one."""
+    devices: int = 1
+    """Number of devices, one process each; on a CPU, number of processes."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """bf16 runs the forward under bfloat16 autocast; auto does so where the device has units for it."""
+    channels_last: bool | None = None
+    """Memory format of images and convolutions; None takes channels-last where auto precision would take bf16."""
+    compile: bool = False
+    """Compile the backbone with torch.compile: a minute or so at the start for faster steps."""
+    threads: int | None = None
+    """CPU threads of each process; None shares out all that this process may use."""
+
+    def __post_init__(self) -> None:
+        if self.devices < 1:
+            raise ValueError(f"runtime.devices is {self.devices}: use 1 or more.")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"runtime.threads is {self.threads}: use 1 or more, or null for all.")
+
+
+def has_bf16_units(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 matrices faster than float32 ones: AMX or AVX512_BF16, Ampere or newer."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return any(cpu_has(unit) for unit in ("amx_tile", "avx512_bf16"))
+    return False
+
+
+def cpu_has(unit: str) -> bool:
+    """Whether torch finds an instruction set, e.g. "amx_tile" or "avx512_bf16", on this CPU."""
+    # Private in torch and renamed between releases, hence the question whether they exist.
+    probe: Callable[[], bool] | None = getattr(torch.cpu, f"_is_{unit}_supported", None)
+    return bool(probe()) if probe is not None else False
+
+
+def available_threads() -> int:
+    """CPU threads that this process may use: its affinity mask, and OMP_NUM_THREADS where that is set lower."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return min(count, int(limit)) if limit.isdigit() and int(limit) > 0 else count
+
+
+class Runtime:
+    """One process's devices and numbers, resolved from a `RuntimeConfig`; every `None` and "auto" is gone.
+
+    Attributes:
+        device: this process's torch.device.
+        rank, world_size: of this process; right after `launch`.
+        precision: "float32" or "bf16".
+        channels_last, compile: as in the config, resolved.
+
+    Example:
+        >>> runtime = Runtime(RuntimeConfig(accelerator="cpu", precision="float32", threads=1))
+        >>> runtime.launch()
+        >>> runtime.device.type, runtime.world_size, runtime.precision
+        ('cpu', 1, 'float32')
+    """
+
+    def __init__(self, config: RuntimeConfig) -> None:
+        self.config = config
+        self._fabric = _fabric(config)
+        self.device: torch.device = self._fabric.device
+        units = has_bf16_units(self.device)
+        automatic = "bf16" if units else "float32"
+        self.precision: str = automatic if config.precision == "auto" else config.precision
+        self.channels_last: bool = units if config.channels_last is None else config.channels_last
+        self.compile: bool = config.compile
+
+    @property
+    def rank(self) -> int:
+        return self._fabric.global_rank
+
+    @property
+    def world_size(self) -> int:
+        return self._fabric.world_size
+
+    def launch(self) -> None:
+        """Start the other processes, join them and set this one's threads. Call once, before building anything.
+
+        With several devices the command line of this process is run again once for each further device.
+        """
+        self._fabric.launch()
+        self.device = self._fabric.device
+        processes = self.config.devices if self.device.type == "cpu" else 1
+        torch.set_num_threads(self.config.threads or max(1, available_threads() // processes))
+        if self.device.type == "cuda":
+            # cuDNN's timing trials pick other algorithms, so other bits, from one process to the next.
+            torch.backends.cudnn.benchmark = False
+            torch.backends.cudnn.deterministic = True
+
+    def resolved(self) -> RuntimeConfig:
+        """The config with what was detected written in, as a recipe stores it."""
+        precision: Literal["float32", "bf16"] = "bf16" if self.precision == "bf16" else "float32"
+        return replace(
+            self.config, precision=precision, channels_last=self.channels_last, threads=torch.get_num_threads()
+        )
+
+    def setup(self, method: Method, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+        """Move a method to the device, give it its memory format, compile and wrap it.
+
+        Args:
+            method: changed in place: device, memory format, `backbone` compiled. State-dict names stay.
+            optimizer: over the method's parameters, which stay the same objects.
+
+        Returns:
+            What to call for a forward (hooks are called on `method` itself) and the optimizer to step.
+
+        Raises:
+            ValueError: compilation is asked for and the method has no `backbone`.
+        """
+        if self.channels_last:
+            method.to(memory_format=torch.channels_last)
+        if self.compile:
+            backbone = getattr(method, "backbone", None)
+            if not isinstance(backbone, nn.Module):
+                raise ValueError(f"runtime.compile is true, but {type(method).__name__} has no backbone: set false.")
+            # In place: a wrapper would put `_orig_mod.` into the names of the state dict.
+            backbone.compile(dynamic=False)
+        module, wrapped = self._fabric.setup(method, optimizer)
+        return module, wrapped
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context of every forward, in training and in evaluation."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate gradients; they are averaged over ranks."""
+        self._fabric.backward(loss)
+
+    def without_reduction(self, module: nn.Module, enabled: bool = True) -> AbstractContextManager[Any]:
+        """Where gradients are not averaged over ranks yet: all micro-batches of a step but the last."""
+        if not enabled or self.world_size == 1:
+            return nullcontext()
+        return self._fabric.no_backward_sync(cast("_FabricModule", module))
+
+    def seed(self, seed: int) -> None:
+        """Reseed torch's generators of the CPU and of this device (1 us; `torch.manual_seed` takes 200)."""
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.default_generators[self.device.index or 0].manual_seed(seed)
+        elif self.device.type == "mps":
+            torch.mps.manual_seed(seed)
+
+    def place(self, batch: Batch) -> Batch:
+        """The batch on this device, its images in this run's memory format."""
+        return Batch(
+            views=self._place_views(batch.views),
+            index=self._place(batch.index),
+            support=self._place_views(batch.support),
+            support_labels=self._place(batch.support_labels),
+            support_classes=self._place(batch.support_classes),
+        )
+
+    def place_images(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) images on this device, in this run's memory format."""
+        if self.channels_last:
+            return images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+        return images.to(self.device, non_blocking=True)
+
+    def _place_views(self, views: Views | None) -> Views | None:
+        if views is None:
+            return None
+        return Views(groups=tuple(self.place_images(g) for g in views.groups), counts=views.counts)
+
+    def _place(self, tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.to(self.device, non_blocking=True)
+
+    def gather(self, value: Mapping[str, Tensor]) -> list[Mapping[str, Tensor]]:
+        """Every rank's tensors, on the CPU, in rank order, on rank 0; an empty list on the others."""
+        local = {name: tensor.detach().cpu() for name, tensor in value.items()}
+        if self.world_size == 1:
+            return [local]
+        everyone: list[Any] | None = [None] * self.world_size if self.rank == 0 else None
+        torch.distributed.gather_object(local, everyone)
+        return everyone or []
+
+    def broadcast(self, value: T) -> T:
+        """Rank 0's value."""
+        return self._fabric.broadcast(value)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank."""
+        return bool(sum_over_ranks(torch.tensor(float(flag), device=self.device)) > 0)
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        self._fabric.barrier()
+
+
+def _fabric(config: RuntimeConfig) -> Fabric:
+    # Here and not above: importing Fabric takes seconds, which reading a recipe should not.
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies import DDPStrategy
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+    if config.accelerator in ("auto", "gpu", "cuda"):
+        # cuBLAS reads it when CUDA starts; without it products may differ from run to run.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # Without it DDP regroups its buckets after the first step, and a resumed run sums in another order.
+    strategy = DDPStrategy(find_unused_parameters=True) if config.devices > 1 else "auto"
+    try:
+        return Fabric(accelerator=config.accelerator, devices=config.devices, strategy=strategy, precision="32-true")
+    except (MisconfigurationException, RuntimeError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"runtime asks for {config.devices} x {config.accelerator}, which this machine does not have ({error}):"
+            " set accelerator to auto or cpu."
+        ) from error

@@ -1,0 +1,101 @@
+"""What a training is besides tensors, and what must be the same for a resumed one to be the same to the last bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from tapetum.engine.runtime import Runtime, cpu_has
+
+Fingerprint = dict[str, str | int | bool]
+
+
+@dataclass
+class TrainState:
+    """The trainer's own state: what a checkpoint's JSON holds and nothing derives."""
+
+    step: int = 0
+    """Optimiser steps finished, skipped ones included."""
+    images_seen: int = 0
+    """Unlabelled images (labelled ones, for methods without) that steps have used, over all ranks, repeats counted."""
+    train_seconds: float = 0.0
+    """Wall time of training, over all resumptions; work lost to a kill is not in it."""
+    skipped_steps: list[int] = field(default_factory=list)
+    """Steps, counted from 0, whose update is left out because it was not finite."""
+
+    @classmethod
+    def from_scalars(cls, scalars: Mapping[str, Any]) -> TrainState:
+        return cls(
+            step=int(scalars["step"]),
+            images_seen=int(scalars["images_seen"]),
+            train_seconds=float(scalars["train_seconds"]),
+            skipped_steps=[int(step) for step in scalars["skipped_steps"]],
+        )
+
+
+def fingerprint(runtime: Runtime, *, data: str) -> Fingerprint:
+    """Everything outside the recipe's method that decides the bits of a step.
+
+    Args:
+        runtime: after `launch`.
+        data: hash of the list of images and labels.
+
+    Returns:
+        Names and values: threads, torch, device, cpu_capability, compile, precision, channels_last, world_size, data.
+    """
+    is_cuda = runtime.device.type == "cuda"
+    return {
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+        "device": torch.cuda.get_device_name(runtime.device) if is_cuda else runtime.device.type,
+        "cpu_capability": _cpu_capability(),
+        "compile": runtime.compile,
+        "precision": runtime.precision,
+        "channels_last": runtime.channels_last,
+        "world_size": runtime.world_size,
+        "data": data,
+    }
+
+
+def _cpu_capability() -> str:
+    """e.g. AVX512+avx512_bf16+amx_tile: oneDNN picks its kernels by these."""
+    units = [unit for unit in ("avx512_bf16", "amx_tile") if cpu_has(unit)]
+    return "+".join([torch.backends.cpu.get_cpu_capability(), *units])
+
+
+def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """One line for each name whose value differs, e.g. "torch: was 2.14.1, is 2.15.0"."""
+    names = [*saved, *(name for name in current if name not in saved)]
+    return [
+        f"{name}: was {saved.get(name, 'not recorded')}, is {current.get(name, 'not recorded')}"
+        for name in names
+        if saved.get(name) != current.get(name)
+    ]
+
+
+def check_fingerprint(saved: Mapping[str, Any], current: Mapping[str, Any], *, inexact: bool = False) -> list[str]:
+    """Compare a checkpoint's fingerprint with this process's.
+
+    Returns:
+        The differences; empty unless `inexact`.
+
+    Raises:
+        ValueError: they differ and `inexact` is false; every difference is named.
+    """
+    found = differences(saved, current)
+    if found and not inexact:
+        raise ValueError(
+            f"Resuming here would not give the bits of the uninterrupted run ({'; '.join(found)}):"
+            " undo the difference, or accept it with --inexact."
+        )
+    return found
+
+
+def restore_threads(saved: Mapping[str, Any], current: Fingerprint) -> Fingerprint:
+    """Set this process to the thread count of a checkpoint; returns the fingerprint that then holds."""
+    threads = int(saved.get("threads", torch.get_num_threads()))
+    torch.set_num_threads(threads)
+    return {**current, "threads": threads} if "threads" in saved else current

@@ -1,0 +1,298 @@
+"""The training loop: read `Trainer.fit` downwards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tapetum.data.batch import Batch
+from tapetum.engine.callbacks import Callback, Row, notify
+from tapetum.engine.interruption import Interrupted, StopRequest
+from tapetum.engine.loggers import CSVLogger
+from tapetum.engine.metrics import Metrics, NonFiniteError, PendingRows, first_not_finite, step_metrics
+from tapetum.engine.resumption import Resumption
+from tapetum.engine.runtime import Runtime
+from tapetum.engine.state import Fingerprint, TrainState
+from tapetum.engine.trainer_config import TrainerConfig
+from tapetum.methods.base import EmbedAll, Method, Progress, StepOutput
+from tapetum.ops.randomness import torch_seed
+
+__all__ = ["Trainer", "TrainerConfig"]
+
+MAX_ROLLBACKS = 3
+"""Steps that `on_nan: rollback` leaves out before it gives up."""
+
+
+class Trainer:
+    """Trains a method, exactly resumable: what steps change is in the checkpoint, all else derives from the step.
+
+    Args:
+        method: on any device; moved and compiled in place by `runtime.setup`.
+        optimizer: over the method's parameters.
+        schedule: writes a step's learning rate and weight decay into the optimizer.
+        batches: `batches(start, stop)` yields the batches of steps start..stop-1, `accumulate` for each.
+        steps_per_epoch: after how many steps `before_epoch` is called again.
+        total_steps: length, resolved from `config` (see `engine.budget`).
+        config: periods and what to do about NaN.
+        runtime: launched.
+        folder: the run folder, or None to keep nothing on disk. Checkpoints in it are resumed from.
+        callbacks: observers, called on rank 0. metrics.csv is written without one.
+        seed: of dropout and the like inside the method.
+        fingerprint: from `engine.state.fingerprint`; a checkpoint with another one is refused.
+        evaluate: called on every rank; returns results by name, put under `eval/` unless they name a split.
+        embed_all: given to `before_epoch`.
+        inexact: resume although the fingerprint differs.
+        notify: told what a person should know.
+
+    Example:
+        tests/engine/toy.py trains a whole method in a few lines.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        optimizer: Optimizer,
+        schedule: Callable[[int], object],
+        batches: Callable[[int, int], Iterator[Batch]],
+        *,
+        steps_per_epoch: int,
+        total_steps: int,
+        config: TrainerConfig,
+        runtime: Runtime,
+        folder: Path | None = None,
+        callbacks: Sequence[Callback] = (),
+        seed: int = 0,
+        fingerprint: Fingerprint | None = None,
+        evaluate: Callable[[], Mapping[str, float]] | None = None,
+        embed_all: EmbedAll | None = None,
+        inexact: bool = False,
+        notify: Callable[[str], None] = notify,
+    ) -> None:
+        self.method, self.optimizer, self.schedule, self.batches = method, optimizer, schedule, batches
+        self.steps_per_epoch, self.total_steps, self.config = steps_per_epoch, total_steps, config
+        self.runtime, self.folder, self.seed, self.evaluate = runtime, folder, seed, evaluate
+        self.embed_all = embed_all or _no_embed_all
+        is_first = runtime.rank == 0
+        self.notify = notify if is_first else _do_nothing
+        files = [CSVLogger(folder / "metrics.csv")] if folder is not None else []
+        self.callbacks: list[Callback] = [*files, *callbacks] if is_first else []
+        self.state = TrainState()
+        self._pending = PendingRows()
+        self._module, self._stepper = runtime.setup(method, optimizer)
+        lengths = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch, "accumulate": config.accumulate}
+        self._resumption = Resumption(
+            method,
+            optimizer,
+            runtime,
+            folder / "checkpoints" if folder is not None else None,
+            fingerprint={**(fingerprint or {}), "seed": seed, **lengths},
+            keep_every=config.keep_every,
+            inexact=inexact,
+            notify=self.notify,
+        )
+
+    def fit(self) -> TrainState:
+        """Train to the end, from the latest checkpoint if there is one.
+
+        Returns:
+            The state after the last step; its metrics are the last row of metrics.csv.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM came; the step was finished and saved.
+            NonFiniteError: loss or gradient is not finite and may not be skipped.
+            ValueError: the checkpoint was made under conditions that give other bits.
+        """
+        if self.config.accumulate > 1:
+            self.notify(
+                f"accumulate: a step averages the gradients of {self.config.accumulate} independent batches. Batch"
+                " statistics and losses that compare images see one batch at a time: this is not one larger batch."
+            )
+        self.method.train()
+        self._load()
+        try:
+            with StopRequest(self.notify) as self._stop:
+                while self.state.step < self.total_steps:
+                    try:
+                        self._run()
+                    except NonFiniteError as error:
+                        self._roll_back(error)
+        finally:
+            for callback in self.callbacks:
+                callback.on_end(self.state.step)
+        return self.state
+
+    def _run(self) -> None:
+        batches = self.batches(self.state.step, self.total_steps)
+        try:
+            while self.state.step < self.total_steps:
+                self._train_step(list(islice(batches, self.config.accumulate)))
+                self._after_step()
+        finally:
+            getattr(batches, "close", _do_nothing)()
+
+    def _train_step(self, batches: Sequence[Batch]) -> None:
+        assert len(batches) == self.config.accumulate, f"no more batches at step {self.state.step}"
+        step, world_size = self.state.step, self.runtime.world_size
+        progress = Progress(step, self.steps_per_epoch, self.total_steps)
+        if progress.is_epoch_start:
+            self.runtime.seed(torch_seed(self.seed, "before_epoch", step, self.runtime.rank))
+            with _modes_kept(self.method):
+                self.method.before_epoch(progress, self.embed_all)
+        self.schedule(step)
+        is_skipped = step in self.state.skipped_steps
+        metrics = {} if is_skipped else self._update(progress, [self.runtime.place(batch) for batch in batches])
+        num_images = 0 if is_skipped else sum(_num_images(batch) for batch in batches) * world_size
+        self.state.step += 1
+        self.state.images_seen += num_images
+        group = self.optimizer.param_groups[0]
+        row = {"step": step + 1, "epoch": progress.epoch, "images_seen": self.state.images_seen}
+        rates = {"lr": float(group["lr"]), "weight_decay": float(group.get("weight_decay", 0.0))}
+        self._pending.add({**row, **rates, "train_seconds": self._seconds()}, metrics)
+
+    def _update(self, progress: Progress, batches: Sequence[Batch]) -> Metrics:
+        """Forward, backward and one optimiser step."""
+        self.optimizer.zero_grad(set_to_none=True)
+        outputs: list[StepOutput] = []
+        for part, batch in enumerate(batches):
+            is_last = part == len(batches) - 1
+            key = (self.seed, "forward", progress.step, self.runtime.rank)
+            self.runtime.seed(torch_seed(*key, part) if part else torch_seed(*key))
+            with self.runtime.without_reduction(self._module, enabled=not is_last):
+                with self.runtime.autocast():
+                    output = self._module(batch, progress)
+                self.runtime.backward(output.loss / len(batches))
+            outputs.append(output)
+        self.method.after_backward(progress)
+        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        gradient_norm = torch.nn.utils.get_total_norm(gradients)
+        self._stepper.step()
+        for output, batch in zip(outputs, batches):
+            self.method.after_step(output, batch)
+        return step_metrics(outputs, gradient_norm)
+
+    def _after_step(self) -> None:
+        """Whatever is due: read the metrics, evaluate, log, save, in this order."""
+        config, step = self.config, self.state.step
+        is_last = step == self.total_steps
+        evaluates = self.evaluate is not None and (is_last or _is_due(step, config.evaluate_every))
+        saves = is_last or _is_due(step, config.checkpoint_every)
+        reads = evaluates or saves or _is_due(step, config.log_every)
+        stops = self._is_asked_to_stop(reads)
+        if not (reads or stops):
+            return
+        rows = self._read_rows()
+        if evaluates:
+            rows[-1] |= self._evaluate()
+        self._log(rows)
+        if saves or stops:
+            self._save()
+        if stops and not is_last:
+            raise Interrupted(step, self._how_to_go_on())
+
+    def _is_asked_to_stop(self, reads: bool) -> bool:
+        if self.runtime.world_size == 1:
+            return self._stop.received
+        # Ranks are told during different steps; they agree where all of them wait anyway.
+        return reads and self.runtime.any(self._stop.received)
+
+    def _how_to_go_on(self) -> str:
+        step = self.state.step
+        message = f"Saved step {step}. Go on with: tapetum resume {self.folder}"
+        if self.folder is None:
+            message = f"Stopped at step {step}. Nothing was saved, as there is no run folder."
+        self.notify(message)
+        return message
+
+    def _read_rows(self) -> list[dict[str, int | float]]:
+        rows = self._pending.take()
+        seconds = max(self._seconds() - self._logged.train_seconds, 1e-9)
+        for row in rows:
+            row["images_per_second"] = (self.state.images_seen - self._logged.images_seen) / seconds
+        bad = first_not_finite(rows)
+        if bad is not None:
+            if self.config.on_nan == "stop":
+                self._log(rows[: bad + 1])
+            raise NonFiniteError(int(rows[bad]["step"]) - 1, self._resumption.last_good())
+        return rows
+
+    def _evaluate(self) -> dict[str, float]:
+        assert self.evaluate is not None
+        with _modes_kept(self.method):
+            results = {n if "/" in n else f"eval/{n}": float(value) for n, value in self.evaluate().items()}
+        for callback in self.callbacks:
+            callback.on_evaluate(self.state.step, results)
+        return results
+
+    def _log(self, rows: Sequence[Row]) -> None:
+        self.state.train_seconds = self._seconds()
+        self._logged = replace(self.state)
+        for callback in self.callbacks:
+            callback.on_steps(rows)
+
+    def _save(self) -> None:
+        for callback in self.callbacks:
+            callback.on_checkpoint(self.state.step)
+        self._resumption.save(self.state)
+
+    def _load(self) -> None:
+        loaded = self._resumption.load()
+        if loaded is not None:
+            self.state = loaded
+        elif self.config.on_nan == "rollback":
+            self._resumption.remember_start(self.state)
+        self._began = time.perf_counter() - self.state.train_seconds
+        self._tell_start()
+
+    def _roll_back(self, error: NonFiniteError) -> None:
+        skipped = sorted({*self.state.skipped_steps, error.step})
+        if self.config.on_nan == "stop" or len(skipped) > MAX_ROLLBACKS:
+            raise error
+        # The clock goes on: time that was lost was spent all the same.
+        self.state = replace(self._resumption.go_back(), skipped_steps=skipped, train_seconds=self._seconds())
+        self._pending.drop()
+        self._tell_start()
+        self.notify(f"Step {error.step} is not finite: back to step {self.state.step}, and its update is left out.")
+
+    def _tell_start(self) -> None:
+        self._logged = replace(self.state)
+        for callback in self.callbacks:
+            callback.on_start(self.state.step, self.total_steps)
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+
+@contextmanager
+def _modes_kept(method: nn.Module) -> Iterator[None]:
+    """Put every module back into training or evaluation mode, as it was."""
+    modes = [(module, module.training) for module in method.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _num_images(batch: Batch) -> int:
+    images = batch.index if batch.index is not None else batch.support_labels
+    return 0 if images is None else images.shape[0]
+
+
+def _is_due(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0
+
+
+def _no_embed_all() -> Tensor:
+    raise NotImplementedError("This method embeds all images each epoch: give the Trainer embed_all.")
+
+
+def _do_nothing(*_: object) -> None:
+    pass

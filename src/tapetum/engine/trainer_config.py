@@ -1,0 +1,44 @@
+"""How long to train and what happens when: the `trainer:` section of a recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """How long to train, and what happens every so many steps. Give exactly one of epochs, steps and minutes."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    epochs: float | None = None
+    """Length in passes over the images."""
+    steps: int | None = None
+    """Length in optimiser steps."""
+    minutes: float | None = None
+    """Length in minutes of wall time: turned into steps by measuring, once, before step 0."""
+    log_every: int = 10
+    """Steps between readings of the metrics; each makes the host wait for the device. The rows are of every step."""
+    evaluate_every: int | None = None
+    """Steps between evaluations; null evaluates at the end alone."""
+    checkpoint_every: int | None = 500
+    """Steps between checkpoints; null writes the final one alone. The last two are kept."""
+    keep_every: int | None = None
+    """Checkpoints of every so many steps are kept for good; null keeps none but the last two."""
+    accumulate: int = 1
+    """Independent batches whose gradients are averaged for one step; not the same as a batch of their sum."""
+    on_nan: Literal["stop", "rollback"] = "stop"
+    """When loss or gradient is not finite: stop, or go back to the last checkpoint and leave that step's update out."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("epochs", "steps", "minutes") if getattr(self, name) is not None]
+        if len(given) != 1:
+            have = " and ".join(given) or "none of them"
+            raise ValueError(f"trainer has {have}: give exactly one of epochs, steps and minutes.")
+        if getattr(self, given[0]) <= 0:
+            raise ValueError(f"trainer.{given[0]} is {getattr(self, given[0])}: use more than 0.")
+        for name in ("log_every", "evaluate_every", "checkpoint_every", "keep_every", "accumulate"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"trainer.{name} is {value}: use 1 or more.")

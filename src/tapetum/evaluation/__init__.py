@@ -1,0 +1,1 @@
+"""How good a representation is: protocols that look at a trained method and change nothing in it."""

@@ -1,0 +1,1 @@
+"""Losses: pure functions of tensors, in float32 or better whatever autocast says."""

@@ -1,0 +1,95 @@
+"""The boundary between a method and everything else.
+
+A method is told a batch and its progress and returns a loss. What it must change besides its weights it changes in
+named hooks. It never sees the trainer, the optimizer, a logger or a rank, so it can be run, tested and exported
+alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from tapetum.data.batch import Batch
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands. Everything else about time is derived from these three."""
+
+    step: int
+    """Optimiser steps finished before this one."""
+    steps_per_epoch: int
+    total_steps: int
+
+    @property
+    def epoch(self) -> int:
+        return self.step // self.steps_per_epoch
+
+    @property
+    def is_epoch_start(self) -> bool:
+        return self.step % self.steps_per_epoch == 0
+
+
+@dataclass
+class StepOutput:
+    """What a method's forward returns."""
+
+    loss: Tensor
+    """0-d; its gradient is the step."""
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    """0-d detached tensors, still on the device; the trainer adds the prefix `train/`."""
+    carry: Any = None
+    """Whatever `after_step` needs again, e.g. embeddings for a queue."""
+
+
+EmbedAll = Callable[[], Tensor]
+"""Embeds the whole pool in index order, (N, D), with the evaluation views."""
+
+
+class Method(nn.Module):
+    """Base of every method: one file per paper, `forward` is the paper.
+
+    A subclass names its config dataclass in `Config` and is built as
+    `Method(config, backbone, num_classes=..., num_images=...)`.
+    """
+
+    Config: ClassVar[type]
+    """Frozen keyword-only dataclass with a `kind: Literal[...]` field; a recipe's `method:` section."""
+    uses_views: ClassVar[bool] = True
+    """Whether a batch carries views of unlabelled images."""
+    uses_support: ClassVar[bool] = False
+    """Whether a batch carries labelled support images."""
+    predicts_by: ClassVar[Literal["soft_neighbours", "classifier"]] = "soft_neighbours"
+    """What names an image's class: its soft nearest neighbours among the labelled images, or `classify`."""
+
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
+        """The loss of one step."""
+        raise NotImplementedError
+
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, D) representation used for evaluation and prediction of normalised images (B, C, H, W)."""
+        raise NotImplementedError
+
+    def classify(self, images: Tensor) -> Tensor | None:
+        """(B, num_classes) logits where the method trains a classifier of its own; None where it does not."""
+        return None
+
+    def before_epoch(self, progress: Progress, embed_all: EmbedAll) -> None:
+        """Called before the first step of each epoch (k-means, assignments)."""
+
+    def after_backward(self, progress: Progress) -> None:
+        """Called between backward and the optimiser step (freezing parameters)."""
+
+    def after_step(self, output: StepOutput, batch: Batch) -> None:
+        """Called after the optimiser step (queues, memory, prototype norms)."""
+
+    def local_state(self) -> dict[str, Tensor]:
+        """State that differs between ranks. Never registered as buffers: DDP overwrites those from rank 0."""
+        return {}
+
+    def load_local_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `local_state` returned."""

@@ -1,0 +1,144 @@
+"""PAWS: predicting view assignments with support samples (Assran et al., ICCV 2021).
+
+https://arxiv.org/abs/2104.13963
+
+Every step sees B unlabelled images in two large views and M small ones, and a class-stratified *support set* of S
+labelled images. A view's class probabilities are those of its soft nearest neighbours among the supports,
+
+    p = softmax(z . Z_S^T / tau) . Y_S          (z, Z_S of unit length; Y_S smoothed one-hot labels)
+
+and each view learns to predict the sharpened probabilities of the other large view (small views: the mean of both):
+
+    loss = mean_i H(q_i, p_i) - H(mean_i sharpen(p_i))          q = sharpen(p of the other view), no gradient
+
+Sharpening keeps targets from collapsing to the uniform vector, the entropy of the mean (me-max) from collapsing to
+one class.
+
+Where this differs from the published code, on purpose:
+- label columns are the classes of the support set, explicit and identical on all ranks: no surplus columns when
+  ranks share classes, and no shuffled labels when ranks hold different classes in more than one view;
+- running BatchNorm statistics come from the large-view call alone, not from whichever size ran last;
+- the supports' class order carries no meaning, so any labels fit, uneven counts included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from tapetum.data.batch import Batch
+from tapetum.losses.paws import paws_loss
+from tapetum.methods.base import Method, Progress, StepOutput
+from tapetum.nn.batch_norm import running_statistics_frozen
+from tapetum.nn.heads import HeadConfig, build_heads
+from tapetum.ops.soft_neighbours import smooth_one_hot
+
+
+@dataclass(frozen=True, kw_only=True)
+class PAWSConfig:
+    """PAWS; defaults are the paper's, for CIFAR-10 and ImageNet alike."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    kind: Literal["paws"] = "paws"
+    """The method."""
+    temperature: float = 0.1
+    """tau of the soft nearest neighbours; the paper's value, in training and evaluation."""
+    sharpen: float = 0.25
+    """T: targets are raised to the power 1 / T and rescaled; 1 leaves them as they are."""
+    me_max: bool = True
+    """Whether the entropy of the mean prediction is maximised. Off risks collapse to few classes."""
+    label_smoothing: float = 0.1
+    """Share of each support label that is spread evenly over all classes, in [0, 1)."""
+    supervised_weight: float = 0.0
+    """Weight of an added cross-entropy of a linear classifier on the support images; not part of the paper.
+    0: off. Around 1 it pays in short runs."""
+    paws_weight: float = 1.0
+    """Weight of the two terms of the paper; 1 in the paper."""
+    head: HeadConfig = field(default_factory=HeadConfig)
+    """Projector and predictor."""
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "sharpen"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: use a number above 0, for example 0.1.")
+        for name in ("supervised_weight", "paws_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: use 0 or more.")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing is {self.label_smoothing}: use a number from 0 to below 1.")
+
+
+class PAWS(Method):
+    """Trains backbone, projector and (optionally) predictor to assign both views of an image to the same classes."""
+
+    Config = PAWSConfig
+    uses_views = True
+    uses_support = True
+
+    def __init__(self, config: PAWSConfig, backbone: nn.Module, *, num_classes: int, num_images: int) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        num_features: Any = backbone.num_features
+        self.projector, self.predictor = build_heads(config.head, num_features)
+        self.classifier = nn.Linear(num_features, num_classes) if config.supervised_weight else None
+
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
+        """Loss of one step; anchors are predictor outputs z, targets projector outputs h (z = h without predictor)."""
+        assert batch.views is not None
+        assert batch.support is not None
+        assert batch.support_labels is not None
+        assert batch.support_classes is not None
+        supports, large = batch.support.groups[0], batch.views.groups[0]
+        num_supports, num_images = len(supports), len(large) // 2
+
+        features = self.backbone(torch.cat([supports, large]))
+        h, z = self._heads(features)
+        anchors, num_small = z[num_supports:], 0
+        if len(batch.views.groups) > 1:
+            num_small = batch.views.counts[1]
+            with running_statistics_frozen(self):
+                _, z_small = self._heads(self.backbone(batch.views.groups[1]))
+            anchors = torch.cat([anchors, z_small])
+
+        labels = batch.support_labels.repeat(batch.support.counts[0])
+        first, second = h[num_supports:].detach().split(num_images)
+        match, mean_entropy = paws_loss(
+            anchor_views=anchors,
+            anchor_supports=z[:num_supports],
+            support_labels=smooth_one_hot(labels, batch.support_classes, self.config.label_smoothing),
+            target_views=torch.cat([second, first]),
+            target_supports=h[:num_supports].detach(),
+            num_small_views=num_small,
+            temperature=self.config.temperature,
+            sharpen_temperature=self.config.sharpen,
+        )
+        loss = self.config.paws_weight * (match + mean_entropy if self.config.me_max else match)
+        metrics = {"cross_entropy": match.detach(), "mean_entropy": mean_entropy.detach()}
+        if self.classifier is not None:
+            supervised = self._supervised(features[:num_supports], labels)
+            loss = loss + self.config.supervised_weight * supervised
+            metrics["supervised"] = supervised.detach()
+        return StepOutput(loss, metrics | {"loss": loss.detach()})
+
+    def _heads(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.projector(features)
+        return h, h if self.predictor is None else self.predictor(h)
+
+    def _supervised(self, features: Tensor, labels: Tensor) -> Tensor:
+        assert self.classifier is not None
+        logits = self.classifier(features).float()
+        return cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, D) projector outputs, as the published evaluation uses."""
+        return self.projector(self.backbone(images))
+
+    def classify(self, images: Tensor) -> Tensor | None:
+        """(B, num_classes) logits of the linear classifier of the supervised term; None without that term."""
+        return None if self.classifier is None else self.classifier(self.backbone(images))

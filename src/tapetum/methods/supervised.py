@@ -1,0 +1,66 @@
+"""Supervised training on the labelled images alone: the plainest thing that every other figure stands beside.
+
+Same backbone, labels, support sampler and support views as the methods it is compared with; cross-entropy of a
+linear classifier with label smoothing. It sees no unlabelled image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from tapetum.data.batch import Batch
+from tapetum.methods.base import Method, Progress, StepOutput
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisedConfig:
+    """Cross-entropy on the labelled images."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    kind: Literal["supervised"] = "supervised"
+    """The method."""
+    label_smoothing: float = 0.1
+    """Share of each label that is spread evenly over all classes, in [0, 1)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing is {self.label_smoothing}: use a number from 0 to below 1.")
+
+
+class Supervised(Method):
+    """A backbone and a linear classifier."""
+
+    Config = SupervisedConfig
+    uses_views = False
+    uses_support = True
+    predicts_by = "classifier"
+
+    def __init__(self, config: SupervisedConfig, backbone: nn.Module, *, num_classes: int, num_images: int) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        num_features: Any = backbone.num_features
+        self.classifier = nn.Linear(num_features, num_classes)
+
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
+        """Cross-entropy of the support views."""
+        assert batch.support is not None
+        assert batch.support_labels is not None
+        labels = batch.support_labels.repeat(batch.support.counts[0])
+        logits = self.classifier(self.backbone(batch.support.groups[0])).float()
+        loss = cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        accuracy = (logits.detach().argmax(dim=1) == labels).float().mean()
+        return StepOutput(loss, {"loss": loss.detach(), "accuracy": accuracy})
+
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, D) backbone features."""
+        return self.backbone(images)
+
+    def classify(self, images: Tensor) -> Tensor | None:
+        """(B, num_classes) logits."""
+        return self.classifier(self.backbone(images))

@@ -1,0 +1,103 @@
+"""The door to backbones: one config union, one function, and the only place that knows timm.
+
+A backbone is a module with an integer attribute `num_features` that maps images (B, C, H, W) to (B, num_features).
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from torch import nn
+
+from tapetum.nn.resnet import ResNet, ResNetConfig
+from tapetum.nn.small_net import SmallNet, SmallNetConfig
+from tapetum.nn.wide_resnet import WideResNet, WideResNetConfig
+
+__all__ = [
+    "BackboneConfig",
+    "ResNetConfig",
+    "SmallNetConfig",
+    "TimmConfig",
+    "WideResNetConfig",
+    "build_backbone",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimmConfig:
+    """Any model of the timm library (https://github.com/huggingface/pytorch-image-models), without its classifier."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    kind: Literal["timm"] = "timm"
+    """Selects timm; needs `pip install 'tapetum[timm]'`."""
+    name: str
+    """timm's name of the model, e.g. "vit_small_patch16_224"; `timm.list_models()` prints them all."""
+    pretrained: bool = False
+    """Start from timm's published weights (downloaded by timm) rather than from random ones."""
+    options: dict[str, bool | int | float | str] = field(default_factory=dict)
+    """Further arguments of the model's constructor. A vision transformer takes views of several sizes with
+    `dynamic_img_size: true`, and small images with e.g. `img_size: 32` and `patch_size: 4`."""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("name is empty: give the name of a timm model, e.g. 'resnet26d'.")
+        taken = {"num_classes", "in_chans", "pretrained"} & set(self.options)
+        if taken:
+            raise ValueError(f"options holds {sorted(taken)}, which Tapetum sets itself: remove them.")
+
+
+BackboneConfig = WideResNetConfig | ResNetConfig | SmallNetConfig | TimmConfig
+"""The `backbone:` section of a recipe, told apart by `kind`."""
+
+
+def build_backbone(config: BackboneConfig, in_channels: int = 3) -> nn.Module:
+    """A backbone with fresh weights from torch's default generator (seed it before).
+
+    Args:
+        config: which network.
+        in_channels: channels of the images, 1 for grey and 3 for colour.
+
+    Returns:
+        A module with the attribute `num_features`; maps (B, in_channels, H, W) to (B, num_features).
+
+    Raises:
+        ValueError: in_channels is not positive; timm is missing, or does not know the model or an option.
+
+    Example:
+        >>> build_backbone(WideResNetConfig(depth=28, width=2)).num_features
+        128
+    """
+    if in_channels < 1:
+        raise ValueError(f"in_channels is {in_channels}, but images have 1 channel or more.")
+    if isinstance(config, WideResNetConfig):
+        return WideResNet(config, in_channels)
+    if isinstance(config, ResNetConfig):
+        return ResNet(config, in_channels)
+    if isinstance(config, SmallNetConfig):
+        return SmallNet(config, in_channels)
+    return _build_timm(config, in_channels)
+
+
+def _build_timm(config: TimmConfig, in_channels: int) -> nn.Module:
+    try:
+        import timm
+    except ImportError as error:
+        raise ValueError(
+            f"The backbone {config.name!r} comes from timm, which is not installed: pip install 'tapetum[timm]'."
+        ) from error
+    if not timm.is_model(config.name):
+        nearest = difflib.get_close_matches(config.name, timm.list_models(), n=3, cutoff=0.5)
+        hint = f"the nearest names are {', '.join(nearest)}" if nearest else "`timm.list_models()` prints all names"
+        raise ValueError(f"name is {config.name!r}, which timm {timm.__version__} does not know: {hint}.")
+    arguments: dict[str, Any] = {**config.options, "in_chans": in_channels, "num_classes": 0}
+    try:
+        model: Any = timm.create_model(config.name, pretrained=config.pretrained, **arguments)
+    except TypeError as error:
+        raise ValueError(f"options is {config.options}, but timm's {config.name} refuses it: {error}.") from error
+    # Some timm models (MobileNet-V3, VGG) keep a layer between pooling and classifier; their `num_features` is the
+    # width before it, `head_hidden_size` what a model without classifier returns.
+    model.num_features = int(getattr(model, "head_hidden_size", None) or model.num_features)
+    return model

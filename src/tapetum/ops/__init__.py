@@ -1,0 +1,1 @@
+"""Operations on tensors that several methods share: randomness, collectives, precision, soft neighbours."""

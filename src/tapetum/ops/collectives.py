@@ -1,0 +1,81 @@
+"""What crosses ranks: the identity when alone, so every loss also runs in a plain Python session.
+
+Gradients follow one convention, that of DistributedDataParallel: each rank computes the loss of its own rows, and
+parameter gradients are *averaged* over ranks. Under it `gather_rows` must sum the incoming gradients of all ranks,
+and `mean_over_ranks` must pass its gradient through unchanged.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Number of processes in the default group; 1 without one."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Rank of this process in the default group; 0 without one."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        ctx.num_rows = rows.shape[0]
+        parts = [torch.empty_like(rows) for _ in range(world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        start = rank() * ctx.num_rows
+        return total[start : start + ctx.num_rows]
+
+
+class _MeanOverRanks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        mean = value.detach() / world_size()
+        dist.all_reduce(mean)
+        return mean
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0]
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Rows of all ranks, (W * N, ...), in rank order; differentiable. Every rank must bring equally many rows."""
+    return _GatherRows.apply(rows) if world_size() > 1 else rows
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """The mean of `value` over ranks; differentiable."""
+    return _MeanOverRanks.apply(value) if world_size() > 1 else value
+
+
+class _SumOverRanks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.detach().contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """The sum of `value` over ranks; differentiable: every rank's loss depends on every rank's value."""
+    return _SumOverRanks.apply(value) if world_size() > 1 else value

@@ -1,0 +1,38 @@
+"""Keeping losses and operations out of reduced precision."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _at_least_float32(value: object) -> object:
+    if isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16):
+        return value.float()
+    return value
+
+
+def full_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """Run a function with autocast off and its half-precision tensor arguments raised to float32.
+
+    Inside autocast even `z.float() @ s.float().T` silently returns bfloat16; float64 tests cannot see that. Every
+    public function of `losses/` and `ops/` that does arithmetic carries this decorator. float64 stays float64.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+        device = tensors[0].device.type if tensors else "cpu"
+        with torch.autocast(device, enabled=False):
+            raised = [_at_least_float32(a) for a in args]
+            raised_named = {name: _at_least_float32(a) for name, a in kwargs.items()}
+            return cast(Callable[..., R], function)(*raised, **raised_named)
+
+    return wrapped

@@ -1,0 +1,66 @@
+"""The soft nearest-neighbour classifier: the prediction p = softmax(z . A^T / tau) . Y of Tapetum's one idea."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from tapetum.ops.collectives import gather_rows
+from tapetum.ops.precision import full_precision
+
+
+@full_precision
+def soft_neighbours(queries: Tensor, supports: Tensor, support_labels: Tensor, temperature: float) -> Tensor:
+    """Class probabilities of queries as similarity-weighted means of the supports' labels.
+
+    `p = softmax(q . S^T / temperature) . Y` with rows of q and S scaled to unit length (Assran et al., "Semi-supervised
+    learning of visual features by non-parametrically predicting view assignments with support samples", ICCV 2021,
+    equation 1). Supports of all ranks take part, in rank order, with their gradients; queries stay local.
+
+    Args:
+        queries: (N, D), any scale.
+        supports: (S, D) of this rank.
+        support_labels: (S, C) rows of probabilities, in the order of `supports`.
+        temperature: tau, above 0; 0.1 throughout the paper.
+
+    Returns:
+        (N, C); rows sum to one if those of `support_labels` do.
+
+    Example:
+        >>> import torch
+        >>> from tapetum.ops.soft_neighbours import soft_neighbours
+        >>> soft_neighbours(torch.tensor([[2.0, 0.0]]), torch.eye(2), torch.eye(2), temperature=0.1).round(decimals=4)
+        tensor([[1., 0.]])
+    """
+    anchors = gather_rows(normalize(supports, dim=1))
+    labels = gather_rows(support_labels.to(anchors.dtype))
+    weights = torch.softmax(normalize(queries, dim=1) @ anchors.T / temperature, dim=1)
+    return weights @ labels
+
+
+@full_precision
+def sharpen(probabilities: Tensor, temperature: float) -> Tensor:
+    """Rows of (N, C) raised to the power 1 / temperature and rescaled to sum to one (PAWS, equation 2)."""
+    powers = probabilities ** (1.0 / temperature)
+    return powers / powers.sum(dim=1, keepdim=True)
+
+
+@full_precision
+def smooth_one_hot(labels: Tensor, classes: Tensor, smoothing: float, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Smoothed one-hot rows over the given classes.
+
+    Args:
+        labels: (S,) int64 class of each row; each must occur in `classes`.
+        classes: (C,) int64, the classes in column order.
+        smoothing: share of each row that is spread evenly over all C columns, in [0, 1).
+
+    Returns:
+        (S, C) of `dtype`; rows sum to one.
+
+    The published code builds this matrix once, by position in the batch, with C columns *per rank* when ranks share
+    their classes; the surplus columns are classes that nothing belongs to, and rows then sum to more than one. Here
+    there are C columns, always.
+    """
+    one_hot = (labels[:, None] == classes[None, :]).to(dtype)
+    return one_hot * (1.0 - smoothing) + smoothing / classes.shape[0]

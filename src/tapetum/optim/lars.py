@@ -1,0 +1,128 @@
+"""LARS: layer-wise adaptive rate scaling (You, Gitman & Ginsburg, https://arxiv.org/abs/1708.03888).
+
+Symbols: p a parameter, g its gradient, r its trust ratio, d the step, m the momentum buffer. As in the published PAWS,
+the learning rate is multiplied into m, so a change of the learning rate does not rescale steps already under way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class LARS(Optimizer):
+    """SGD with momentum whose gradients are scaled, tensor by tensor, to the norm of the weights.
+
+    For a group with `adapt=True` and each parameter with ||p|| > 0 and ||g|| > 0:
+        r = trust_coefficient * ||p|| / (||g|| + weight_decay * ||p|| + eps)
+        g <- r * (g + weight_decay * p)
+    A parameter whose norm or gradient norm is zero keeps its plain gradient and is not decayed. With `adapt=False`
+    (biases, normalisation): g <- g + weight_decay * p. Then for all:
+        d = -lr * g;  m <- momentum * m + d;  p <- p + m   (Nesterov: p <- p + d + momentum * m)
+
+    Norms stay on the device: a step never waits for it. The state of a parameter is `momentum_buffer`.
+
+    Args:
+        params: parameters or groups of them; groups may set every argument below.
+        lr: learning rate.
+        momentum: of the buffer, 0 or more and below 1.
+        weight_decay: L2 coefficient.
+        nesterov: see above.
+        trust_coefficient: ratio of step to weight norm at learning rate 1 (0.001 in PAWS and SwAV).
+        eps: added to the denominator of r.
+        adapt: whether trust ratios apply.
+        lr_in_buffer: True as above, as in PAWS. False, as in LARC of SwAV: m <- momentum * m + g, then
+            p <- p - lr * m (Nesterov: p <- p - lr * (g + momentum * m)).
+
+    Raises:
+        ValueError: an argument is negative, or momentum is 1 or more.
+
+    Example:
+        >>> import torch
+        >>> layer = torch.nn.Linear(2, 2)
+        >>> groups = [{"params": [layer.weight]}, {"params": [layer.bias], "adapt": False, "weight_decay": 0.0}]
+        >>> optimizer = LARS(groups, lr=0.3, weight_decay=1e-6)
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        *,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        trust_coefficient: float = 0.001,
+        eps: float = 1e-8,
+        adapt: bool = True,
+        lr_in_buffer: bool = True,
+    ) -> None:
+        positive = {"lr": lr, "weight_decay": weight_decay, "trust_coefficient": trust_coefficient, "eps": eps}
+        for name, value in positive.items():
+            if value < 0:
+                raise ValueError(f"{name} is {value}: use 0 or more.")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum is {momentum}: use 0 or more and less than 1.")
+        switches = {"nesterov": nesterov, "adapt": adapt, "lr_in_buffer": lr_in_buffer}
+        super().__init__(params, {**positive, "momentum": momentum, **switches})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step; returns what `closure`, which recomputes the loss, returned (None without one)."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if parameters:
+                self._step_group(group, parameters)
+        return loss
+
+    def _step_group(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        momentum, lr = group["momentum"], group["lr"]
+        gradients = [cast(Tensor, p.grad) for p in parameters]
+        steps = _adapted(group, parameters, gradients) if group["adapt"] else _decayed(group, parameters, gradients)
+        if group["lr_in_buffer"]:
+            torch._foreach_mul_(steps, -lr)
+        buffers = self._buffers(parameters)
+        torch._foreach_mul_(buffers, momentum)
+        torch._foreach_add_(buffers, steps)
+        rate = 1.0 if group["lr_in_buffer"] else -lr
+        if group["nesterov"]:
+            torch._foreach_add_(parameters, steps, alpha=rate)
+            torch._foreach_add_(parameters, buffers, alpha=rate * momentum)
+        else:
+            torch._foreach_add_(parameters, buffers, alpha=rate)
+
+    def _buffers(self, parameters: list[Tensor]) -> list[Tensor]:
+        for p in parameters:
+            state = self.state[p]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(p)
+        return [self.state[p]["momentum_buffer"] for p in parameters]
+
+
+def _decayed(group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
+    """g + weight_decay * p, as new tensors."""
+    return list(torch._foreach_add(gradients, parameters, alpha=group["weight_decay"]))
+
+
+def _adapted(group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
+    """r * (g + weight_decay * p), as new tensors; g where a norm is zero."""
+    decay = group["weight_decay"]
+    p_norms = torch.stack(torch._foreach_norm(parameters))  # (number of parameters,)
+    g_norms = torch.stack(torch._foreach_norm(gradients))
+    ratios = group["trust_coefficient"] * p_norms / (g_norms + decay * p_norms + group["eps"])
+    adapts = (p_norms != 0) & (g_norms != 0)
+    scales = torch.where(adapts, ratios, 1.0)
+    decays = torch.where(adapts, decay, torch.zeros_like(ratios))
+    steps = gradients
+    if decay:
+        steps = list(torch._foreach_mul(parameters, decays.unbind()))
+        torch._foreach_add_(steps, gradients)
+    return list(torch._foreach_mul(steps, scales.unbind()))

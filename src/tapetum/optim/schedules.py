@@ -1,0 +1,73 @@
+"""Schedules: a value as a pure function of the step. Nothing is stored, so nothing can be resumed wrongly."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+Shape = Literal["cosine", "linear", "constant"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """A learning rate (or weight decay) over training: linear warm-up from `start` to `peak`, then on to `final`."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    peak: float
+    """Value when the warm-up is over."""
+    start: float = 0.0
+    """Value at step 0, where the warm-up begins; without warm-up it is not used."""
+    final: float = 0.0
+    """Value that the last step comes close to; not used by the constant shape."""
+    warmup_epochs: float = 0.0
+    """Length of the warm-up in epochs; may be a fraction."""
+    shape: Shape = "cosine"
+    """After the warm-up: half a cosine or a straight line down (or up) to `final`, or `peak` all along."""
+    warmup_reaches_peak: bool = False
+    """Whether the last warm-up step already has the peak value, as in SwAV, or the first one after it, as in PAWS."""
+
+    def __post_init__(self) -> None:
+        for name in ("peak", "start", "final", "warmup_epochs"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} is {value}: use a number of 0 or more.")
+        if self.shape not in ("cosine", "linear", "constant"):
+            raise ValueError(f"shape is {self.shape!r}: use 'cosine', 'linear' or 'constant'.")
+
+
+def value(config: ScheduleConfig, step: int, steps_per_epoch: int, total_steps: int) -> float:
+    """The scheduled value of one optimiser step.
+
+    Args:
+        config: the schedule.
+        step: steps finished before this one, from 0.
+        steps_per_epoch: turns the warm-up's epochs into (rounded) steps.
+        total_steps: length of the training.
+
+    Returns:
+        The value; from `total_steps` on it stays at `final`.
+
+    Raises:
+        ValueError: step is negative, or steps_per_epoch or total_steps is not positive.
+
+    Example:
+        >>> paws_cifar10 = ScheduleConfig(start=0.8, peak=3.2, final=0.032, warmup_epochs=10)
+        >>> [round(value(paws_cifar10, step, 195, 117000), 6) for step in (0, 975, 1950, 58500)]
+        [0.8, 2.0, 3.2, 1.658167]
+    """
+    if step < 0 or steps_per_epoch < 1 or total_steps < 1:
+        raise ValueError(
+            f"step {step}, steps_per_epoch {steps_per_epoch}, total_steps {total_steps}: "
+            "the first must be 0 or more, the others 1 or more."
+        )
+    warmup_steps = round(config.warmup_epochs * steps_per_epoch)
+    if step < warmup_steps:
+        length = max(1, warmup_steps - 1) if config.warmup_reaches_peak else warmup_steps
+        return config.start + step / length * (config.peak - config.start)
+    if config.shape == "constant":
+        return config.peak
+    progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+    share = 0.5 * (1.0 + math.cos(math.pi * progress)) if config.shape == "cosine" else 1.0 - progress
+    return config.final + (config.peak - config.final) * share

@@ -1,0 +1,96 @@
+"""What a run folder holds: recipe.yaml, metrics.csv, summary.json and checkpoints/."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tapetum.engine.checkpoint import sync_folder
+from tapetum.recipe import Recipe, dump_recipe, load_recipe
+
+RECIPE, SUMMARY, CHECKPOINTS = "recipe.yaml", "summary.json", "checkpoints"
+
+
+def create_run_folder(path: str | Path) -> Path:
+    """Make an empty run folder.
+
+    Raises:
+        ValueError: there is something in it already; nothing is touched.
+    """
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: give a new folder as --output.")
+    if folder.is_dir() and any(folder.iterdir()):
+        go_on = f"go on with it by `tapetum resume {folder}`, or " if (folder / RECIPE).is_file() else ""
+        raise ValueError(f"{folder} is not empty: {go_on}give another --output.")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def open_run_folder(path: str | Path) -> tuple[Path, Recipe]:
+    """A run folder and its resolved recipe.
+
+    Raises:
+        ValueError: it is no run folder.
+    """
+    folder = Path(path)
+    if not (folder / RECIPE).is_file():
+        raise ValueError(f"{folder} is no run folder (it has no {RECIPE}): give the --output of an earlier run.")
+    return folder, load_recipe(folder / RECIPE)
+
+
+def write_recipe(folder: Path, recipe: Recipe) -> None:
+    """Write the resolved recipe, whole or not at all."""
+    _write_atomically(folder / RECIPE, dump_recipe(recipe))
+
+
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write summary.json, whole or not at all."""
+    _write_atomically(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """summary.json; empty where the run has not finished."""
+    path = folder / SUMMARY
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def environment() -> dict[str, Any]:
+    """Versions, the kind of machine, the exact command and peak memory so far, for a summary."""
+    # ru_maxrss is in kilobytes on Linux and in bytes on macOS.
+    scale = 1024 if sys.platform == "darwin" else 1
+    return {
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 / scale),
+        "versions": {
+            "tapetum": version("tapetum"),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": version("torchvision"),
+        },
+        "machine": {
+            "architecture": platform.machine(),
+            "threads": torch.get_num_threads(),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
+            "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+    }
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    sync_folder(path.parent)

@@ -1,0 +1,36 @@
+"""`tapetum resume`: go on with a run that was stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tapetum.assembly import assemble
+from tapetum.engine.callbacks import notify
+from tapetum.run_folder import CHECKPOINTS, open_run_folder
+from tapetum.verbs.train import finish
+
+
+def resume(run: str | Path, inexact: bool = False) -> dict[str, Any]:
+    """Go on with a run from its last checkpoint, to the weights and metrics that an uninterrupted run would have.
+
+    A run that was stopped before its first checkpoint starts again from step 0; a finished one is judged again.
+
+    Args:
+        run: its folder.
+        inexact: go on although machine, versions or files differ, so that the bits will, too.
+
+    Returns:
+        The run's summary, as in summary.json.
+
+    Raises:
+        ValueError: no run folder, a foreign checkpoint, or another machine (says which difference).
+
+    Example:
+        >>> import tapetum
+        >>> summary = tapetum.resume("runs/digits")  # doctest: +SKIP
+    """
+    folder, recipe = open_run_folder(run)
+    if not (folder / CHECKPOINTS).is_dir():
+        notify("no checkpoint was written yet: starting from step 0")
+    return finish(assemble(recipe), folder, inexact=inexact)

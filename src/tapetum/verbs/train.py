@@ -1,0 +1,82 @@
+"""`tapetum train`: run a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tapetum.assembly import Run, assemble, open_test
+from tapetum.engine.callbacks import notify
+from tapetum.methods import load_plugins
+from tapetum.recipe import Recipe, load_recipe
+from tapetum.run_folder import create_run_folder, environment, write_recipe, write_summary
+
+
+def train(
+    recipe: str | Path | Recipe, output: str | Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Train as a recipe says, evaluate, and write everything into a new run folder.
+
+    Args:
+        recipe: name of a shipped recipe, path of a YAML file, or a `Recipe`.
+        output: the run folder, new or empty.
+        overrides: `key.path=value` each; not with a `Recipe`.
+        plugins: modules to import first, which register methods.
+
+    Returns:
+        The run's summary, as in summary.json.
+
+    Raises:
+        ValueError: a bad recipe, data that does not fit it, or a folder that is not empty.
+
+    Example:
+        >>> import tapetum
+        >>> summary = tapetum.train("paws_digits", "runs/digits")  # doctest: +SKIP
+    """
+    load_plugins(plugins)
+    settings = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    folder = create_run_folder(output)
+    run = assemble(settings)
+    if run.recipe.data.test is not None:
+        # Found to be missing now, not after hours of training. Its images are looked at after the last step alone.
+        open_test(run.recipe.data.test, run.data.labels.classes)
+    notify(f"pool: {run.data.description}; {len(run.data.labels.labelled)} labels")
+    run.resolve()
+    write_recipe(folder, run.recipe)
+    return finish(run, folder)
+
+
+def finish(run: Run, folder: Path, inexact: bool = False) -> dict[str, Any]:
+    """Train to the end from whatever the folder holds, judge, and write the summary."""
+    state = run.trainer(folder, inexact=inexact).fit()
+    summary: dict[str, Any] = {
+        "method": run.recipe.method.kind,
+        "steps": state.step,
+        "images_seen": state.images_seen,
+        "train_seconds": round(state.train_seconds, 3),
+        "num_labels": len(run.data.labels.labelled),
+        "num_images": len(run.data.pool),
+        "skipped_steps": state.skipped_steps,
+    }
+    if run.data.held_out is not None:
+        held = run.evaluate(run.data.store, run.data.held_out)
+        summary["held_out"] = held.as_dict()
+        summary["held_out_top1"] = held.headline.top1
+    if run.recipe.data.test is not None:
+        judged = run.evaluate(*open_test(run.recipe.data.test, run.data.labels.classes))
+        summary["test"] = judged.as_dict()
+        summary["test_top1"] = judged.headline.top1
+    summary |= environment()
+    write_summary(folder, summary)
+    _tell(run, folder, summary)
+    return summary
+
+
+def _tell(run: Run, folder: Path, summary: dict[str, Any]) -> None:
+    print(f"Trained {summary['steps']} steps in {summary['train_seconds']:.0f} s; everything is in {folder}.")
+    if "held_out_top1" in summary:
+        print(f"Accuracy on held-out labels: {summary['held_out_top1']:.2f}%")
+    if "test_top1" in summary:
+        print(f"Accuracy on test images: {summary['test_top1']:.2f}%")
+    print(f"Next: tapetum evaluate {folder} --test {run.recipe.data.test or 'DIR'}")

@@ -1,0 +1,98 @@
+"""`tapetum views`: look at what a recipe's augmentation does before training with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tapetum.data.augment import crop_resize_flip, distort_colour, evaluation_view
+from tapetum.data.sources import open_source
+from tapetum.data.views import ViewConfig, draw
+from tapetum.ops.randomness import make_keys, permutation
+from tapetum.recipe import load_recipe
+
+_GAP = 2  # pixels between tiles
+_LEAST_TILE = 64  # pixels: smaller views are enlarged to be seen
+
+
+def views(
+    recipe: str,
+    output: str | Path,
+    images: str | None = None,
+    overrides: Sequence[str] = (),
+    num_images: int = 8,
+) -> Path:
+    """Draw a contact sheet of the views that a recipe trains on.
+
+    A row is an image: as evaluation sees it, then its large views, then its small ones, before normalisation. The
+    draws are those of epoch 0.
+
+    Args:
+        recipe: name of a shipped recipe, or the path of one.
+        output: the picture to write; PNG is best.
+        images: a folder of images (or any other source) in place of the recipe's `data.images`.
+        overrides: `key.path=value` each.
+        num_images: rows of the sheet; fewer if there are not as many images.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: a bad recipe, no images, or an unreadable one.
+
+    Example:
+        >>> import tapetum
+        >>> sheet = tapetum.views("paws_digits", "sheet.png")  # doctest: +SKIP
+    """
+    settings = load_recipe(recipe, overrides)
+    source = images or settings.data.images
+    if source is None:
+        raise ValueError("the recipe names no images: give --images DIR or data.images=DIR.")
+    store = open_source(source).store
+    chosen = permutation(make_keys(settings.seed, "contact sheet"), len(store))[:num_images]
+    originals = store.read(chosen)
+    columns = [evaluation_view(originals, settings.views.evaluation)]
+    kinds = [settings.views.large] + ([settings.views.small] if settings.views.small else [])
+    first = 0
+    for kind in kinds:
+        for number in range(first, first + kind.count):
+            columns.append(_one_view(originals, kind, settings.seed, chosen, number))
+        first += kind.count
+    path = Path(output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sheet(columns).save(path)
+    print(f"{len(chosen)} images: the evaluation view, then {first} training views each. Written to {path}.")
+    print(f"Next: tapetum train {recipe} --output runs/{Path(recipe).stem}")
+    return path
+
+
+def _one_view(
+    images: Tensor | list[Tensor], kind: ViewConfig, seed: int, indices: np.ndarray, number: int
+) -> Tensor:
+    heights = np.array([image.shape[-2] for image in images])
+    widths = np.array([image.shape[-1] for image in images])
+    parameters = draw(kind, make_keys(seed, "view", 0, indices, number), heights, widths)
+    return distort_colour(crop_resize_flip(images, parameters, kind.size), parameters, kind)
+
+
+def _sheet(columns: Sequence[Tensor]) -> Image.Image:
+    """Tiles of each column beside each other, every view enlarged by a whole factor so that its pixels stay exact."""
+    rows, channels = columns[0].shape[:2]
+    sides = [c.shape[-1] for c in columns]
+    tile = max(_LEAST_TILE, max(sides))
+    width, height = len(columns) * (tile + _GAP) + _GAP, rows * (tile + _GAP) + _GAP
+    canvas = torch.full((channels, height, width), 255, dtype=torch.uint8)
+    for column, views_ in enumerate(columns):
+        factor = max(1, tile // views_.shape[-1])
+        enlarged = views_.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
+        side = enlarged.shape[-1]
+        for row, view in enumerate(enlarged):
+            top, left = _GAP + row * (tile + _GAP), _GAP + column * (tile + _GAP)
+            canvas[:, top : top + side, left : left + side] = view
+    pixels = canvas.permute(1, 2, 0).cpu().numpy()
+    return Image.fromarray(pixels[..., 0] if channels == 1 else np.ascontiguousarray(pixels))

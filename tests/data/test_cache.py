@@ -1,0 +1,198 @@
+import multiprocessing
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tapetum.data import cache
+from tapetum.data.cache import cache_folder, decoded, memory_bytes, working_size
+from tapetum.data.stores import ArrayStore, FileStore
+
+
+def write_pool(root, sizes, suffix=".jpg"):
+    root.mkdir(parents=True, exist_ok=True)
+    names = []
+    for i, (height, width) in enumerate(sizes):
+        pixels = (np.arange(height * width * 3) * (i + 3) % 256).astype(np.uint8).reshape(height, width, 3)
+        names.append(f"{i}{suffix}")
+        Image.fromarray(pixels).save(root / names[-1])
+    return FileStore(root, names)
+
+
+def rows(store):
+    return store.read(np.arange(len(store)))
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(cache, "_CHUNK_BYTES", 2 * 3 * 8 * 8)  # two images of 8x8
+
+
+def test_equal_sizes_are_cached_bit_for_bit(tmp_path, small_chunks):
+    files = write_pool(tmp_path / "pool", [(8, 8)] * 5)
+    seen = []
+    pool = decoded(files, folder=tmp_path / "cache", report=lambda done, total: seen.append((done, total)))
+    assert isinstance(pool, ArrayStore)
+    assert torch.equal(rows(pool), torch.stack(rows(files)))
+    assert pool.fingerprint == files.fingerprint
+    assert pool.names == files.names
+    assert seen == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_a_finished_cache_is_reused_without_reading_images(tmp_path, monkeypatch):
+    files = write_pool(tmp_path / "pool", [(8, 8)] * 3)
+    first = decoded(files, folder=tmp_path / "cache")
+
+    def refuse(*_):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(cache, "decode", refuse)
+    monkeypatch.setattr(cache, "header_sizes", refuse)
+    again = decoded(FileStore(files.root, files.names), folder=tmp_path / "cache")
+    assert torch.equal(rows(again), rows(first))
+    assert again.fingerprint == first.fingerprint
+
+
+def test_changed_files_are_decoded_again_though_size_and_name_stay(tmp_path):
+    files = write_pool(tmp_path / "pool", [(8, 8)] * 2, ".bmp")
+    decoded(files, folder=tmp_path / "cache")
+    path = files.paths[0]
+    Image.fromarray(np.full((8, 8, 3), 9, np.uint8)).save(path)
+    os.utime(path, ns=(1, 1))
+    changed = FileStore(files.root, files.names)
+    assert changed.fingerprint == files.fingerprint
+    assert (rows(decoded(changed, folder=tmp_path / "cache"))[0] == 9).all()
+
+
+def test_interrupted_decoding_goes_on(tmp_path, small_chunks, monkeypatch):
+    files = write_pool(tmp_path / "pool", [(8, 8)] * 7)
+    expected = torch.stack(rows(files))
+    calls = []
+    real = cache.decode
+
+    def dies_at_sixth(path, size):
+        calls.append(path.name)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return real(path, size)
+
+    monkeypatch.setattr(cache, "decode", dies_at_sixth)
+    with pytest.raises(KeyboardInterrupt):
+        decoded(files, folder=tmp_path / "cache")
+    (partial,) = (tmp_path / "cache").glob("*.partial")
+    with (partial / "done").open("a") as log:
+        log.write("3")  # cut off in the middle of "3\n"
+    calls.clear()
+    calls.extend([""] * 6)
+    seen = []
+    pool = decoded(files, folder=tmp_path / "cache", report=lambda done, total: seen.append((done, total)))
+    assert calls[6:] == ["4.jpg", "5.jpg", "6.jpg"], "the first two chunks were done"
+    assert seen == [(6, 7), (7, 7)]
+    assert torch.equal(rows(pool), expected)
+    assert not list((tmp_path / "cache").glob("*.partial"))
+
+
+def test_an_array_that_was_cut_off_while_created_is_begun_anew(tmp_path, small_chunks):
+    files = write_pool(tmp_path / "pool", [(8, 8)] * 3)
+    partial = tmp_path / "cache" / f"images-{cache._key(files, None)}.partial"
+    partial.mkdir(parents=True)
+    (partial / "images.npy").write_bytes(b"\x93NUM")
+    (partial / "done").write_text("0\n")
+    assert torch.equal(rows(decoded(files, folder=tmp_path / "cache")), torch.stack(rows(files)))
+
+
+def test_a_damaged_image_is_named(tmp_path):
+    files = write_pool(tmp_path / "pool", [(64, 64)] * 3)
+    files.paths[1].write_bytes(files.paths[1].read_bytes()[:-300])
+    with pytest.raises(ValueError, match=r"1\.jpg cannot be read"):
+        decoded(files, folder=tmp_path / "cache")
+
+
+def test_mixed_shapes_and_large_pools_stay_files(tmp_path):
+    mixed = write_pool(tmp_path / "mixed", [(8, 8), (8, 9)])
+    assert decoded(mixed, size=8, folder=tmp_path / "cache") is mixed
+    equal = write_pool(tmp_path / "equal", [(8, 8)] * 2)
+    tiny = 2 * 3 * 8 * 8 / memory_bytes()
+    assert decoded(equal, folder=tmp_path / "cache", memory_fraction=tiny * 0.9) is equal
+    assert decoded(equal, folder=tmp_path / "cache", memory_fraction=tiny * 1.1) is not equal
+    arrays = ArrayStore(np.zeros((1, 3, 8, 8), np.uint8))
+    assert decoded(arrays, folder=tmp_path / "cache") is arrays
+
+
+def test_equal_aspect_ratios_are_resized(tmp_path):
+    files = write_pool(tmp_path / "pool", [(40, 60), (80, 120)], ".png")
+    pool = decoded(files, size=20, folder=tmp_path / "cache")
+    assert pool.image_size == (20, 30)
+    assert pool.fingerprint != files.fingerprint
+    with Image.open(files.paths[1]) as image:
+        expected = np.asarray(image.resize((30, 20), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    assert np.array_equal(rows(pool)[1].numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    "sizes,size,expected",
+    [
+        ([(32, 32)] * 3, None, (32, 32)),
+        ([(32, 32)] * 3, 32, (32, 32)),
+        ([(32, 32)] * 3, 64, (32, 32)),
+        ([(32, 48)] * 3, 16, (16, 24)),
+        ([(48, 32)] * 3, 16, (24, 16)),
+        ([(375, 500), (750, 1000)], 256, (256, 341)),
+        ([(375, 500), (500, 375)], 256, None),
+        ([(375, 500), (750, 1000)], 400, None),
+        ([(375, 500), (750, 1000)], None, None),
+        ([], 32, None),
+    ],
+)
+def test_working_size(sizes, size, expected):
+    assert working_size(np.array(sizes, dtype=np.int64).reshape(-1, 2), size) == expected
+
+
+def test_photographs_are_decoded_by_threads_in_order(tmp_path):
+    files = write_pool(tmp_path / "pool", [(160, 128)] * 5)
+    assert torch.equal(rows(decoded(files, folder=tmp_path / "cache", threads=3)), torch.stack(rows(files)))
+
+
+def test_a_full_disk_is_said_and_training_goes_on(tmp_path, monkeypatch):
+    files = write_pool(tmp_path / "pool", [(8, 8)] * 2)
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
+    with pytest.warns(UserWarning, match="TAPETUM_CACHE"):
+        assert decoded(files, folder=tmp_path / "cache") is files
+
+
+def _decode_in_process(root, names, folder):
+    pool = decoded(FileStore(root, names), folder=folder)
+    assert isinstance(pool, ArrayStore)
+
+
+def test_processes_that_start_together_share_one_cache(tmp_path):
+    files = write_pool(tmp_path / "pool", [(8, 8)] * 40)
+    context = multiprocessing.get_context("fork")
+    arguments = (files.root, files.names, tmp_path / "cache")
+    processes = [context.Process(target=_decode_in_process, args=arguments) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert len([p for p in (tmp_path / "cache").iterdir() if p.is_dir()]) == 1
+    assert torch.equal(rows(decoded(files, folder=tmp_path / "cache")), torch.stack(rows(files)))
+
+
+def test_cache_folder(monkeypatch):
+    monkeypatch.setenv("TAPETUM_CACHE", "~/elsewhere")
+    assert cache_folder() == Path.home() / "elsewhere"
+    monkeypatch.delenv("TAPETUM_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/var/caches")
+    assert cache_folder() == Path("/var/caches/tapetum")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == Path.home() / ".cache" / "tapetum"
+
+
+def test_the_default_folder_is_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("TAPETUM_CACHE", str(tmp_path / "chosen"))
+    decoded(write_pool(tmp_path / "pool", [(8, 8)]))
+    assert len(list((tmp_path / "chosen").glob("images-*/cache.json"))) == 1

@@ -1,0 +1,82 @@
+"""Schedules against the published ones, and their own promises."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tapetum.optim.schedules import ScheduleConfig, value
+
+
+def _assert_close(ours, golden):
+    assert np.abs(np.asarray(ours) - golden).max() <= 1e-9 * np.abs(golden).max()
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_paws(golden, number):
+    data = golden(f"paws_schedule_{number}")
+    total, warmup = int(data["total_steps"]), int(data["warmup_steps"])
+    config = ScheduleConfig(
+        start=float(data["start_lr"]),
+        peak=float(data["ref_lr"]),
+        final=float(data["final_lr"]),
+        warmup_epochs=warmup / 10,
+    )
+    _assert_close([value(config, step, 10, total) for step in range(total)], data["lr"])
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_swav(golden, number):
+    data = golden(f"swav_schedule_{number}")
+    per_epoch = int(data["steps_per_epoch"])
+    config = ScheduleConfig(
+        start=float(data["start_warmup"]),
+        peak=float(data["base_lr"]),
+        final=float(data["final_lr"]),
+        warmup_epochs=float(data["warmup_epochs"]),
+        warmup_reaches_peak=True,
+    )
+    total = int(data["epochs"]) * per_epoch
+    _assert_close([value(config, step, per_epoch, total) for step in range(total)], data["lr"])
+
+
+numbers = st.floats(0, 10, allow_nan=False)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    numbers, numbers, numbers, st.floats(0, 5), st.sampled_from(["cosine", "linear", "constant"]), st.booleans(),
+    st.integers(1, 50), st.integers(1, 500),
+)  # fmt: skip
+def test_stays_between_its_values_and_ends_at_final(start, peak, final, warmup, shape, reaches, per_epoch, total):
+    config = ScheduleConfig(
+        start=start, peak=peak, final=final, warmup_epochs=warmup, shape=shape, warmup_reaches_peak=reaches
+    )
+    values = [value(config, step, per_epoch, total) for step in range(total)]
+    slack = 1e-9
+    assert min(start, peak, final) - slack <= min(values)
+    assert max(values) <= max(start, peak, final) + slack
+    after = total + round(warmup * per_epoch)
+    assert value(config, after, per_epoch, total) == pytest.approx(peak if shape == "constant" else final)
+
+
+def test_rising_weight_decay_and_linear():
+    rising = ScheduleConfig(peak=0.04, final=0.4)
+    assert value(rising, 0, 10, 100) == pytest.approx(0.04)
+    assert value(rising, 50, 10, 100) == pytest.approx(0.22)
+    assert value(rising, 100, 10, 100) == pytest.approx(0.4)
+    linear = ScheduleConfig(peak=1.0, final=0.0, shape="linear")
+    assert [value(linear, step, 1, 4) for step in range(6)] == [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("field", [{"peak": -1.0}, {"peak": float("nan")}, {"warmup_epochs": -1.0}, {"final": -0.1}])
+def test_errors_name_field_and_value(field):
+    ((name, number),) = field.items()
+    with pytest.raises(ValueError, match=f"{name} is {number}"):
+        ScheduleConfig(**{"peak": 1.0, **field})
+
+
+@pytest.mark.parametrize("arguments", [(-1, 1, 1), (0, 0, 1), (0, 1, 0)])
+def test_impossible_steps(arguments):
+    with pytest.raises(ValueError, match="steps_per_epoch"):
+        value(ScheduleConfig(peak=1.0), *arguments)
