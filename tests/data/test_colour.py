@@ -14,7 +14,7 @@ from torch import Tensor
 from tapetum.data import blur, colour
 from tapetum.ops.randomness import make_keys, uniform
 
-SIZE, COUNT = 24, 300
+SIZE, COUNT = 24, 150
 
 
 def uniforms(purpose: str, count: int) -> np.ndarray:
@@ -51,11 +51,17 @@ def column(numbers: np.ndarray) -> Tensor:
     return torch.from_numpy(numbers.astype(np.float32)).view(-1, 1, 1, 1)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", ["adjust_brightness", "adjust_contrast", "adjust_saturation"])
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        ("adjust_brightness", 1),
+        ("adjust_brightness", 3),
+        ("adjust_contrast", 1),
+        ("adjust_contrast", 3),
+        ("adjust_saturation", 3),
+    ],
+)
 def test_blends(name: str, channels: int) -> None:
-    if channels == 1 and name == "adjust_saturation":
-        pytest.skip("grey images have no saturation")
     factors = uniforms(name, COUNT) * 2.5
     factors[:3] = 0, 1, 2
     images = IMAGES[:, :channels]

@@ -5,6 +5,7 @@ import struct
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from tapetum.data.sources import open_source
 from tapetum.data.stores import ArrayStore, FileStore
@@ -124,11 +125,18 @@ def test_idx(tmp_path):
 
 def test_digits():
     source = open_source("digits")
-    assert source.description == "1797 images of 8x8 pixels, 10 classes, from scikit-learn's digits"
+    assert source.description == "1297 images of 8x8 pixels, 10 classes, from scikit-learn's digits (train)"
     pixels = source.store.read(np.arange(len(source.store)))
     assert (int(pixels.min()), int(pixels.max()), source.store.channels) == (0, 255, 1)
-    with pytest.raises(ValueError, match="digits has no test part"):
-        open_source("digits", split="test")
+
+
+def test_the_parts_of_digits_make_the_whole():
+    parts = [open_source("digits", split=split) for split in ("train", "test")]
+    assert parts[1].labels.counts.tolist() == [50] * 10
+    shown = [part.store.read(np.arange(len(part.store))).reshape(-1, 64).numpy() for part in parts]
+    whole = np.rint(load_digits().data * (255 / 16))
+    assert np.array_equal(np.unique(np.concatenate(shown), axis=0), np.unique(whole, axis=0))
+    assert sum(map(len, shown)) == len(whole) == 1797
 
 
 def test_a_folder_called_digits_is_reached_by_its_path(tmp_path, monkeypatch):

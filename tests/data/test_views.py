@@ -61,7 +61,8 @@ def test_probabilities(drawn: ViewParameters, name: str) -> None:
 )
 def test_uniform_numbers(drawn: ViewParameters, name: str, low: float, high: float) -> None:
     values = getattr(drawn, name)
-    assert low <= values.min() and values.max() <= high
+    assert low <= values.min()
+    assert values.max() <= high
     assert stats.kstest(values, stats.uniform(low, high - low).cdf).pvalue > UNLIKELY
 
 
@@ -120,9 +121,10 @@ def test_fallback_is_the_central_crop(height: int, width: int, box: tuple[int, .
 def test_crops_stay_inside_images_of_any_size() -> None:
     heights, widths = 1 + (keys() % 40).astype(np.int64), 1 + (keys(purpose="w") % 50).astype(np.int64)
     boxes = draw(CONFIG, keys(), heights, widths)
-    assert (boxes.top >= 0).all() and (boxes.left >= 0).all()
-    assert (boxes.height >= 1).all() and (boxes.top + boxes.height <= heights).all()
-    assert (boxes.width >= 1).all() and (boxes.left + boxes.width <= widths).all()
+    for corner, extent, size in ((boxes.top, boxes.height, heights), (boxes.left, boxes.width, widths)):
+        assert corner.min() >= 0
+        assert extent.min() >= 1
+        assert (corner + extent <= size).all()
 
 
 def test_a_row_depends_on_its_key_and_size_alone(drawn: ViewParameters) -> None:
@@ -133,8 +135,10 @@ def test_a_row_depends_on_its_key_and_size_alone(drawn: ViewParameters) -> None:
 
 def test_rows_are_chosen_by_number_slice_mask_and_index(drawn: ViewParameters) -> None:
     some = drawn[np.array([4, 2])]
-    assert len(some) == 2 and some.order.shape == (2, 4)
-    assert some.hue[1] == drawn[2].hue[0] and len(drawn[2]) == 1
+    assert len(some) == 2
+    assert some.order.shape == (2, 4)
+    assert len(drawn[2]) == 1
+    assert some.hue[1] == drawn[2].hue[0]
     assert len(drawn[drawn.flip]) == drawn.flip.sum()
 
 

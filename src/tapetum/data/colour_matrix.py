@@ -32,7 +32,7 @@ def jitter_matrices(parameters: ViewParameters, config: ViewConfig) -> tuple[Flo
     count = len(parameters)
     identity = np.broadcast_to(np.eye(3), (count, 3, 3))
     grey = np.broadcast_to(_LUMA, (count, 3, 3))
-    angle = 2 * np.pi * parameters.hue
+    angle = -2 * np.pi * parameters.hue  # from red over green to blue is a negative turn in the IQ plane
     turn = np.zeros((count, 3, 3))
     turn[:, 0, 0] = 1
     turn[:, 1, 1] = turn[:, 2, 2] = np.cos(angle)

@@ -1,4 +1,4 @@
-"""Crop, resize and flip, to the bit as PIL's antialiased bilinear `resize` of an image's crop, width first.
+"""Crop, resize and flip, to the bit as PIL's antialiased bilinear `resize` of an image's crop.
 
 A resize is two passes over rows, the first on the transposed image. Every output row is a weighted sum of a few input
 rows ("taps"). PIL rounds the weights to integers of 22 bits, sums in integers and rounds to uint8 between the passes;
@@ -6,8 +6,9 @@ so do we. Integer sums do not depend on their order, so a view has the same bits
 threads and on any device. Dense weight matrices and batched products would need float64 to be as exact; they were
 measured four times slower on 32-pixel images.
 
-Pillow up to 12 always resizes the width first. Pillow 13 begins with the height where (height - size) is positive and
-exceeds 2 (width - size), which moves some values by one level; the published runs used the former, and so do we.
+The order of the passes moves some values by one level: they are rounded in between. We follow Pillow 13, which begins
+with the height where that shrinks, and by more than twice the pixels that the width loses; older ones always begin
+with the width.
 """
 
 from __future__ import annotations
@@ -90,10 +91,16 @@ def _weigh_rows(images: Tensor, taps: Taps) -> Tensor:
     return total.bitwise_right_shift_(_PRECISION_BITS)
 
 
-def _resample(images: Tensor, source: Integers, vertical: Taps, horizontal: Taps) -> Tensor:
+def _height_first(sizes: Boxes, tall: Integers, wide: Integers) -> Flags:
+    """Whether Pillow begins with the height when it resizes boxes to (tall, wide) pixels."""
+    shrunk, narrowed = sizes.height - tall, sizes.width - wide
+    return (shrunk > 0) & (shrunk > 2 * narrowed)
+
+
+def _resample(images: Tensor, source: Integers, vertical: Taps, horizontal: Taps, height_first: bool) -> Tensor:
     """Resample image `source[i]` of (N, C, H, W) into view i of (n, C, S, S); taps hold pixel coordinates."""
     _, channels, height, width = images.shape
-    # Only the rows that the vertical taps will ask for go through the first pass.
+    # Only the rows that the vertical taps will ask for are touched.
     first = vertical.source.min(axis=(0, 2))
     span = int((vertical.source.max(axis=(0, 2)) - first).max()) + 1
     rows = np.minimum(first[:, None] + np.arange(span), height - 1)
@@ -101,12 +108,15 @@ def _resample(images: Tensor, source: Integers, vertical: Taps, horizontal: Taps
     flat = images.reshape(-1, width)
     bands = flat.index_select(0, torch.from_numpy(rows.ravel()).to(images.device))
     bands = bands.view(len(source), channels, span, width).int()  # torch transposes int32 faster than uint8
-    narrowed = _weigh_rows(bands.transpose(2, 3).contiguous(), horizontal)
     within = vertical._replace(source=vertical.source - first[:, None])
+    if height_first:
+        flattened = _weigh_rows(bands, within).transpose(2, 3).contiguous()
+        return _weigh_rows(flattened, horizontal).transpose(2, 3).to(torch.uint8)
+    narrowed = _weigh_rows(bands.transpose(2, 3).contiguous(), horizontal)
     return _weigh_rows(narrowed.transpose(2, 3).contiguous(), within).to(torch.uint8)
 
 
-def _rows_of(taps: Taps, rows: slice) -> Taps:
+def _rows_of(taps: Taps, rows: Integers) -> Taps:
     counts = taps.counts[rows]
     used = int(counts.max())
     return Taps(taps.source[:used, rows], taps.weight[:used, rows], counts)
@@ -143,28 +153,33 @@ def crop_resize_flip(images: Tensor | Sequence[Tensor], parameters: ViewParamete
     starts, full = np.zeros_like(boxes.top), np.full_like(boxes.top, size)
     vertical = make_taps(boxes.height, full, starts, size)
     horizontal = _flip_taps(make_taps(boxes.width, full, starts, size), parameters.flip)
-    return _apply(images, boxes, vertical, horizontal, size)
+    return _apply(images, boxes, vertical, horizontal, _height_first(boxes, full, full))
 
 
-def _apply(images: Tensor | Sequence[Tensor], boxes: Boxes, vertical: Taps, horizontal: Taps, size: int) -> Tensor:
+def _apply(
+    images: Tensor | Sequence[Tensor], boxes: Boxes, vertical: Taps, horizontal: Taps, height_first: Flags
+) -> Tensor:
     """Resample every box; taps count from the box's corner."""
-    total = len(boxes.top)
+    total, size = vertical.source.shape[1:]
     source = np.arange(total) % len(images)
     device, channels = images[0].device, images[0].shape[0]
     views = torch.empty((total, channels, size, size), dtype=torch.uint8, device=device)
     if isinstance(images, Tensor):
         down = vertical._replace(source=vertical.source + boxes.top[:, None])
         right = horizontal._replace(source=horizontal.source + boxes.left[:, None])
-        for rows in row_chunks(total, channels * size * images.shape[2], _CHUNK_VALUES, device):
-            views[rows] = _resample(images, source[rows], _rows_of(down, rows), _rows_of(right, rows))
+        for order in (False, True):
+            alike = np.flatnonzero(height_first == order)
+            for chunk in row_chunks(len(alike), channels * size * images.shape[2], _CHUNK_VALUES, device):
+                rows = alike[chunk]
+                part = _resample(images, source[rows], _rows_of(down, rows), _rows_of(right, rows), order)
+                views.index_copy_(0, torch.from_numpy(rows).to(device), part)
         return views
-    alone = np.zeros(1, dtype=np.int64)
     for i in range(total):
+        row = np.array([i])
         top, left = int(boxes.top[i]), int(boxes.left[i])
-        bottom, end = top + int(boxes.height[i]), left + int(boxes.width[i])
-        cut = images[source[i]][None, :, top:bottom, left:end]
-        row = slice(i, i + 1)
-        views[row] = _resample(cut, alone, _rows_of(vertical, row), _rows_of(horizontal, row))
+        cut = images[source[i]][None, :, top : top + int(boxes.height[i]), left : left + int(boxes.width[i])]
+        taps = _rows_of(vertical, row), _rows_of(horizontal, row)
+        views[i] = _resample(cut, np.zeros(1, dtype=np.int64), *taps, bool(height_first[i]))[0]
     return views
 
 
@@ -228,4 +243,4 @@ def evaluation_view(images: Tensor | Sequence[Tensor], config: EvaluationViewCon
     top, left = np.rint((tall - size) / 2).astype(np.int64), np.rint((wide - size) / 2).astype(np.int64)
     boxes = Boxes(np.zeros_like(tall), np.zeros_like(wide), heights, widths)
     vertical, horizontal = make_taps(heights, tall, top, size), make_taps(widths, wide, left, size)
-    return _apply(images, boxes, vertical, horizontal, size)
+    return _apply(images, boxes, vertical, horizontal, _height_first(boxes, tall, wide))

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tapetum.data.decoding import IMAGE_SUFFIXES
 from tapetum.data.formats import Split, find_idx, is_cifar, read_cifar, read_idx, read_numpy
 from tapetum.data.label_files import read_csv
-from tapetum.data.labels import Labels, labels_from_folders, labels_from_values
+from tapetum.data.labels import Labels, held_out, labels_from_folders, labels_from_values
 from tapetum.data.stores import ArrayStore, FileStore, Store
 
 NO_LABELS = "none"
@@ -53,8 +53,8 @@ def open_source(
             - `cifar-10-batches-py` or `cifar-100-python`, or the folder that holds it;
             - a folder of IDX files (MNIST, Fashion-MNIST), gzipped or not;
             - a .npy or .npz file (see `tapetum.data.formats.read_numpy`);
-            - "digits": scikit-learn's 1,797 grey images of 8x8 pixels, scaled to 0..255. A folder of that name is
-              "./digits";
+            - "digits": scikit-learn's 1,797 grey images of 8x8 pixels, scaled to 0..255: 50 of each digit, always the
+              same ones, are "test", the other 1,297 are "train". A folder of that name is "./digits";
             - uint8 arrays: (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 channels.
         labels: a CSV of path,label lines; an array or a .npy file, one integer or text per image; "none" to read
             no labels; None for those that come with the images.
@@ -69,9 +69,8 @@ def open_source(
         _only_train(split, "an array")
         return _from_arrays(np.asarray(path), None, labels, "an array in memory")
     if os.fspath(path) == "digits":
-        _only_train(split, "digits")
-        images, values = _digits()
-        return _from_arrays(images, values, labels, "scikit-learn's digits")
+        images, values = _digits(split)
+        return _from_arrays(images, values, labels, f"scikit-learn's digits ({split})")
     path = Path(path).expanduser()
     if not path.exists():
         raise ValueError(f"there is nothing at {path}: check the path (from {Path.cwd()})")
@@ -109,12 +108,17 @@ def _only_train(split: Split, what: str) -> None:
         raise ValueError(f"{what} has no test part: put images into folders train/ and test/, or name a test source")
 
 
-def _digits() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def _digits(split: Split) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     from sklearn.datasets import load_digits  # slow to import, and most runs do not need it
 
     digits = load_digits()
     # Published as 0..16.
-    return np.rint(digits.images * (255 / 16)).astype(np.uint8), digits.target.astype(np.int64)
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    values = digits.target.astype(np.int64)
+    # Published in one part. Its order follows the writers, so the test part is drawn rather than cut off.
+    train, test = held_out(labels_from_values([str(i) for i in range(len(values))], values), per_class=50, seed=0)
+    rows = (train if split == "train" else test).labelled
+    return images[rows], values[rows]
 
 
 def _as_channels_first(images: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
