@@ -198,6 +198,13 @@ def test_an_interrupted_run_leaves_the_last_word_to_the_trainer(calls, capsys):
     assert call(capsys, "demo") == (130, "tapetum: stopped at once, nothing saved.\n")
 
 
+def test_no_arguments_ask_for_help(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([])
+    assert stop.value.code == 0
+    assert "tapetum demo" in capsys.readouterr().out
+
+
 def test_version():
     assert re.fullmatch(r"tapetum \d+\.\d+\S*\n", run("--version").stdout)
 

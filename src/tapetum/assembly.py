@@ -17,6 +17,7 @@ from tapetum.data.labels import Labels, held_out, labels_per_class
 from tapetum.data.pipeline import DataConfig, Pipeline
 from tapetum.data.sources import open_source
 from tapetum.data.stores import Store, check_images
+from tapetum.data.views import ViewsConfig
 from tapetum.engine.budget import measure_steps, resolve_steps
 from tapetum.engine.callbacks import Callback, ProgressBar, notify
 from tapetum.engine.runtime import Runtime
@@ -86,18 +87,37 @@ def open_test(path: str | Path, classes: tuple[str, ...]) -> tuple[Store, Labels
     A source with a test part of its own gives that part; any other is taken whole.
 
     Raises:
-        ValueError: nothing there, no labels, or a class that training did not know.
+        ValueError: nothing there, a damaged test part, no labels, or a class that training did not know.
     """
     try:
         source = open_source(path, split="test")
-    except ValueError as no_test_part:
-        if not Path(path).exists():
+    except ValueError as error:
+        # Only a source without parts: where a test part is damaged, the whole would be what was trained on.
+        if "has no test part" not in str(error):
             raise
         source = open_source(path)
-        del no_test_part
     if source.labels is None:
         raise ValueError(f"{path} has no labels to judge by: give one folder a class.")
     return decoded(source.store, report=_report_decoding), source.labels.in_order_of(classes)
+
+
+def check_evaluation(store: Store, views: ViewsConfig) -> None:
+    """Whether images can be judged, asked before training and not after it.
+
+    Raises:
+        ValueError: images smaller than the evaluation's crop, or with other channels than the run's.
+    """
+    if store.channels != len(views.mean):
+        raise ValueError(
+            f"the images to judge have {store.channels} channels but views.mean has {len(views.mean)} numbers: "
+            "train and judge with images of one kind."
+        )
+    crop, smallest = views.evaluation.crop, int(store.sizes.min())
+    if views.evaluation.resize is None and smallest < crop:
+        raise ValueError(
+            f"views.evaluation.crop is {crop} but an image is {smallest} pixels wide or high: "
+            f"set views.evaluation.resize to {crop} or more."
+        )
 
 
 def _report_decoding(done: int, total: int) -> None:
@@ -207,6 +227,11 @@ def assemble(recipe: Recipe) -> Run:
     runtime.launch()
     data = open_pool(recipe.data)
     kind = method_class(recipe.method.kind)
+    if kind.num_large_views not in (None, recipe.views.large.count):
+        raise ValueError(
+            f"views.large.count is {recipe.views.large.count} but {recipe.method.kind} compares "
+            f"{kind.num_large_views} large views of each image: set it to {kind.num_large_views}."
+        )
     pipeline = Pipeline(
         data.store,
         data.labels,
@@ -218,6 +243,7 @@ def assemble(recipe: Recipe) -> Run:
         rank=runtime.rank,
         world_size=runtime.world_size,
     )
+    check_evaluation(data.store, recipe.views)
     runtime.seed(torch_seed(recipe.seed, "weights"))
     backbone = build_backbone(recipe.backbone, in_channels=data.store.channels)
     method = kind(recipe.method, backbone, num_classes=data.labels.num_classes, num_images=len(data.store))

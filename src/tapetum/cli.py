@@ -23,7 +23,6 @@ _STOPPED = 130  # the shell's exit code for SIGINT
 app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
@@ -194,6 +193,7 @@ def views(
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit: 0 when it is done, 2 when the input is at fault, 130 after Ctrl-C."""
     command = typer.main.get_command(app)
+    arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code = command.main(args=arguments, prog_name="tapetum", standalone_mode=False)
         sys.stdout.flush()

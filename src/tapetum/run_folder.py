@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import resource
+import shlex
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -69,7 +70,7 @@ def environment() -> dict[str, Any]:
     # ru_maxrss is in kilobytes on Linux and in bytes on macOS.
     scale = 1024 if sys.platform == "darwin" else 1
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([_program(), *sys.argv[1:]]),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 / scale),
         "versions": {
             "tapetum": version("tapetum"),
@@ -84,6 +85,11 @@ def environment() -> dict[str, Any]:
             "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
     }
+
+
+def _program() -> str:
+    name = Path(sys.argv[0]).name
+    return "tapetum" if name == "__main__.py" else name  # as `python -m tapetum` calls it
 
 
 def _write_atomically(path: Path, text: str) -> None:

@@ -90,9 +90,7 @@ def test_resumed_equals_uninterrupted(toy, tmp_path, killed_at, name):
     whole.fit()
     folder = tmp_path / "resumed"
     with pytest.raises(Stop):
-        toy.trainer(
-            folder, 14, make_optimizer=make, config={"log_every": 1}, callbacks=[StopAt(killed_at)]
-        ).fit()
+        toy.trainer(folder, 14, make_optimizer=make, config={"log_every": 1}, callbacks=[StopAt(killed_at)]).fit()
     resumed = toy.trainer(folder, 14, make_optimizer=make)
     resumed.fit()
     toy.assert_same(toy.state_of(whole), toy.state_of(resumed))
@@ -179,7 +177,7 @@ def test_a_gradient_that_is_not_finite_is_caught_in_its_own_step(toy):
             output = super().forward(batch, progress)
             return toy.StepOutput(Poisoned.apply(output.loss, progress.step == 4), output.metrics, output.carry)
 
-    with pytest.raises(NonFiniteError, match="step 4 .*no checkpoint"):
+    with pytest.raises(NonFiniteError, match=r"step 4 .*no checkpoint"):
         toy.trainer(None, 14, method=Exploding()).fit()
 
 
@@ -212,9 +210,7 @@ def test_rollback_survives_a_kill(toy, tmp_path):
     config = {"on_nan": "rollback"}
     toy.trainer(tmp_path / "whole", 14, batches=toy.nan_batches(8), config=config).fit()
     with pytest.raises(Stop):
-        toy.trainer(
-            tmp_path / "run", 14, batches=toy.nan_batches(8), config=config, callbacks=[StopAt(11)]
-        ).fit()
+        toy.trainer(tmp_path / "run", 14, batches=toy.nan_batches(8), config=config, callbacks=[StopAt(11)]).fit()
     toy.trainer(tmp_path / "run", 14, batches=toy.nan_batches(8), config=config).fit()
     assert toy.metrics_without_time(tmp_path / "whole") == toy.metrics_without_time(tmp_path / "run")
 
@@ -295,7 +291,9 @@ def test_accumulation_is_the_mean_of_independent_batches(toy):
     class Plain(toy.Toy):
         def forward(self, batch, progress):
             features = batch.views.groups[0].mean((2, 3))
-            return toy.StepOutput(self.head(features.repeat(1, 6)[:, :16]).square().mean(), {}, features[:, :1].repeat(1, 16))
+            return toy.StepOutput(
+                self.head(features.repeat(1, 6)[:, :16]).square().mean(), {}, features[:, :1].repeat(1, 16)
+            )
 
     run = toy.trainer(
         None, 1, method=Plain(), batches=lambda a, b: toy.batches(a, b, 3), config={"accumulate": 3},

@@ -113,7 +113,7 @@ def sgd(method: nn.Module) -> torch.optim.Optimizer:
 
 
 def runtime(**changes: Any) -> Runtime:
-    made = Runtime(RuntimeConfig(**{"accelerator": "cpu", "threads": 2, **changes}))
+    made = Runtime(RuntimeConfig(**{"accelerator": "cpu", "threads": 1, **changes}))
     made.launch()
     return made
 

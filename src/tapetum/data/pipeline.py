@@ -126,6 +126,8 @@ class Pipeline(Dataset[Cut]):
                 raise ValueError("the method needs labels but the images have none: give data.labels.")
             self.sampler = SupportSampler(labels, support, seed=seed, rank=rank, world_size=world_size)
         self.batches_per_epoch = self._batches_per_epoch(labels)
+        if batch_size is not None:
+            self._pool_batch(0)  # a size that does not divide among processes is said now, not by a worker
 
     def _batches_per_epoch(self, labels: Labels | None) -> int:
         if self.batch_size is not None:
@@ -222,15 +224,11 @@ class Pipeline(Dataset[Cut]):
 
 def _crops(images: Tensor | Sequence[Tensor], keys: Keys, config: ViewConfig) -> Crops:
     """Cut one view per key (V, B) from B images."""
-    num_views, num_images = keys.shape
+    num_views = len(keys)
     heights = np.array([image.shape[-2] for image in images])
     widths = np.array([image.shape[-1] for image in images])
     parameters = draw(config, keys.reshape(-1), np.tile(heights, num_views), np.tile(widths, num_views))
-    if isinstance(images, Tensor):
-        repeated: Tensor | Sequence[Tensor] = images.repeat(num_views, 1, 1, 1)
-    else:
-        repeated = list(images) * num_views
-    return Crops(crop_resize_flip(repeated, parameters, config.size), parameters, config)
+    return Crops(crop_resize_flip(images, parameters, config.size), parameters, config)
 
 
 def _moved(tensor: Tensor | None, device: torch.device | str) -> Tensor | None:

@@ -125,7 +125,8 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     contiguous = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
-    strides = {n: list(t.stride()) for n, t in checkpoint.tensors.items() if t.stride() != contiguous[n].stride()}
+    # Also where torch calls both contiguous: a 1x1 convolution's strides choose its kernel all the same.
+    strides = {n: list(t.stride()) for n, t in checkpoint.tensors.items() if t.stride() != _row_major(t)}
     header = json.dumps({**checkpoint.scalars, "strides": strides})
     partial = path.with_suffix(".partial")
     save_file(contiguous, partial, metadata={_KEY: header})
@@ -228,6 +229,10 @@ def _optimizer_state(method: nn.Module, optimizer: Optimizer) -> dict[str, dict[
 def _copy(tensor: Tensor) -> Tensor:
     """A copy on the CPU in the same strides, or row-major where elements share memory or leave gaps."""
     return tensor.detach().to("cpu", copy=True, memory_format=torch.preserve_format)
+
+
+def _row_major(tensor: Tensor) -> tuple[int, ...]:
+    return torch.empty(tensor.shape, device="meta").stride()
 
 
 def _with_strides(tensor: Tensor, stride: Sequence[int]) -> Tensor:

@@ -44,9 +44,9 @@ def run_method(
 ) -> Outputs:
     """Embed (and classify) images, in the order of `indices`.
 
-    The method runs in evaluation mode and is left in the mode it was in.
+    The method runs in evaluation mode; each of its modules is left in the mode it was in.
     """
-    was_training = method.training
+    modes = [(module, module.training) for module in method.modules()]
     method.eval()
     embeddings, logits = [], []
     try:
@@ -59,5 +59,6 @@ def run_method(
             if scores is not None:
                 logits.append(scores.float().cpu())
     finally:
-        method.train(was_training)
+        for module, mode in modes:
+            module.training = mode
     return Outputs(torch.cat(embeddings), torch.cat(logits) if logits else None)

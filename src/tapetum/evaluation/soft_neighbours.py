@@ -82,7 +82,7 @@ def classify_by_neighbours(
 ) -> Tensor:
     """(N, C) soft-NN probabilities of (N, D) queries among (S, D) supports with (S,) labels, in chunks of queries."""
     hard = one_hot(labels, num_classes).to(supports.dtype)
-    parts = [soft_neighbours(part, supports, hard, TEMPERATURE) for part in queries.split(chunk)]
+    parts = [soft_neighbours(part, supports, hard, TEMPERATURE, over_ranks=False) for part in queries.split(chunk)]
     return torch.cat(parts)
 
 

@@ -61,6 +61,8 @@ class Method(nn.Module):
     """Frozen keyword-only dataclass with a `kind: Literal[...]` field; a recipe's `method:` section."""
     uses_views: ClassVar[bool] = True
     """Whether a batch carries views of unlabelled images."""
+    num_large_views: ClassVar[int | None] = None
+    """How many large views of each image `forward` needs; None: any number."""
     uses_support: ClassVar[bool] = False
     """Whether a batch carries labelled support images."""
     predicts_by: ClassVar[Literal["soft_neighbours", "classifier"]] = "soft_neighbours"

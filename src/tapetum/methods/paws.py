@@ -59,6 +59,9 @@ class PAWSConfig:
     0: off. Around 1 it pays in short runs."""
     paws_weight: float = 1.0
     """Weight of the two terms of the paper; 1 in the paper."""
+    paws_ramp: float = 0.0
+    """Share of training over which `paws_weight` rises linearly from 0; 0: whole from the first step, as in the paper.
+    In short runs the first pseudo-labels are mostly wrong, and a supervised term does better alone at first."""
     head: HeadConfig = field(default_factory=HeadConfig)
     """Projector and predictor."""
 
@@ -69,6 +72,8 @@ class PAWSConfig:
         for name in ("supervised_weight", "paws_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: use 0 or more.")
+        if not 0 <= self.paws_ramp <= 1:
+            raise ValueError(f"paws_ramp is {self.paws_ramp}: use a share of training from 0 to 1.")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing is {self.label_smoothing}: use a number from 0 to below 1.")
 
@@ -78,6 +83,7 @@ class PAWS(Method):
 
     Config = PAWSConfig
     uses_views = True
+    num_large_views = 2
     uses_support = True
 
     def __init__(self, config: PAWSConfig, backbone: nn.Module, *, num_classes: int, num_images: int) -> None:
@@ -118,7 +124,7 @@ class PAWS(Method):
             temperature=self.config.temperature,
             sharpen_temperature=self.config.sharpen,
         )
-        loss = self.config.paws_weight * (match + mean_entropy if self.config.me_max else match)
+        loss = self._paws_weight(progress) * (match + mean_entropy if self.config.me_max else match)
         metrics = {"cross_entropy": match.detach(), "mean_entropy": mean_entropy.detach()}
         if self.classifier is not None:
             supervised = self._supervised(features[:num_supports], labels)
@@ -129,6 +135,10 @@ class PAWS(Method):
     def _heads(self, features: Tensor) -> tuple[Tensor, Tensor]:
         h = self.projector(features)
         return h, h if self.predictor is None else self.predictor(h)
+
+    def _paws_weight(self, progress: Progress) -> float:
+        ramp_steps = self.config.paws_ramp * progress.total_steps
+        return self.config.paws_weight * (min(1.0, progress.step / ramp_steps) if ramp_steps else 1.0)
 
     def _supervised(self, features: Tensor, labels: Tensor) -> Tensor:
         assert self.classifier is not None

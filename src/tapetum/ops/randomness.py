@@ -33,7 +33,9 @@ def _as_words(part: int | str | npt.ArrayLike) -> Keys:
         return np.asarray(int.from_bytes(digest, "little"), dtype=np.uint64)
     if isinstance(part, int):
         return np.asarray(part & 0xFFFFFFFFFFFFFFFF, dtype=np.uint64)
-    return np.asarray(part).astype(np.uint64)
+    array = np.asarray(part)
+    assert array.dtype.kind in "iub", f"keys are made of integers and strings, not {array.dtype}"
+    return array.astype(np.uint64)
 
 
 def make_keys(*parts: int | str | npt.ArrayLike) -> Keys:

@@ -11,18 +11,22 @@ from tapetum.ops.precision import full_precision
 
 
 @full_precision
-def soft_neighbours(queries: Tensor, supports: Tensor, support_labels: Tensor, temperature: float) -> Tensor:
+def soft_neighbours(
+    queries: Tensor, supports: Tensor, support_labels: Tensor, temperature: float, over_ranks: bool = True
+) -> Tensor:
     """Class probabilities of queries as similarity-weighted means of the supports' labels.
 
     `p = softmax(q . S^T / temperature) . Y` with rows of q and S scaled to unit length (Assran et al., "Semi-supervised
     learning of visual features by non-parametrically predicting view assignments with support samples", ICCV 2021,
-    equation 1). Supports of all ranks take part, in rank order, with their gradients; queries stay local.
+    equation 1). Queries stay local.
 
     Args:
         queries: (N, D), any scale.
         supports: (S, D) of this rank.
         support_labels: (S, C) rows of probabilities, in the order of `supports`.
         temperature: tau, above 0; 0.1 throughout the paper.
+        over_ranks: whether supports of all ranks take part, in rank order, with their gradients (training), or those
+            given here alone (evaluation, where every rank holds all of them).
 
     Returns:
         (N, C); rows sum to one if those of `support_labels` do.
@@ -33,8 +37,10 @@ def soft_neighbours(queries: Tensor, supports: Tensor, support_labels: Tensor, t
         >>> soft_neighbours(torch.tensor([[2.0, 0.0]]), torch.eye(2), torch.eye(2), temperature=0.1).round(decimals=4)
         tensor([[1., 0.]])
     """
-    anchors = gather_rows(normalize(supports, dim=1))
-    labels = gather_rows(support_labels.to(anchors.dtype))
+    anchors = normalize(supports, dim=1)
+    labels = support_labels.to(anchors.dtype)
+    if over_ranks:
+        anchors, labels = gather_rows(anchors), gather_rows(labels)
     weights = torch.softmax(normalize(queries, dim=1) @ anchors.T / temperature, dim=1)
     return weights @ labels
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from tapetum.assembly import assemble, open_test
+from tapetum.assembly import assemble, check_evaluation, open_test
 from tapetum.engine.callbacks import notify
 from tapetum.engine.checkpoint import latest_checkpoint
 from tapetum.evaluation.soft_neighbours import Accuracy, Evaluation
-from tapetum.run_folder import CHECKPOINTS, open_run_folder, read_summary, write_summary
+from tapetum.methods import load_plugins
+from tapetum.run_folder import CHECKPOINTS, RECIPE, open_run_folder, read_summary, write_summary
 
 
-def evaluate(run: str | Path, test: str | Path) -> Evaluation:
+def evaluate(run: str | Path, test: str | Path, plugins: Sequence[str] = ()) -> Evaluation:
     """Judge a run's last checkpoint by soft nearest neighbours, top-1, top-5 and per class.
 
     The supports are all labelled images that the run was trained with. The result is printed and added to the
@@ -20,33 +22,47 @@ def evaluate(run: str | Path, test: str | Path) -> Evaluation:
     Args:
         run: its folder.
         test: labelled images: one folder a class, or any other source.
+        plugins: modules to import first, which register methods.
 
     Returns:
         Accuracies; for methods with a classifier of their own also its.
 
     Raises:
-        ValueError: no run folder, no checkpoint in it, or test images with unknown classes.
+        ValueError: no run folder, no checkpoint in it that fits its recipe, or test images that cannot be judged.
 
     Example:
         >>> import tapetum
         >>> tapetum.evaluate("runs/cifar", "cifar10/test").soft_neighbours.top1  # doctest: +SKIP
     """
+    load_plugins(plugins)
     folder, recipe = open_run_folder(run)
     parts = assemble(recipe)
     checkpoint = latest_checkpoint(folder / CHECKPOINTS, notify)
     if checkpoint is None:
         raise ValueError(f"{folder} has no checkpoint yet: finish it with `tapetum resume {folder}`.")
-    parts.method.load_state_dict(checkpoint.part("method"))
+    try:
+        parts.method.load_state_dict(checkpoint.part("method"))
+    except RuntimeError as error:
+        raise ValueError(
+            f"the checkpoint in {folder} is of another model than its {RECIPE} describes: restore that recipe."
+        ) from error
     parts.runtime.setup(parts.method, parts.optimizer)
-    evaluation = parts.evaluate(*open_test(test, parts.data.labels.classes))
+    store, labels = open_test(test, parts.data.labels.classes)
+    check_evaluation(store, recipe.views)
+    evaluation = parts.evaluate(store, labels)
+    if parts.runtime.rank == 0:
+        _report(evaluation, folder, test, is_finished=checkpoint.step == recipe.trainer.steps)
+    return evaluation
+
+
+def _report(evaluation: Evaluation, folder: Path, test: str | Path, is_finished: bool) -> None:
     _tell("Soft nearest neighbours", evaluation.soft_neighbours)
     if evaluation.classifier is not None:
         _tell("The method's own classifier", evaluation.classifier)
-    if checkpoint.step == recipe.trainer.steps:
+    if is_finished:
         judged = {"test": evaluation.as_dict(), "test_top1": evaluation.headline.top1, "test_images": str(test)}
         write_summary(folder, read_summary(folder) | judged)
     print(f"Next: tapetum views {folder / 'recipe.yaml'} --output {folder / 'views.png'}")
-    return evaluation
 
 
 def _tell(name: str, accuracy: Accuracy) -> None:

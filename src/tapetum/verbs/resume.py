@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tapetum.assembly import assemble
 from tapetum.engine.callbacks import notify
+from tapetum.methods import load_plugins
 from tapetum.run_folder import CHECKPOINTS, open_run_folder
 from tapetum.verbs.train import finish
 
 
-def resume(run: str | Path, inexact: bool = False) -> dict[str, Any]:
+def resume(run: str | Path, inexact: bool = False, plugins: Sequence[str] = ()) -> dict[str, Any]:
     """Go on with a run from its last checkpoint, to the weights and metrics that an uninterrupted run would have.
 
     A run that was stopped before its first checkpoint starts again from step 0; a finished one is judged again.
@@ -19,6 +21,7 @@ def resume(run: str | Path, inexact: bool = False) -> dict[str, Any]:
     Args:
         run: its folder.
         inexact: go on although machine, versions or files differ, so that the bits will, too.
+        plugins: modules to import first, which register methods.
 
     Returns:
         The run's summary, as in summary.json.
@@ -30,6 +33,7 @@ def resume(run: str | Path, inexact: bool = False) -> dict[str, Any]:
         >>> import tapetum
         >>> summary = tapetum.resume("runs/digits")  # doctest: +SKIP
     """
+    load_plugins(plugins)
     folder, recipe = open_run_folder(run)
     if not (folder / CHECKPOINTS).is_dir():
         notify("no checkpoint was written yet: starting from step 0")

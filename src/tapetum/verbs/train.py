@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tapetum.assembly import Run, assemble, open_test
+from tapetum.assembly import Run, assemble, check_evaluation, open_test
 from tapetum.engine.callbacks import notify
 from tapetum.methods import load_plugins
 from tapetum.recipe import Recipe, load_recipe
-from tapetum.run_folder import create_run_folder, environment, write_recipe, write_summary
+from tapetum.run_folder import create_run_folder, environment, read_summary, write_recipe, write_summary
 
 
 def train(
@@ -40,15 +40,20 @@ def train(
     run = assemble(settings)
     if run.recipe.data.test is not None:
         # Found to be missing now, not after hours of training. Its images are looked at after the last step alone.
-        open_test(run.recipe.data.test, run.data.labels.classes)
+        test_images, _ = open_test(run.recipe.data.test, run.data.labels.classes)
+        check_evaluation(test_images, run.recipe.views)
     notify(f"pool: {run.data.description}; {len(run.data.labels.labelled)} labels")
     run.resolve()
-    write_recipe(folder, run.recipe)
+    if run.runtime.rank == 0:
+        write_recipe(folder, run.recipe)
     return finish(run, folder)
 
 
 def finish(run: Run, folder: Path, inexact: bool = False) -> dict[str, Any]:
-    """Train to the end from whatever the folder holds, judge, and write the summary."""
+    """Train to the end from whatever the folder holds, judge, and write the summary.
+
+    What an earlier summary says and this one does not, such as a later `evaluate`, stays: the weights are the same.
+    """
     state = run.trainer(folder, inexact=inexact).fit()
     summary: dict[str, Any] = {
         "method": run.recipe.method.kind,
@@ -67,9 +72,11 @@ def finish(run: Run, folder: Path, inexact: bool = False) -> dict[str, Any]:
         judged = run.evaluate(*open_test(run.recipe.data.test, run.data.labels.classes))
         summary["test"] = judged.as_dict()
         summary["test_top1"] = judged.headline.top1
-    summary |= environment()
-    write_summary(folder, summary)
-    _tell(run, folder, summary)
+        summary["test_images"] = run.recipe.data.test
+    summary = read_summary(folder) | summary | environment()
+    if run.runtime.rank == 0:
+        write_summary(folder, summary)
+        _tell(run, folder, summary)
     return summary
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from tapetum.data.augment import crop_resize_flip, distort_colour, evaluation_view
 from tapetum.data.sources import open_source
 from tapetum.data.views import ViewConfig, draw
+from tapetum.methods import load_plugins
 from tapetum.ops.randomness import make_keys, permutation
 from tapetum.recipe import load_recipe
 
@@ -26,6 +27,7 @@ def views(
     images: str | None = None,
     overrides: Sequence[str] = (),
     num_images: int = 8,
+    plugins: Sequence[str] = (),
 ) -> Path:
     """Draw a contact sheet of the views that a recipe trains on.
 
@@ -38,6 +40,7 @@ def views(
         images: a folder of images (or any other source) in place of the recipe's `data.images`.
         overrides: `key.path=value` each.
         num_images: rows of the sheet; fewer if there are not as many images.
+        plugins: modules to import first, which register methods.
 
     Returns:
         The path written.
@@ -49,6 +52,9 @@ def views(
         >>> import tapetum
         >>> sheet = tapetum.views("paws_digits", "sheet.png")  # doctest: +SKIP
     """
+    if num_images < 1:
+        raise ValueError(f"num_images is {num_images}: show 1 or more.")
+    load_plugins(plugins)
     settings = load_recipe(recipe, overrides)
     source = images or settings.data.images
     if source is None:
@@ -67,7 +73,8 @@ def views(
     path.parent.mkdir(parents=True, exist_ok=True)
     _sheet(columns).save(path)
     print(f"{len(chosen)} images: the evaluation view, then {first} training views each. Written to {path}.")
-    print(f"Next: tapetum train {recipe} --output runs/{Path(recipe).stem}")
+    same_images = f" data.images={images}" if images else ""
+    print(f"Next: tapetum train {recipe} --output runs/{Path(recipe).stem}{same_images}")
     return path
 
 

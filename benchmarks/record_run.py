@@ -1,0 +1,84 @@
+"""Train a recipe and keep what came of it as one file in docs/results/, from which the docs' tables are made.
+
+    python benchmarks/record_run.py NAME RECIPE [key=value ...]
+
+NAME is the file's name. The run folder goes to runs/NAME. Paths of data in the recorded recipe are cut to their last
+folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from matrix_peak import matrix_peaks
+
+import tapetum
+from tapetum.run_folder import RECIPE
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+CURVE_POINTS = 50
+
+
+def record(name: str, recipe: str, overrides: list[str]) -> Path:
+    """Run, and write docs/results/NAME.json."""
+    folder = Path("runs") / name
+    before = matrix_peaks()
+    summary = tapetum.train(recipe, folder, overrides)
+    after = matrix_peaks()
+    summary.pop("command", None)
+    result = {
+        "name": name,
+        "command": f"tapetum train {recipe} --output runs/{name} {' '.join(_cut_path(o) for o in overrides)}",
+        "recipe": _recipe(folder),
+        "summary": summary,
+        "matrix_gflops": {"before": before, "after": after},
+        "curve": curve(folder / "metrics.csv"),
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    return path
+
+
+def _cut_path(override: str) -> str:
+    key, _, value = override.partition("=")
+    return f"{key}={Path(value).name}" if key in ("data.images", "data.test", "data.labels") else override
+
+
+def _recipe(folder: Path) -> dict[str, Any]:
+    import yaml
+
+    recipe: dict[str, Any] = yaml.safe_load((folder / RECIPE).read_text())
+    for key in ("images", "test", "labels"):
+        if recipe["data"].get(key):
+            recipe["data"][key] = Path(recipe["data"][key]).name
+    return recipe
+
+
+def curve(metrics: Path) -> list[dict[str, float]]:
+    """About 50 points: means of the training metrics since the last point, and evaluations as they were."""
+    with metrics.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    stride = max(1, len(rows) // CURVE_POINTS)
+    points = []
+    for end in range(stride, len(rows) + 1, stride):
+        part = rows[end - stride : end]
+        point = {"step": float(part[-1]["step"]), "train_seconds": float(part[-1]["train_seconds"])}
+        for key in part[-1]:
+            values = [float(row[key]) for row in part if row[key]]
+            if key.startswith("train/") and values:
+                point[key] = round(sum(values) / len(values), 5)
+            elif key.startswith("eval/") and values:
+                point[key] = values[-1]
+        points.append(point)
+    return points
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    print(record(sys.argv[1], sys.argv[2], sys.argv[3:]))

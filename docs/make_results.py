@@ -1,0 +1,231 @@
+"""Write docs/results.md from docs/results/*.json, as `benchmarks/record_run.py` leaves them: one file, one run.
+
+    python docs/make_results.py
+
+The same files give the same bytes, so a test can tell whether docs/results.md is up to date. Numbers are rounded here
+and nowhere else; nothing is typed in by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parent
+RESULTS = DOCS / "results"
+PAGE = DOCS / "results.md"
+
+Result = dict[str, Any]
+
+DATA_SETS = {
+    "cifar10": "CIFAR-10 (JPEG)",
+    "cifar-10-batches-py": "CIFAR-10",
+    "digits": "scikit-learn's digits",
+}
+"""Headings by the last folder of `data.images`; what is not here is called by that folder."""
+
+NOTES = {
+    "CIFAR-10 (JPEG)": "All images of CIFAR-10 as JPEG files of quality 75. The re-encoding costs some accuracy, so"
+    " these figures are not quite comparable to those of the original files.",
+    "scikit-learn's digits": "1,797 grey images of 8x8 pixels that come with scikit-learn; 500 of them, always the"
+    " same ones, are the test images.",
+}
+
+METHODS = {"paws": "PAWS", "supervised": "supervised"}
+
+LONGEST_OVER_SHORTEST = 1.25
+"""Runs whose training times differ by a larger factor are not compared."""
+
+ABSENT = "–"
+_BARS = "▁▂▃▄▅▆▇█"
+_CURVE_WIDTH = 16
+
+INTRODUCTION = """# Results
+
+Made by `make docs` from the files in [results/](results), one for each finished run; do not edit. A file holds the
+resolved recipe, the command, the accuracy of every class, the curve, and the versions and kind of machine.
+
+- *Test top-1*, in percent, of images that only the end of the run has looked at: by soft nearest neighbours among the
+  labelled images, and by the linear classifier where the method trains one. **Bold** is what the method predicts with,
+  which the other figures refer to.
+- *PAWS minus supervised*, in points: against `supervised` runs with the same network, views and number of labels,
+  and a training time within a factor of {factor}; those with the same draw of labels where there are any.
+- *Images seen* are unlabelled images for PAWS and labelled ones for `supervised`; an image counts once per step,
+  however many views of it are drawn.
+- *Matrix peak* is how fast the machine multiplied bfloat16 matrices just before and just after the run, in GFLOP/s.
+  Where peaks differ, so did the machine or what else ran on it.
+- The *curve*, from left to right, is accuracy on held-out labels where it was measured during training, else the
+  training loss; scaled to its own range.
+"""
+
+
+def read_results(folder: Path = RESULTS) -> list[Result]:
+    """Every recorded run, in the order of file names.
+
+    Raises:
+        ValueError: a file is no result; names it.
+    """
+    results = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is no JSON ({error}): record the run again.") from error
+        missing = [key for key in ("name", "recipe", "summary") if key not in result]
+        if missing:
+            raise ValueError(f"{path} lacks {', '.join(missing)}: record the run with benchmarks/record_run.py.")
+        results.append(result)
+    return results
+
+
+def render(results: Sequence[Result]) -> str:
+    """The page, as Markdown."""
+    parts = [INTRODUCTION.format(factor=LONGEST_OVER_SHORTEST)]
+    if not results:
+        parts.append("No run has been recorded yet.\n")
+    for name in sorted({data_set(result) for result in results}):
+        group = [result for result in results if data_set(result) == name]
+        parts.append(f"## {name}\n")
+        if name in NOTES:
+            parts.append(f"{NOTES[name]}\n")
+        parts += [_overview(group), "### Runs\n", _runs(group)]
+    return "\n".join(parts)
+
+
+def data_set(result: Result) -> str:
+    """The name under which a result stands."""
+    images = str(result["recipe"]["data"]["images"])
+    return DATA_SETS.get(images, images)
+
+
+def method(result: Result) -> str:
+    """The method, with what sets a run apart from the method's plain use."""
+    kind = str(result["recipe"]["method"]["kind"])
+    name = METHODS.get(kind, kind)
+    if kind != "supervised" and not result["recipe"]["data"].get("pool", True):
+        name += ", labelled images only"
+    return name
+
+
+def difference(result: Result, others: Iterable[Result]) -> float | None:
+    """Test top-1 of a PAWS run minus that of the supervised runs beside it; None where there is no such pair."""
+    top1 = result["summary"].get("test_top1")
+    if method(result) != "PAWS" or top1 is None:
+        return None
+    beside = [other for other in others if _comparable(result, other)]
+    same_labels = [other for other in beside if _label_seed(other) == _label_seed(result)]
+    figures = [other["summary"]["test_top1"] for other in same_labels or beside]
+    return float(top1 - sum(figures) / len(figures)) if figures else None
+
+
+def _comparable(result: Result, other: Result) -> bool:
+    if method(other) != "supervised" or other["summary"].get("test_top1") is None:
+        return False
+    seconds = sorted(r["summary"]["train_seconds"] for r in (result, other))
+    sections = ("backbone", "views")
+    return (
+        data_set(other) == data_set(result)
+        and other["summary"]["num_labels"] == result["summary"]["num_labels"]
+        and all(other["recipe"].get(name) == result["recipe"].get(name) for name in sections)
+        and seconds[1] <= LONGEST_OVER_SHORTEST * seconds[0]
+    )
+
+
+def _label_seed(result: Result) -> int:
+    return int(result["recipe"]["data"].get("label_seed", 0))
+
+
+def _order(result: Result) -> tuple[int, str, int, str]:
+    return -result["summary"]["num_labels"], method(result), int(result["recipe"].get("seed", 0)), result["name"]
+
+
+def _overview(group: Sequence[Result]) -> str:
+    """A line for each number of labels and method: mean and range over runs."""
+    rows = []
+    kinds = sorted({(-r["summary"]["num_labels"], method(r), _minutes(r)) for r in group})
+    for kind in kinds:
+        runs = [r for r in group if (-r["summary"]["num_labels"], method(r), _minutes(r)) == kind]
+        figures = [r["summary"]["test_top1"] for r in runs if r["summary"].get("test_top1") is not None]
+        deltas = [delta for r in runs if (delta := difference(r, group)) is not None]
+        spread = [ABSENT] * 3
+        if figures:
+            spread = [f"**{_mean(figures):.2f}**", f"{min(figures):.2f}", f"{max(figures):.2f}"]
+        delta = f"{_mean(deltas):+.2f}" if deltas else ABSENT
+        rows.append([f"{-kind[0]:,}", kind[1], f"{kind[2]:,}", str(len(runs)), *spread, delta])
+    heads = ["labels", "method", "minutes", "runs", "test top-1, mean", "lowest", "highest", "PAWS minus supervised"]
+    return _table(heads, rows, left=(1,))
+
+
+def _runs(group: Sequence[Result]) -> str:
+    rows = []
+    for result in sorted(group, key=_order):
+        summary, delta = result["summary"], difference(result, group)
+        rows.append(
+            [
+                f"[{result['name']}](results/{result['name']}.json)",
+                method(result),
+                f"{summary['num_labels']:,}",
+                str(result["recipe"].get("seed", 0)),
+                f"{summary['steps']:,}",
+                f"{summary['images_seen']:,}",
+                f"{summary['train_seconds']:,.0f}",
+                _top1(summary, "soft_neighbours"),
+                _top1(summary, "classifier"),
+                ABSENT if delta is None else f"{delta:+.2f}",
+                _peaks(result),
+                _curve(result),
+            ]
+        )
+    heads = ["run", "method", "labels", "seed", "steps", "images seen", "train seconds", "test top-1, soft-NN"]
+    heads += ["test top-1, classifier", "PAWS minus supervised", "matrix peak, before and after", "curve"]
+    return _table(heads, rows, left=(0, 1, 11))
+
+
+def _minutes(result: Result) -> int:
+    return max(1, round(result["summary"]["train_seconds"] / 60))
+
+
+def _mean(figures: Sequence[float]) -> float:
+    return sum(figures) / len(figures)
+
+
+def _top1(summary: Result, judge: str) -> str:
+    test = summary.get("test") or {}
+    if not test.get(judge):
+        return ABSENT
+    figure = f"{test[judge]['top1']:.2f}"
+    return f"**{figure}**" if test.get("predicts_by") == judge else figure
+
+
+def _peaks(result: Result) -> str:
+    peaks = result.get("matrix_gflops") or {}
+    values = [peaks.get(when, {}).get("bfloat16") for when in ("before", "after")]
+    return ", ".join(ABSENT if value is None else f"{value:,.0f}" for value in values)
+
+
+def _curve(result: Result) -> str:
+    points = result.get("curve") or []
+    keys = sorted({key for point in points for key in point if key.startswith("eval/")}) or ["train/loss"]
+    values = [point[keys[0]] for point in points if keys[0] in point]
+    if len(values) < 2:
+        return ABSENT
+    chosen = [values[i * (len(values) - 1) // (_CURVE_WIDTH - 1)] for i in range(_CURVE_WIDTH)]
+    low, high = min(chosen), max(chosen)
+    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
+    return f"{keys[0]} {''.join(_BARS[round((value - low) * scale)] for value in chosen)}"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = ()) -> str:
+    rule = ["---" if column in left else "---:" for column in range(len(heads))]
+    return "".join(f"| {' | '.join(row)} |\n" for row in [heads, rule, *rows])
+
+
+if __name__ == "__main__":
+    try:
+        PAGE.write_text(render(read_results()), encoding="utf-8")
+    except ValueError as error:
+        sys.exit(f"make_results: error: {error}")
+    print(f"Written: {PAGE.relative_to(DOCS.parent)}")

@@ -1,0 +1,117 @@
+"""The commands of README and docs/verbs run as they stand, but for their length: on small data and for few steps."""
+
+import pickle
+import re
+import shlex
+
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+
+from tapetum import cli
+from tapetum.ops.randomness import make_keys, uniform
+
+VERBS = ("demo", "fit", "train", "resume", "evaluate", "recipes", "views")
+PAGES = ["README.md", *(f"docs/verbs/{verb}.md" for verb in VERBS)]
+CLASSES = ("ash", "birch", "cedar")
+SMALL = ["data.batch_size=8", "support.images_per_class=2", "runtime.threads=1"]
+
+
+def commands(text):
+    """The lines `tapetum ...` of fenced bash blocks, as lists of words without the program's name."""
+    for block in re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words and words[0] == "tapetum":
+                yield words[1:]
+
+
+def shortened(words):
+    """The same command for two steps on small data."""
+    verb = words[0]
+    if verb == "train":
+        return [*words, "trainer.steps=2", "data.labels_per_class=4", *SMALL]
+    if verb == "fit":
+        line = re.sub(r"--(minutes|epochs|steps) \S+", "--steps 2", shlex.join(words))
+        return [*shlex.split(line), *SMALL]
+    return words
+
+
+def pixels(*name, count=1):
+    """(count, 32, 32, 3) uint8, a function of the name."""
+    return (uniform(make_keys(*name), count * 32 * 32 * 3) * 256).astype(np.uint8).reshape(count, 32, 32, 3)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with what the commands name: photos, labels.csv, photos-test and cifar-10-batches-py."""
+    folder = tmp_path_factory.mktemp("world")
+    lines = ["path,label"]
+    (folder / "photos").mkdir()
+    for number in range(30):
+        Image.fromarray(pixels("photos", number)[0]).save(folder / "photos" / f"{number:03}.png")
+        lines += [f"{number:03}.png,{CLASSES[number % 3]}"] if number < 24 else []
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    for name in CLASSES:
+        (folder / "photos-test" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.fromarray(pixels(name, number)[0]).save(folder / "photos-test" / name / f"{number}.png")
+    cifar = folder / "cifar-10-batches-py"
+    cifar.mkdir()
+    (cifar / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class {i}" for i in range(10)]}))
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+        rows = pixels(name, count=20).transpose(0, 3, 1, 2).reshape(20, -1)
+        (cifar / name).write_bytes(pickle.dumps({"data": rows, "labels": [i % 10 for i in range(20)]}))
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_of_a_page_run_in_their_order(root, world, page, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TAPETUM_CACHE", str(world / "cache"))
+    monkeypatch.chdir(tmp_path)
+    for thing in world.iterdir():
+        (tmp_path / thing.name).symlink_to(thing)
+    threads = torch.get_num_threads()
+    found = list(commands((root / page).read_text()))
+    assert found
+    try:
+        for words in found:
+            with pytest.raises(SystemExit) as stop:
+                cli.main(shortened(words))
+            said = capsys.readouterr()
+            assert stop.value.code == 0, f"tapetum {shlex.join(words)}: {said.err}"
+            assert said.out
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_has_a_page_that_shows_it_and_names_its_arguments(root, verb):
+    text = (root / "docs" / "verbs" / f"{verb}.md").read_text()
+    assert verb in [words[0] for words in commands(text)]
+    assert f"({verb}.md)" in (root / "docs" / "verbs" / "README.md").read_text()
+    for parameter in typer.main.get_command(cli.app).commands[verb].params:
+        if parameter.name != "help":
+            name = parameter.opts[0] if parameter.opts[0].startswith("-") else parameter.metavar
+            assert f"`{name}" in text, f"{verb}.md does not mention {name}"
+
+
+def documents(root):
+    return [*root.glob("*.md"), *(root / "docs").rglob("*.md")]
+
+
+def test_links_lead_somewhere(root):
+    for page in documents(root):
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            if "://" not in target and not target.startswith("#"):
+                assert (page.parent / target.split("#")[0]).exists(), f"{page.name}: {target}"
+
+
+def test_every_dependency_is_accounted_for(root):
+    accounts = (root / "docs" / "dependencies.md").read_text()
+    project = (root / "pyproject.toml").read_text()
+    listed = re.search(r"^dependencies = \[$.*?^\[project\.scripts\]", project, re.MULTILINE | re.DOTALL)
+    for name in re.findall(r'"([A-Za-z][\w-]*)[>=<"]', listed.group()):
+        assert re.search(rf"^\|.*\b{re.escape(name)}\b.*\|", accounts, re.MULTILINE), name

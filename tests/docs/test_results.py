@@ -1,0 +1,128 @@
+import json
+
+import pytest
+
+
+def result(name, kind="paws", top1=80.0, **changes):
+    """A recorded run, as benchmarks/record_run.py writes it, in so far as the page reads it."""
+    judge = "classifier" if kind == "supervised" else "soft_neighbours"
+    made = {
+        "name": name,
+        "recipe": {
+            "method": {"kind": kind},
+            "backbone": {"kind": "small_net"},
+            "views": {"large": {"size": 24}},
+            "data": {"images": "cifar10", "pool": True, "label_seed": 0},
+            "seed": 0,
+        },
+        "summary": {
+            "num_labels": 4000,
+            "steps": 1500,
+            "images_seen": 96000,
+            "train_seconds": 540.0,
+            "test": {judge: {"top1": top1}, "predicts_by": judge},
+            "test_top1": top1,
+        },
+        "matrix_gflops": {"before": {"bfloat16": 1650.4}, "after": {"bfloat16": 1600.0}},
+        "curve": [{"step": float(i), "train/loss": 2.0 - i / 10} for i in range(20)],
+    }
+    for dotted, value in changes.items():
+        section = made
+        *path, last = dotted.split("__")
+        for key in path:
+            section = section[key]
+        section[last] = value
+    return made
+
+
+def lines_with(text, word):
+    return [line for line in text.splitlines() if line.startswith("|") and word in line]
+
+
+def test_the_page_is_up_to_date(make_results):
+    assert make_results.PAGE.read_text(encoding="utf-8") == make_results.render(make_results.read_results()), (
+        "run `make docs`"
+    )
+
+
+def test_every_recorded_run_is_on_the_page(make_results):
+    page = make_results.PAGE.read_text(encoding="utf-8")
+    for path in make_results.RESULTS.glob("*.json"):
+        assert f"results/{path.name}" in page
+
+
+def test_no_runs_make_a_page_too(make_results):
+    assert "No run has been recorded yet" in make_results.render([])
+
+
+def test_runs_are_grouped_by_data_set_and_the_order_of_files_does_not_matter(make_results):
+    runs = [result("b"), result("a", recipe__data__images="digits"), result("c", recipe__data__images="leaves")]
+    page = make_results.render(runs)
+    headings = [line for line in page.splitlines() if line.startswith("## ")]
+    assert headings == ["## CIFAR-10 (JPEG)", "## leaves", "## scikit-learn's digits"]
+    assert page == make_results.render(runs[::-1])
+
+
+def test_paws_stands_beside_supervised(make_results):
+    runs = [
+        result("one", top1=81.0),
+        result("two", top1=80.0, recipe__seed=1, recipe__data__label_seed=1),
+        result("plain", "supervised", top1=75.5),
+        result("few", top1=60.0, summary__num_labels=250),
+    ]
+    page = make_results.render(runs)
+    (one,) = lines_with(page, "[one]")
+    (two,) = lines_with(page, "[two]")
+    (few,) = lines_with(page, "[few]")
+    assert "| +5.50 |" in one
+    assert "| +4.50 |" in two  # no supervised run with its labels: any with as many
+    assert "| – |" in few
+    assert "| **80.50** | 80.00 | 81.00 | +5.00 |" in lines_with(page, "| 4,000 | PAWS |")[0]
+    assert "[one](results/one.json) | PAWS | 4,000 | 0 | 1,500 | 96,000 | 540 | **81.00** | – |" in one
+    assert "| 1,650, 1,600 | train/loss █" in one
+
+
+def test_the_same_draw_of_labels_is_preferred(make_results):
+    paws = result("p", top1=81.0, recipe__data__label_seed=2)
+    plain = [
+        result("s", "supervised", top1=70.0),
+        result("t", "supervised", top1=80.0, recipe__data__label_seed=2),
+    ]
+    assert make_results.difference(paws, plain) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"recipe__backbone": {"kind": "wide_resnet"}},
+        {"recipe__views": {"large": {"size": 32}}},
+        {"recipe__data__images": "digits"},
+        {"summary__num_labels": 250},
+        {"summary__train_seconds": 5400.0},
+        {"summary__test_top1": None},
+    ],
+)
+def test_what_differs_in_more_than_the_method_is_no_pair(make_results, other):
+    assert make_results.difference(result("p"), [result("s", "supervised", 75.0)]) == pytest.approx(5.0)
+    assert make_results.difference(result("p"), [result("s", "supervised", 75.0, **other)]) is None
+
+
+def test_the_ablation_is_named_and_not_compared(make_results):
+    ablation = result("cut", recipe__data__pool=False)
+    assert make_results.method(ablation) == "PAWS, labelled images only"
+    assert make_results.difference(ablation, [result("s", "supervised")]) is None
+
+
+def test_what_was_not_measured_is_a_dash(make_results):
+    bare = {"summary__test": None, "summary__test_top1": None, "curve": [], "matrix_gflops": {}}
+    (line,) = lines_with(make_results.render([result("bare", **bare)]), "[bare]")
+    assert line.endswith("| 540 | – | – | – | –, – | – |")
+
+
+def test_files_that_are_no_results_are_named(make_results, tmp_path):
+    (tmp_path / "half.json").write_text("{")
+    with pytest.raises(ValueError, match=r"half\.json is no JSON"):
+        make_results.read_results(tmp_path)
+    (tmp_path / "half.json").write_text(json.dumps({"name": "half"}))
+    with pytest.raises(ValueError, match=r"half\.json lacks recipe, summary"):
+        make_results.read_results(tmp_path)

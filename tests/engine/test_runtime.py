@@ -1,0 +1,123 @@
+"""What a runtime resolves, and that setting a method up changes no name, dtype or number."""
+
+import pytest
+import torch
+from torch import nn
+
+from tapetum.data.batch import Batch, Views
+from tapetum.engine import runtime as runtime_module
+from tapetum.engine.runtime import Runtime, RuntimeConfig, available_threads
+
+
+@pytest.mark.parametrize("units", [True, False])
+def test_auto_takes_bf16_and_channels_last_where_there_are_units(monkeypatch, units):
+    monkeypatch.setattr(runtime_module, "has_bf16_units", lambda device: units)
+    automatic = Runtime(RuntimeConfig(accelerator="cpu"))
+    assert (automatic.precision, automatic.channels_last) == (("bf16", True) if units else ("float32", False))
+    told = Runtime(
+        RuntimeConfig(accelerator="cpu", precision="bf16" if not units else "float32", channels_last=not units)
+    )
+    assert (told.precision, told.channels_last) == (("float32", False) if units else ("bf16", True))
+
+
+def test_the_resolved_config_has_no_auto_left():
+    made = Runtime(RuntimeConfig(accelerator="cpu", threads=1))
+    made.launch()
+    config = made.resolved()
+    assert config.precision in ("float32", "bf16")
+    assert config.channels_last is not None
+    assert config.threads == torch.get_num_threads() == 1
+
+
+def test_threads_default_to_what_the_process_may_use(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert available_threads() == 1
+    Runtime(RuntimeConfig(accelerator="cpu")).launch()
+    assert torch.get_num_threads() == 1
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert available_threads() >= 1
+
+
+def test_setup_keeps_names_objects_and_float32(toy):
+    method = toy.Toy()
+    names, parameters = list(method.state_dict()), list(method.parameters())
+    optimizer = toy.sgd(method)
+    on = toy.runtime(precision="bf16", channels_last=True)
+    module, stepper = on.setup(method, optimizer)
+    assert list(method.state_dict()) == names
+    assert all(a is b for a, b in zip(method.parameters(), parameters))
+    assert all(p.dtype == torch.float32 for p in parameters)
+    assert method.backbone[0].weight.is_contiguous(memory_format=torch.channels_last)
+    with on.autocast():
+        output = module(toy.batch_of(0), None)
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+    on.backward(output.loss)
+    stepper.step()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in parameters)
+
+
+def test_batches_cross_the_wrapper_unrounded(toy):
+    class Echo(toy.Toy):
+        def forward(self, batch, progress):
+            assert batch.views.groups[0].dtype == torch.float32
+            return toy.StepOutput(self.head.weight.double().sum())
+
+    module, _ = (on := toy.runtime(precision="bf16")).setup(method := Echo(), toy.sgd(method))
+    with on.autocast():
+        assert module(toy.batch_of(0), None).loss.dtype == torch.float64
+
+
+def test_place_moves_every_tensor_and_sets_the_memory_format(toy):
+    images = torch.randn(4, 3, 8, 8)
+    batch = Batch(Views((images,), (1,)), torch.arange(4), Views((images,), (1,)), torch.arange(4), torch.arange(2))
+    placed = toy.runtime(channels_last=True).place(batch)
+    assert placed.views.groups[0].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(placed.support.groups[0], images)
+    assert placed.support_classes is not None
+    assert toy.runtime().place(Batch(None, None)) == Batch(None, None)
+
+
+def test_seed_is_manual_seed(toy):
+    toy.runtime().seed(11)
+    first = torch.rand(3)
+    torch.manual_seed(11)
+    assert torch.equal(first, torch.rand(3))
+
+
+def test_compile_asks_for_a_backbone(toy):
+    method = toy.Toy()
+    method.backbone = None
+    with pytest.raises(ValueError, match="Toy has no backbone"):
+        toy.runtime(compile=True).setup(method, toy.sgd(method))
+
+
+def test_compile_is_in_place(toy, monkeypatch):
+    calls = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **options: calls.append((self, options)))
+    method = toy.Toy()
+    names = list(method.state_dict())
+    toy.runtime(compile=True).setup(method, toy.sgd(method))
+    assert calls == [(method.backbone, {"dynamic": False})]
+    assert list(method.state_dict()) == names
+
+
+def test_collectives_are_the_identity_alone(toy):
+    on = toy.runtime()
+    on.barrier()
+    assert on.broadcast(3) == 3
+    assert (on.any(True), on.any(False)) == (True, False)
+    assert [list(state) for state in on.gather({"queue": torch.ones(2)})] == [["queue"]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"), [({"devices": 0}, "runtime.devices is 0"), ({"threads": 0}, "runtime.threads is 0")]
+)
+def test_config_errors(changes, message):
+    with pytest.raises(ValueError, match=message):
+        RuntimeConfig(**changes)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_missing_device_is_a_clear_error():
+    with pytest.raises(ValueError, match=r"this machine does not have .*auto or cpu"):
+        Runtime(RuntimeConfig(accelerator="cuda"))

@@ -1,0 +1,89 @@
+"""Soft neighbours, sharpening and smoothed labels against plain numpy, and what must not matter to them."""
+
+import numpy as np
+import pytest
+import torch
+
+from tapetum.ops.soft_neighbours import sharpen, smooth_one_hot, soft_neighbours
+
+
+def plain_soft_neighbours(queries, supports, labels, temperature):
+    """One query and one support at a time."""
+    probabilities = np.zeros((len(queries), labels.shape[1]))
+    for i, q in enumerate(queries):
+        weights = [np.exp(q @ s / np.linalg.norm(q) / np.linalg.norm(s) / temperature) for s in supports]
+        for weight, label in zip(weights, labels, strict=True):
+            probabilities[i] += weight / sum(weights) * label
+    return probabilities
+
+
+@pytest.fixture
+def parts():
+    generator = torch.Generator().manual_seed(0)
+    queries, supports = (torch.randn(n, 6, dtype=torch.float64, generator=generator) for n in (9, 7))
+    labels = torch.rand(7, 4, dtype=torch.float64, generator=generator).softmax(1)
+    return queries, supports, labels
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.1, 1.0])
+def test_plain_version(parts, temperature):
+    plain = plain_soft_neighbours(*(part.numpy() for part in parts), temperature)
+    np.testing.assert_allclose(soft_neighbours(*parts, temperature).numpy(), plain, rtol=1e-12)
+
+
+def test_gradients(parts):
+    leaves = [part.clone().requires_grad_() for part in parts]
+    assert torch.autograd.gradcheck(lambda q, s, y: soft_neighbours(q, s, y, 0.5), leaves)
+    assert torch.autograd.gradcheck(lambda p: sharpen(p, 0.25), parts[2].clone().requires_grad_())
+
+
+def test_lengths_and_order_of_supports_do_not_matter(parts):
+    queries, supports, labels = parts
+    expected = soft_neighbours(queries, supports, labels, 0.1)
+    scale = torch.linspace(0.1, 90, 7, dtype=torch.float64)[:, None]
+    order = torch.tensor([3, 0, 6, 1, 2, 5, 4])
+    torch.testing.assert_close(soft_neighbours(queries * 7, supports * scale, labels, 0.1), expected)
+    torch.testing.assert_close(soft_neighbours(queries, supports[order], labels[order], 0.1), expected)
+    torch.testing.assert_close(expected.sum(1), torch.ones(9, dtype=torch.float64))
+
+
+def test_a_support_given_twice_counts_twice(parts):
+    queries, supports, labels = parts
+    twice = soft_neighbours(queries, supports.repeat(2, 1), labels.repeat(2, 1), 0.1)
+    torch.testing.assert_close(twice, soft_neighbours(queries, supports, labels, 0.1))
+
+
+def test_vectors_of_zeros_have_no_direction_but_harm_nothing():
+    queries = torch.zeros(2, 3, requires_grad=True)
+    p = soft_neighbours(queries, torch.eye(3), torch.eye(3), 0.1)
+    assert torch.allclose(p, torch.full((2, 3), 1 / 3))
+    p.square().sum().backward()
+    assert torch.isfinite(queries.grad).all()
+
+
+def test_labels_may_come_in_another_type(parts):
+    queries, supports, labels = parts
+    hard = labels.argmax(1)
+    as_float = soft_neighbours(queries.float(), supports.float(), torch.eye(4)[hard], 0.1)
+    as_double = soft_neighbours(queries.float(), supports.float(), torch.eye(4, dtype=torch.float64)[hard], 0.1)
+    assert as_double.dtype == torch.float32
+    assert torch.equal(as_float, as_double)
+
+
+def test_sharpen_by_hand():
+    sharper = sharpen(torch.tensor([[0.6, 0.3, 0.1], [1.0, 0.0, 0.0]], dtype=torch.float64), 0.5)
+    expected = np.array([[0.36, 0.09, 0.01], [1, 0, 0]]) / [[0.46], [1]]
+    np.testing.assert_allclose(sharper.numpy(), expected, rtol=1e-12)
+    p = torch.tensor([[0.2, 0.8]])
+    assert torch.equal(sharpen(p, 1.0), p)
+
+
+def test_sharpening_many_even_classes_does_not_underflow():
+    assert torch.allclose(sharpen(torch.full((1, 1000), 1e-3), 0.25), torch.full((1, 1000), 1e-3))
+
+
+def test_smoothed_labels_by_hand():
+    rows = smooth_one_hot(torch.tensor([5, 2, 5]), torch.tensor([2, 9, 5]), smoothing=0.3)
+    assert torch.allclose(rows, torch.tensor([[0.1, 0.1, 0.8], [0.8, 0.1, 0.1], [0.1, 0.1, 0.8]]))
+    assert torch.equal(smooth_one_hot(torch.tensor([1, 0]), torch.arange(2), 0.0), torch.eye(2).flip(0))
+    assert smooth_one_hot(torch.tensor([0]), torch.arange(2), 0.1, dtype=torch.float64).dtype == torch.float64
