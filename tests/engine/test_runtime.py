@@ -101,6 +101,19 @@ def test_compile_is_in_place(toy, monkeypatch):
     assert list(method.state_dict()) == names
 
 
+@pytest.mark.slow
+def test_a_compiled_run_resumes_to_the_same_bits(toy, tmp_path):
+    on = toy.runtime(compile=True)
+    whole, cut = toy.trainer(tmp_path / "whole", 8, on=on), toy.trainer(tmp_path / "cut", 8, on=on)
+    whole.fit()
+    cut.batches = lambda start, stop: toy.batches(start, 7)
+    with pytest.raises(AssertionError, match="no more batches at step 7"):
+        cut.fit()
+    resumed = toy.trainer(tmp_path / "cut", 8, on=toy.runtime(compile=True))
+    resumed.fit()
+    toy.assert_same(toy.state_of(whole), toy.state_of(resumed))
+
+
 def test_collectives_are_the_identity_alone(toy):
     on = toy.runtime()
     on.barrier()

@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from tapetum.evaluation.soft_neighbours import classify_by_neighbours
 from tapetum.losses.paws import paws_loss
 from tapetum.ops import collectives
 from tapetum.ops.soft_neighbours import smooth_one_hot, soft_neighbours
@@ -68,8 +69,10 @@ def _results(rank: int, ranks: int) -> dict[str, Tensor]:
     rows = _inputs()["rows"]
     results["column-major"] = collectives.gather_rows(_share(rows, rank, ranks).T.contiguous().T)
     results["integers"] = collectives.gather_rows(_share(torch.arange(NUM_ROWS), rank, ranks))
-    here = (rows, rows, torch.eye(NUM_ROWS, dtype=torch.float64))
-    results["alone"] = soft_neighbours(*here, 0.1, over_ranks=False)
+    # Evaluation gives every rank all supports: none may be fetched from the others once more.
+    own = rows[rank:] if ranks == 2 else rows
+    results["alone"] = soft_neighbours(own, own, torch.eye(len(own), dtype=torch.float64), 0.1, over_ranks=False)
+    results["evaluation"] = classify_by_neighbours(own, own, torch.arange(len(own)), len(own))
     results["world"] = torch.tensor([collectives.rank(), collectives.world_size()])
     return results
 
@@ -105,7 +108,9 @@ def test_two_processes_equal_one(tmp_path):
     for parts in (first, second):
         assert torch.equal(parts["column-major"], _inputs()["rows"])
         assert torch.equal(parts["integers"], torch.arange(NUM_ROWS))
-        assert torch.equal(parts["alone"], one["alone"])
+    for name in ("alone", "evaluation"):  # the second rank's supports are fewer: a gather would fail or add rows
+        assert torch.equal(first[name], one[name])
+        assert second[name].shape == (NUM_ROWS - 1, NUM_ROWS - 1)
     assert [parts["world"].tolist() for parts in (first, second)] == [[0, 2], [1, 2]]
 
 

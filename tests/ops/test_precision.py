@@ -17,12 +17,17 @@ import tapetum.losses
 import tapetum.ops
 from tapetum.ops.precision import full_precision
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MOVES_ONLY = ("tapetum.ops.collectives",)
 """Their functions carry values between ranks in the type that they come in, and are the identity when alone."""
 
 
 def examples() -> dict[str, Any]:
-    """Arguments by parameter name: 4 images in 2 large and 1 small view, 6 supports, 3 classes, 5 dimensions."""
+    """Arguments by parameter name: 4 images in 2 large and 1 small view, 6 supports, 3 classes, 5 dimensions.
+
+    Where functions mean different things by one name, "function.name" goes before "name".
+    """
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -44,6 +49,8 @@ def examples() -> dict[str, Any]:
         "targets": rows(8),
         "labels": torch.arange(3).repeat(2),
         "classes": torch.arange(3),
+        "suncet_loss.labels": torch.eye(3).repeat(2, 1),
+        "projections": normal(6, 5),
         "rows": normal(6, 5),
         "value": normal(3),
         "temperature": 0.1,
@@ -67,9 +74,10 @@ def public_functions() -> Iterator[Callable[..., Any]]:
 def arguments_of(function: Callable[..., Any]) -> dict[str, Any]:
     known = examples()
     required = [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty]
-    lacking = [name for name in required if name not in known]
+    keys = {name: own if (own := f"{function.__qualname__}.{name}") in known else name for name in required}
+    lacking = [key for key in keys.values() if key not in known]
     assert not lacking, f"examples() above lacks {lacking}, which {function.__qualname__} takes: add them"
-    return {name: known[name] for name in required}
+    return {name: known[key] for name, key in keys.items()}
 
 
 class Watch(TorchFunctionMode):

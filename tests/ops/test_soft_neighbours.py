@@ -7,6 +7,9 @@ import torch
 from tapetum.ops.soft_neighbours import sharpen, smooth_one_hot, soft_neighbours
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 def plain_soft_neighbours(queries, supports, labels, temperature):
     """One query and one support at a time."""
     probabilities = np.zeros((len(queries), labels.shape[1]))

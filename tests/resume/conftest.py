@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,28 +16,42 @@ DRIVER = Path(__file__).with_name("driver.py")
 class Drive:
     """Starts, kills and compares runs of driver.py."""
 
-    def start(self, run: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    def start(self, run: Path, *arguments: str, own_group: bool = False) -> subprocess.Popen[bytes]:
         for mark in ("started", "in-evaluation", "in-checkpoint"):
             (run / mark).unlink(missing_ok=True)
         environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "WORLD_SIZE", "NODE_RANK")}
-        return subprocess.Popen([sys.executable, str(DRIVER), str(run), *arguments], env=environment)
+        return subprocess.Popen(
+            [sys.executable, str(DRIVER), str(run), *arguments], env=environment, start_new_session=own_group
+        )
 
     def finish(self, run: Path, *arguments: str) -> None:
-        assert self.start(run, *arguments).wait(timeout=120) == 0
+        assert self.start(run, *arguments).wait(timeout=300) == 0
 
     def kill_after(self, run: Path, mark: str, seconds: float, *arguments: str) -> bool:
         """SIGKILL `seconds` after the file `mark` is there. Returns whether it was still running."""
         process = self.start(run, *arguments)
-        deadline = time.monotonic() + 60
-        while not (run / mark).exists():
-            assert process.poll() is None, "the driver ended before the kill"
-            assert time.monotonic() < deadline, f"no {mark}"
-            time.sleep(0.002)
+        self._wait_for(process, run / mark)
         time.sleep(seconds)
         was_running = process.poll() is None
         process.kill()
         process.wait()
         return was_running
+
+    def interrupt_after(self, run: Path, mark: str, seconds: float, *arguments: str) -> None:
+        """SIGINT to the driver and the processes it started, as a terminal sends it; waits for its end."""
+        process = self.start(run, *arguments, own_group=True)
+        self._wait_for(process, run / mark)
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(timeout=300) != 0
+
+    @staticmethod
+    def _wait_for(process: subprocess.Popen[bytes], mark: Path) -> None:
+        deadline = time.monotonic() + 120
+        while not mark.exists():
+            assert process.poll() is None, "the driver ended before it was hit"
+            assert time.monotonic() < deadline, f"no {mark}"
+            time.sleep(0.002)
 
     @staticmethod
     def checkpoints(run: Path) -> list[str]:

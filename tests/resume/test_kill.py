@@ -20,7 +20,7 @@ def test_killed_at_every_kind_of_moment(drive, tmp_path):
     assert drive.kill_after(run, FIRST, 0.3, *arguments, "--slow-step", "0.05")
     # Another thread count is asked for; that of the checkpoint is taken.
     drive.finish(run, "--steps", "30", "--threads", "1")
-    assert reference.wait(timeout=120) == 0
+    assert reference.wait(timeout=300) == 0
     drive.assert_same(whole, run)
     assert not list((run / "checkpoints").glob("*.partial"))
 
@@ -31,7 +31,7 @@ def test_killed_with_one_thread(drive, tmp_path):
     reference = drive.start(whole, *arguments)
     assert drive.kill_after(run, FIRST, 0.5, *arguments, "--slow-step", "0.05")
     drive.finish(run, *arguments)
-    assert reference.wait(timeout=120) == 0
+    assert reference.wait(timeout=300) == 0
     drive.assert_same(whole, run)
 
 
@@ -40,8 +40,20 @@ def test_two_ranks(drive, tmp_path):
     whole, run = tmp_path / "whole", tmp_path / "run"
     arguments = ("--steps", "14", "--devices", "2")
     drive.finish(whole, *arguments)
-    assert drive.start(run, *arguments, "--stop-after", "9").wait(timeout=120) == 9
+    assert drive.start(run, *arguments, "--stop-after", "9").wait(timeout=300) == 9
     assert drive.checkpoints(run) == ["step-00000006.safetensors"]
+    drive.finish(run, *arguments)
+    drive.assert_same(whole, run)
+
+
+@pytest.mark.slow
+def test_two_ranks_stop_at_the_same_step(drive, tmp_path):
+    """Ctrl-C reaches both ranks of a terminal, each in a step of its own."""
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    arguments = ("--steps", "60", "--devices", "2")
+    drive.finish(whole, *arguments)
+    drive.interrupt_after(run, FIRST, 0.2, *arguments, "--slow-step", "0.05")
+    assert drive.checkpoints(run)[-1] < "step-00000060.safetensors"
     drive.finish(run, *arguments)
     drive.assert_same(whole, run)
 

@@ -38,7 +38,8 @@ class DataConfig:
     """The pool: a folder of images (one folder a class, or flat), `cifar-10-batches-py`, a folder of IDX files, an
     .npy or .npz file, or `digits`."""
     labels: str | None = None
-    """A CSV file `path,label`; null takes labels from the class folders."""
+    """A CSV file `path,label`, or a folder of class folders whose images join the pool; null takes labels from the
+    class folders of `images`."""
     test: str | None = None
     """Labelled images that only the end of the run looks at; null for none."""
     labels_per_class: int | None = None

@@ -7,7 +7,7 @@ one with IDX files; one with `train/` and `test/` (or `val/`) folders; any other
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from tapetum.data.decoding import IMAGE_SUFFIXES
 from tapetum.data.formats import Split, find_idx, is_cifar, read_cifar, read_idx, read_numpy
 from tapetum.data.label_files import read_csv
+from tapetum.data.label_folders import image_names, with_labelled_folder
 from tapetum.data.labels import Labels, held_out, labels_from_folders, labels_from_values
 from tapetum.data.stores import ArrayStore, FileStore, Store
 
@@ -56,8 +57,9 @@ def open_source(
             - "digits": scikit-learn's 1,797 grey images of 8x8 pixels, scaled to 0..255: 50 of each digit, always the
               same ones, are "test", the other 1,297 are "train". A folder of that name is "./digits";
             - uint8 arrays: (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 channels.
-        labels: a CSV of path,label lines; an array or a .npy file, one integer or text per image; "none" to read
-            no labels; None for those that come with the images.
+        labels: a CSV of path,label lines; for image files also a folder of class folders, whose images join the
+            pool (see `tapetum.data.label_folders`); an array or a .npy file, one integer or text per image; "none"
+            to read no labels; None for those that come with the images.
         split: which part, where the source has two. A source without parts is its own "train" and has no "test".
 
     Raises:
@@ -85,7 +87,14 @@ def _from_file(path: Path, labels: Any, split: Split) -> Source:
     return _from_arrays(*read_numpy(path, split), labels, path.name)
 
 
+def _is_folder(labels: Any) -> bool:
+    is_path = isinstance(labels, (str, os.PathLike)) and os.fspath(labels) != NO_LABELS
+    return is_path and Path(labels).expanduser().is_dir()
+
+
 def _from_folder(path: Path, labels: Any, split: Split) -> Source:
+    if _is_folder(labels) and Path(labels).expanduser().samefile(path):
+        labels = None
     for folder in (path, path / "cifar-10-batches-py", path / "cifar-100-python"):
         if is_cifar(folder):
             images, values, classes = read_cifar(folder, split)
@@ -100,6 +109,8 @@ def _from_folder(path: Path, labels: Any, split: Split) -> Source:
         described = f"{described}/{root.name}"
     else:
         _only_train(split, f"folder {path}")
+    if _is_folder(labels) and Path(labels).expanduser().samefile(root):
+        labels = None
     return _from_files(root, labels, described)
 
 
@@ -160,31 +171,24 @@ def _given_labels(labels: Any, store: Store, root: Path | None) -> Labels | None
     path = Path(labels).expanduser()
     if not path.exists():
         raise ValueError(f"there is no labels file {path}: check the path (from {Path.cwd()})")
+    if path.is_dir():
+        raise ValueError(f"labels is the folder {path}, but the images are no files: give a .npy file of labels")
     if path.suffix == ".npy":
         return labels_from_values(store.names, read_numpy(path, "train")[0])
     return read_csv(path, store.names, root)
 
 
-def _image_names(root: Path) -> Iterator[str]:
-    """Relative names of all image files below a folder; links are followed, hidden files are not images."""
-    seen: set[str] = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        if (real := os.path.realpath(folder)) in seen:
-            folders.clear()  # a link that leads back up
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        relative = Path(folder).relative_to(root)
-        for name in files:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
-                yield (relative / name).as_posix()
-
-
 def _from_files(root: Path, labels: Any, described: str) -> Source:
-    names = sorted(_image_names(root))
+    names = sorted(image_names(root))
     if not names:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise ValueError(f"there are no images in {root}: put some there; recognised are {kinds}")
+    known: Labels | None
+    if _is_folder(labels):
+        names, known = with_labelled_folder(Path(labels).expanduser(), root, names)
+        # Not through a link: names may begin with "../".
+        store = FileStore(Path(os.path.realpath(root)), names)
+        return Source(store, known, _describe(store, known, described))
     store = FileStore(root, names)
     if labels is not None:
         known = _given_labels(labels, store, root)

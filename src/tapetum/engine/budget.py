@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
@@ -19,6 +20,7 @@ from tapetum.methods.base import EmbedAll, Method, Progress
 
 WARM_UP_STEPS = 5
 TIMED_STEPS = 20
+TRIAL_STEPS = WARM_UP_STEPS + TIMED_STEPS
 RESERVE = 0.1
 """Share of the minutes kept back for evaluation, checkpoints and a busier machine."""
 
@@ -73,28 +75,20 @@ def measure_steps(
     # Copied together, so that the copied optimizer refers to the copied parameters.
     trial, trial_optimizer = copy.deepcopy((method, optimizer))
     epoch_watch, step_watch = _EpochWatch(trial), _StepWatch()
-    trial_steps = WARM_UP_STEPS + TIMED_STEPS
-    devices = [runtime.device] if runtime.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        Trainer(
-            trial,
-            trial_optimizer,
-            _keep_rates,
-            batches,
-            steps_per_epoch=trial_steps,
-            total_steps=trial_steps,
-            config=TrainerConfig(
-                steps=trial_steps, log_every=WARM_UP_STEPS, checkpoint_every=None, accumulate=config.accumulate
-            ),
-            runtime=runtime,
-            callbacks=[step_watch],
-            seed=seed,
-            embed_all=embed_all,
-        ).fit()
+    shared: dict[str, Any] = {"runtime": runtime, "seed": seed, "embed_all": embed_all, "config": _trial_config(config)}
+    length: dict[str, Any] = {"steps_per_epoch": TRIAL_STEPS, "total_steps": TRIAL_STEPS}
+    with torch.random.fork_rng([runtime.device] if runtime.device.type == "cuda" else []):
+        Trainer(trial, trial_optimizer, _keep_rates, batches, callbacks=[step_watch], **length, **shared).fit()
     if runtime.rank != 0:
         return runtime.broadcast(0)
     seconds = step_watch.seconds_per_step() + epoch_watch.seconds / steps_per_epoch
     return runtime.broadcast(max(1, int(60.0 * minutes * (1.0 - RESERVE) / seconds)))
+
+
+def _trial_config(config: TrainerConfig) -> TrainerConfig:
+    return TrainerConfig(
+        steps=TRIAL_STEPS, log_every=WARM_UP_STEPS, checkpoint_every=None, accumulate=config.accumulate
+    )
 
 
 class _StepWatch(Callback):
@@ -106,7 +100,7 @@ class _StepWatch(Callback):
         self._times[int(rows[-1]["step"])] = time.perf_counter()
 
     def seconds_per_step(self) -> float:
-        return (self._times[WARM_UP_STEPS + TIMED_STEPS] - self._times[WARM_UP_STEPS]) / TIMED_STEPS
+        return (self._times[TRIAL_STEPS] - self._times[WARM_UP_STEPS]) / TIMED_STEPS
 
 
 class _EpochWatch:

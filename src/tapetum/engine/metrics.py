@@ -23,12 +23,15 @@ def step_metrics(outputs: Sequence[StepOutput], gradient_norm: Tensor) -> Metric
         outputs: what the method returned, one for each micro-batch.
         gradient_norm: 0-d, Euclidean, over all parameters.
     """
-    losses = torch.stack([output.loss.detach().float() for output in outputs])
-    metrics = {"train/loss": losses.mean(), "train/gradient_norm": gradient_norm.float()}
+    metrics = {"train/loss": _mean([output.loss for output in outputs]), "train/gradient_norm": gradient_norm.float()}
     for name in outputs[0].metrics:
-        values = [output.metrics[name].detach().float() for output in outputs]
-        metrics[f"train/{name}"] = torch.stack(values).mean() if len(values) > 1 else values[0]
+        metrics[f"train/{name}"] = _mean([output.metrics[name] for output in outputs])
     return metrics
+
+
+def _mean(values: Sequence[Tensor]) -> Tensor:
+    numbers = [value.detach().float() for value in values]
+    return numbers[0] if len(numbers) == 1 else torch.stack(numbers).mean()
 
 
 class NonFiniteError(ValueError):

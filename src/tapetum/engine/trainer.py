@@ -80,19 +80,16 @@ class Trainer:
         self.steps_per_epoch, self.total_steps, self.config = steps_per_epoch, total_steps, config
         self.runtime, self.folder, self.seed, self.evaluate = runtime, folder, seed, evaluate
         self.embed_all = embed_all or _no_embed_all
-        is_first = runtime.rank == 0
-        self.notify = notify if is_first else _do_nothing
+        self.notify = notify if runtime.rank == 0 else _do_nothing
         files = [CSVLogger(folder / "metrics.csv")] if folder is not None else []
-        self.callbacks: list[Callback] = [*files, *callbacks] if is_first else []
+        self.callbacks: list[Callback] = [*files, *callbacks] if runtime.rank == 0 else []
         self.state = TrainState()
         self._pending = PendingRows()
+        checkpoints = folder / "checkpoints" if folder is not None else None
         self._module, self._stepper = runtime.setup(method, optimizer)
         lengths = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch, "accumulate": config.accumulate}
         self._resumption = Resumption(
-            method,
-            optimizer,
-            runtime,
-            folder / "checkpoints" if folder is not None else None,
+            *(method, optimizer, runtime, checkpoints),
             fingerprint={**(fingerprint or {}), "seed": seed, **lengths},
             keep_every=config.keep_every,
             inexact=inexact,

@@ -32,6 +32,7 @@ from torch.nn.functional import cross_entropy
 
 from tapetum.data.batch import Batch
 from tapetum.losses.paws import paws_loss
+from tapetum.losses.suncet import suncet_loss
 from tapetum.methods.base import Method, Progress, StepOutput
 from tapetum.nn.batch_norm import running_statistics_frozen
 from tapetum.nn.heads import HeadConfig, build_heads
@@ -55,8 +56,11 @@ class PAWSConfig:
     label_smoothing: float = 0.1
     """Share of each support label that is spread evenly over all classes, in [0, 1)."""
     supervised_weight: float = 0.0
-    """Weight of an added cross-entropy of a linear classifier on the support images; not part of the paper.
-    0: off. Around 1 it pays in short runs."""
+    """Weight of an added supervised term, not part of the paper: cross-entropy of a linear classifier on the support
+    images' features. 0: off. Around 1 it pays in short runs."""
+    suncet_weight: float = 0.0
+    """Weight of another added supervised term, not part of the paper: SuNCEt on the support images' projections,
+    which classifies each by its soft nearest neighbours among the others. 0: off."""
     paws_weight: float = 1.0
     """Weight of the two terms of the paper; 1 in the paper."""
     paws_ramp: float = 0.0
@@ -69,7 +73,7 @@ class PAWSConfig:
         for name in ("temperature", "sharpen"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: use a number above 0, for example 0.1.")
-        for name in ("supervised_weight", "paws_weight"):
+        for name in ("supervised_weight", "suncet_weight", "paws_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: use 0 or more.")
         if not 0 <= self.paws_ramp <= 1:
@@ -113,11 +117,12 @@ class PAWS(Method):
             anchors = torch.cat([anchors, z_small])
 
         labels = batch.support_labels.repeat(batch.support.counts[0])
+        smoothed = smooth_one_hot(labels, batch.support_classes, self.config.label_smoothing)
         first, second = h[num_supports:].detach().split(num_images)
         match, mean_entropy = paws_loss(
             anchor_views=anchors,
             anchor_supports=z[:num_supports],
-            support_labels=smooth_one_hot(labels, batch.support_classes, self.config.label_smoothing),
+            support_labels=smoothed,
             target_views=torch.cat([second, first]),
             target_supports=h[:num_supports].detach(),
             num_small_views=num_small,
@@ -125,11 +130,14 @@ class PAWS(Method):
             sharpen_temperature=self.config.sharpen,
         )
         loss = self._paws_weight(progress) * (match + mean_entropy if self.config.me_max else match)
-        metrics = {"cross_entropy": match.detach(), "mean_entropy": mean_entropy.detach()}
+        metrics = {"cross_entropy": match, "mean_entropy": mean_entropy}
         if self.classifier is not None:
-            supervised = self._supervised(features[:num_supports], labels)
-            loss = loss + self.config.supervised_weight * supervised
-            metrics["supervised"] = supervised.detach()
+            metrics["supervised"] = self._classification_loss(features[:num_supports], labels)
+            loss = loss + self.config.supervised_weight * metrics["supervised"]
+        if self.config.suncet_weight:
+            metrics["suncet"] = suncet_loss(z[:num_supports], smoothed, self.config.temperature)
+            loss = loss + self.config.suncet_weight * metrics["suncet"]
+        metrics = {name: value.detach() for name, value in metrics.items()}
         return StepOutput(loss, metrics | {"loss": loss.detach()})
 
     def _heads(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,7 +148,7 @@ class PAWS(Method):
         ramp_steps = self.config.paws_ramp * progress.total_steps
         return self.config.paws_weight * (min(1.0, progress.step / ramp_steps) if ramp_steps else 1.0)
 
-    def _supervised(self, features: Tensor, labels: Tensor) -> Tensor:
+    def _classification_loss(self, features: Tensor, labels: Tensor) -> Tensor:
         assert self.classifier is not None
         logits = self.classifier(features).float()
         return cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)

@@ -1,0 +1,106 @@
+"""Views per core: Tapetum's batched draw-then-apply against one PIL image after the other.
+
+    python benchmarks/views.py [--json FILE]
+
+One process and one thread each; the same 2 views of 32 and 6 of 18 pixels of the recipe `paws_cifar10_4000`, from
+uint8 images in memory to normalised float32 tensors. The usual way is spared what its DataLoader would add (collating
+in the worker, sending to the trainer). `exact` equals PIL to the level and is what recipes use; `matrix` is the faster
+approximation of the colour jitter that a recipe may name. The demand is 5 times the usual way, for `exact`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from side_by_side import (
+    Sample,
+    alternate,
+    machine,
+    peak_memory_mb,
+    peaks,
+    photographs,
+    print_ratios,
+    time_of_process,
+    write_json,
+)
+
+WAYS = ("usual", "exact", "matrix")
+VIEWS = 8
+BATCH = 256
+
+
+def usual(images: int) -> None:
+    from usual import UsualViews
+
+    data = UsualViews(photographs(images), large=2, small=6)
+    for index in range(images):
+        data[index]
+
+
+def ours(images: int, colour: str) -> None:
+    from tapetum.data.pipeline import Pipeline
+    from tapetum.data.stores import ArrayStore
+    from tapetum.recipe import load_recipe
+
+    names = [f"views.{kind}.colour={colour}" for kind in ("large", "small")]
+    recipe = load_recipe("paws_cifar10_4000", names)
+    store = ArrayStore(photographs(images).transpose(0, 3, 1, 2).copy())
+    pipeline = Pipeline(store, None, recipe.views, None, batch_size=min(BATCH, images), seed=0)
+    for batch in pipeline.batches(0, pipeline.batches_per_epoch, channels_last=True):
+        assert batch.views is not None
+
+
+def measure(way: str, images: int) -> Sample:
+    """Images and views a second, of wall time and of CPU time."""
+    torch.set_num_threads(1)
+
+    def run(count: int) -> None:
+        if way == "usual":
+            usual(count)
+        else:
+            ours(count, way)
+
+    run(BATCH if way != "usual" else 8)
+    wall, cpu = time.perf_counter(), time_of_process()
+    run(images)
+    wall, cpu = time.perf_counter() - wall, time_of_process() - cpu
+    return {
+        "images_per_second": images / wall,
+        "images_per_cpu_second": images / cpu,
+        "views_per_cpu_second": VIEWS * images / cpu,
+        "peak_memory_mb": peak_memory_mb(),
+    }
+
+
+def compare(images: int, rounds: int) -> dict[str, Any]:
+    """Measure all ways in turn and print the ratios."""
+    before = peaks(threads=1)
+    samples = alternate(Path(__file__), WAYS, ["--images", str(images)], rounds=rounds, threads=1)
+    after = peaks(threads=1)
+    print(f"\nviews of {images} images, 2x32 + 6x18, one thread; matrix peak GFLOP/s before {before}, after {after}")
+    medians = print_ratios(samples, ("images_per_second", "images_per_cpu_second", "views_per_cpu_second"))
+    result = {"images": images, "rounds": samples, "ratio_to_usual": medians, "machine": machine()}
+    return {**result, "matrix_gflops": {"before": before, "after": after}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=2048, help="images per measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each way")
+    parser.add_argument("--json", type=Path, help="write everything that was found to this file")
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.way:
+        print(json.dumps(measure(options.way, options.images)))
+        sys.exit()
+    write_json(options.json, compare(options.images, options.rounds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""A recipe for images that nobody has tuned one for: a look at the data, and settings that follow from it.
+
+The shipped recipe `paws_cifar10_cpu` is where everything starts from that the data say nothing about. What is chosen
+is written as a recipe that extends it, so that overrides and errors work as in any other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from tapetum.data.decoding import header_sizes
+from tapetum.data.labels import Labels
+from tapetum.data.stores import FileStore, Store
+from tapetum.data.views import ViewConfig
+from tapetum.engine.runtime import available_threads
+from tapetum.ops.randomness import make_keys, permutation
+from tapetum.recipe import Recipe, load_recipe
+
+BASE = "paws_cifar10_cpu"
+SMALL_UP_TO = 40
+"""Pixels of the shorter side up to which images count as small, like CIFAR's."""
+_SIZED, _READ = 2048, 128  # images whose size and whose pixels are looked at
+_BASE_SIZE = 32  # pixels of the images that the base recipe is for
+_SUPPORTS = 160  # support images a step, those of the base recipe
+_WARMUP_STEPS = 200
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What matters about a pool."""
+
+    num_images: int
+    size: int
+    """Median shorter side, pixels."""
+    one_size: bool
+    """Whether all images looked at have the same height and width."""
+    in_memory: bool
+    is_grey: bool
+    """Whether colour carries nothing: one channel, or three equal ones."""
+    mean: tuple[float, ...]
+    """Per channel, for values in [0, 1]."""
+    std: tuple[float, ...]
+    num_classes: int
+    fewest: int
+    """Labels of the class that has fewest."""
+    num_labels: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A setting and why."""
+
+    what: str
+    value: str
+    reason: str
+
+
+def glance(store: Store, labels: Labels) -> Glance:
+    """Look at a sample of a pool's images, always the same one.
+
+    Args:
+        store: the pool.
+        labels: those that training will use.
+
+    Raises:
+        ValueError: an image of the sample cannot be read; names it and the fix.
+    """
+    order = permutation(make_keys(0, "glance"), len(store))
+    if isinstance(store, FileStore):
+        sizes = header_sizes([store.root / store.names[int(i)] for i in np.sort(order[:_SIZED])])
+    else:
+        sizes = store.sizes[:_SIZED]
+    pixels = [image.reshape(len(image), -1).double() / 255 for image in store.read(np.sort(order[:_READ]))]
+    is_grey = all(bool((image == image[:1]).all()) for image in pixels)
+    # Every image weighs the same, however large it is.
+    mean = torch.stack([image.mean(dim=1) for image in pixels]).mean(dim=0)
+    square = torch.stack([(image**2).mean(dim=1) for image in pixels]).mean(dim=0)
+    std = (square - mean**2).clamp(min=1e-4).sqrt()
+    return Glance(
+        num_images=len(store),
+        size=int(np.median(sizes.min(axis=1))),
+        one_size=bool((sizes == sizes[0]).all()),
+        in_memory=not isinstance(store, FileStore),
+        is_grey=is_grey,
+        mean=tuple(round(float(m), 4) for m in mean),
+        std=tuple(round(float(s), 4) for s in std),
+        num_classes=labels.num_classes,
+        fewest=int(labels.counts.min()),
+        num_labels=len(labels.labelled),
+    )
+
+
+def choose(seen: Glance, trainer: Mapping[str, float]) -> tuple[dict[str, Any], list[Choice]]:
+    """Sections of a recipe for a pool, and what was chosen and why.
+
+    Args:
+        seen: the pool.
+        trainer: its length, as in the recipe's section: {"minutes": 10}.
+    """
+    base = load_recipe(BASE)
+    batch_size, batch_choice = _batch(seen, base)
+    sections, choices = _small(seen, base) if seen.size <= SMALL_UP_TO else _photographs(seen)
+    sections["views"] |= {"mean": list(seen.mean), "std": list(seen.std)}
+    sections["data"] = {"batch_size": batch_size, "workers": _workers(seen)}
+    sections["support"], support_choice = _support(seen)
+    lr = sections["optimizer"]["lr"]
+    lr["peak"] = round(lr["peak"] * math.sqrt(batch_size / base.data.batch_size), 4)
+    lr["warmup_epochs"] = _warmup(seen, batch_size, trainer)
+    colour = "grey" if seen.is_grey else "colour"
+    numbers = f"mean {', '.join(f'{m:.3f}' for m in seen.mean)}, std {', '.join(f'{s:.3f}' for s in seen.std)}"
+    choices += [
+        Choice("colours", numbers, f"measured on {min(_READ, seen.num_images)} images, which are {colour}"),
+        Choice("mirroring", "left-right", "right for most photographs; for letters and digits set views.large.flip=0"),
+        batch_choice,
+        support_choice,
+        Choice("learning rate", f"{lr['peak']:g}", f"that of {BASE}, for this network and batch"),
+    ]
+    return sections, choices
+
+
+def _small(seen: Glance, base: Recipe) -> tuple[dict[str, Any], list[Choice]]:
+    """The base recipe's network and views, in proportion to the images."""
+    # Below 16 pixels the network has nothing left to pool, so tiny images are enlarged.
+    worked_at = max(seen.size, round(16 * _BASE_SIZE / base.views.large.size))
+
+    def scaled(pixels: int) -> int:
+        return max(8, 2 * round(pixels * worked_at / _BASE_SIZE / 2))
+
+    views: dict[str, Any] = {}
+    for name in ("large", "small", "support"):
+        config: ViewConfig | None = getattr(base.views, name)
+        if config is not None:
+            views[name] = {"size": scaled(config.size), **_without_colour(seen)}
+    crop = views["large"]["size"]
+    resize = base.views.evaluation.resize or base.views.evaluation.crop
+    views["evaluation"] = {"crop": crop, "resize": max(crop, scaled(resize))}
+    sections = {"views": views, "optimizer": {"lr": {"peak": base.optimizer.lr.peak}}}
+    return sections, [
+        Choice("network", base.backbone.kind, f"images are small: {seen.size} pixels (median shorter side)"),
+        Choice("views", f"{crop} pixels", f"as {BASE} for its images of {_BASE_SIZE} pixels, in proportion"),
+    ]
+
+
+def _photographs(seen: Glance) -> tuple[dict[str, Any], list[Choice]]:
+    size = min(128, max(64, 8 * round(0.5 * seen.size / 8)))
+    colour = {"jitter": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "grayscale": 0.2}
+    large = {"size": size, "count": 2, "scale": [0.2, 1.0], "flip": 0.5, "solarize": 0, "equalize": 0, **colour}
+    blur = {"blur": 0.5, "blur_radius": [0.1, max(0.2, round(2 * size / 224, 2))]}
+    support = {"size": size, "scale": [0.3, 1.0], "flip": 0.5, "jitter": 0, "grayscale": 0, "solarize": 0}
+    views = {
+        "large": large | blur | _without_colour(seen),
+        "small": None,
+        "support": support | _without_colour(seen),
+        "evaluation": {"crop": size, "resize": round(size * 8 / 7)},
+    }
+    sections = {
+        "backbone": {"kind": "resnet", "depth": 18, "stem": "imagenet"},
+        "views": views,
+        "optimizer": {"lr": {"peak": 0.1}},
+        "trainer": {"checkpoint_every": 100},
+    }
+    return sections, [
+        Choice("network", "resnet18", f"images have more than {SMALL_UP_TO} pixels: {seen.size} (median shorter side)"),
+        Choice("views", f"{size} pixels", "half the images' size, at least 64 and at most 128 to keep steps fast"),
+    ]
+
+
+def _without_colour(seen: Glance) -> dict[str, Any]:
+    return {"saturation": 0.0, "hue": 0.0, "grayscale": 0.0} if seen.is_grey else {}
+
+
+def _batch(seen: Glance, base: Recipe) -> tuple[int, Choice]:
+    size, reason = base.data.batch_size, f"that of {BASE}"
+    if torch.cuda.is_available():
+        size, reason = 256, "there is a GPU"
+    if seen.num_images < 4 * size:
+        size, reason = max(1, min(size, seen.num_images // 4)), f"there are just {seen.num_images} images"
+    return size, Choice("batch", f"{size} images", reason)
+
+
+def _support(seen: Glance) -> tuple[dict[str, Any], Choice]:
+    per_class = max(1, min(16, _SUPPORTS // seen.num_classes, 2 * seen.fewest))
+    classes = None
+    if seen.num_classes * per_class > _SUPPORTS:
+        classes = _SUPPORTS
+    shown = "each class" if classes is None else f"{classes} classes"
+    reason = f"{seen.num_classes} classes, {seen.num_labels} labels, at least {seen.fewest} a class"
+    section = {"images_per_class": per_class, "classes_per_batch": classes}
+    return section, Choice("supports", f"{per_class} labelled images of {shown} a step", reason)
+
+
+def _workers(seen: Glance) -> int:
+    """Files of one size are decoded once; others are at every read, ahead of the training process."""
+    if seen.in_memory or seen.one_size:
+        return 0
+    return min(8, max(1, available_threads() // 2))
+
+
+def _warmup(seen: Glance, batch_size: int, trainer: Mapping[str, float]) -> float:
+    """In epochs. A tenth of the run where its length is known, and no more than takes in a long one."""
+    steps_per_epoch = max(1, seen.num_images // batch_size)
+    total = trainer.get("steps", trainer.get("epochs", math.inf) * steps_per_epoch)
+    return round(min(_WARMUP_STEPS, total / 10) / steps_per_epoch, 4)
+
+
+def describe(choices: list[Choice]) -> str:
+    """One line a choice."""
+    what, value = (max(len(getattr(c, name)) for c in choices) for name in ("what", "value"))
+    return "\n".join(f"  {c.what:<{what}}  {c.value:<{value}}  {c.reason}" for c in choices)

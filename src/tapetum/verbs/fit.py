@@ -1,0 +1,117 @@
+"""`tapetum fit`: train on images that nobody has written a recipe for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tapetum.assembly import open_test
+from tapetum.data.labels import Labels
+from tapetum.data.labels import labels_per_class as draw_labels
+from tapetum.data.sources import Source, open_source
+from tapetum.data.stores import FileStore, Store
+from tapetum.engine.callbacks import notify
+from tapetum.recipe import Recipe, parse_recipe
+from tapetum.recipe_from_data import BASE, Choice, choose, describe, glance
+from tapetum.run_folder import create_run_folder
+from tapetum.verbs.train import train
+from tapetum.yaml_lines import write_yaml
+
+_MINUTES = 10.0
+"""Length of a run when none is given."""
+
+
+def fit(
+    images: str | Path,
+    labels: str | Path,
+    output: str | Path,
+    test: str | Path | None = None,
+    labels_per_class: int | None = None,
+    minutes: float | None = None,
+    epochs: float | None = None,
+    steps: int | None = None,
+    overrides: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Choose a recipe that suits the images and labels, say why, and train it as `train` does.
+
+    Args:
+        images: all images, labelled and not: a folder, or any other source.
+        labels: a CSV of path,label lines; or a folder with one folder of images per class, which may be `images`
+            itself, lie in it, or lie elsewhere: its images then join the pool.
+        output: the run folder, new or empty.
+        test: labelled images to measure on after the last step. None: no accuracy is reported, as there is no
+            label that did not train the model.
+        labels_per_class: use this many labels of each class; the other images stay, unlabelled.
+        minutes, epochs, steps: how long; at most one of them. None: 10 minutes.
+        overrides: `key.path=value` each; they win over everything chosen.
+
+    Returns:
+        The run's summary, as in summary.json.
+
+    Raises:
+        ValueError: faulty images, labels or settings; test images among the labelled ones; a folder not empty.
+
+    Example:
+        >>> import tapetum
+        >>> summary = tapetum.fit("photos", "labels.csv", "runs/first", minutes=30)  # doctest: +SKIP
+    """
+    length, remark = _length(minutes, epochs, steps)
+    create_run_folder(output)
+    data = {"images": os.fspath(images), "labels": os.fspath(labels), "test": None if test is None else os.fspath(test)}
+    source = open_source(images, labels)
+    if source.labels is None:
+        raise ValueError(f"{labels} labels no image: give a CSV of path,label lines or a folder of class folders.")
+    used = source.labels if labels_per_class is None else draw_labels(source.labels, labels_per_class, seed=0)
+    if test is not None:
+        _check_unseen(source.store, used, test)
+    sections, choices = choose(glance(source.store, used), length)
+    sections["data"] |= {**data, "labels_per_class": labels_per_class, "label_seed": 0}
+    sections["trainer"] = sections.get("trainer", {}) | length
+    recipe = _recipe(sections, source, overrides)
+    print(f"Found {source.description}. Settings that suit them, changed by KEY=VALUE:")
+    print(describe([*choices, Choice("length", _in_words(length), remark)]), flush=True)
+    return train(recipe, output)
+
+
+def _length(minutes: float | None, epochs: float | None, steps: int | None) -> tuple[dict[str, float], str]:
+    """The length as in a recipe's trainer section, and where it comes from."""
+    given = {"minutes": minutes, "epochs": epochs, "steps": steps}
+    length = {name: value for name, value in given.items() if value is not None}
+    if len(length) > 1:
+        both = " and ".join(f"{name} ({value:g})" for name, value in length.items())
+        raise ValueError(f"{both} are given: give one of minutes, epochs and steps.")
+    for name, value in length.items():
+        if not value > 0:
+            raise ValueError(f"{name} is {value:g}: use more than 0.")
+    if not length:
+        return {"minutes": _MINUTES}, "none was given: set minutes, epochs or steps"
+    return length, "as asked for"
+
+
+def _in_words(length: dict[str, float]) -> str:
+    return " ".join(f"{value:g} {name}" for name, value in length.items())
+
+
+def _recipe(sections: dict[str, Any], source: Source, overrides: Sequence[str]) -> Recipe:
+    described = {"extends": BASE, "description": f"Chosen by tapetum fit for {source.description}"}
+    return parse_recipe(write_yaml(described | sections), "the settings that fit chose", overrides)
+
+
+def _check_unseen(store: Store, used: Labels, test: str | Path) -> None:
+    """No accuracy on labels that train the model; a notice where the model sees test images without labels."""
+    test_store, test_labels = open_test(test, used.classes)
+    if isinstance(store, FileStore) and isinstance(test_store, FileStore):
+        judged = {os.path.realpath(test_store.root / test_store.names[i]) for i in test_labels.labelled}
+        shared = [i for i, path in enumerate(store.paths) if os.path.realpath(path) in judged]
+    else:
+        shared = list(range(len(store))) if store.fingerprint == test_store.fingerprint else []
+    labelled = [i for i in shared if used.values[i] >= 0]
+    if labelled:
+        raise ValueError(
+            f"test is {test}, but {len(labelled)} of its images, such as {store.names[labelled[0]]}, have labels that "
+            f"train the model: give images of which no label is used."
+        )
+    if shared:
+        notify(f"{len(shared)} test images are in the pool too: the model sees them, though not their labels")

@@ -1,0 +1,201 @@
+"""Soft nearest-neighbour evaluation against plain numpy, and what it leaves behind."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tapetum.data.labels import Labels
+from tapetum.data.stores import ArrayStore
+from tapetum.data.views import EvaluationViewConfig, ViewConfig, ViewsConfig
+from tapetum.evaluation.embedding import run_method
+from tapetum.evaluation.soft_neighbours import TEMPERATURE, accuracy, classify_by_neighbours, evaluate_method
+from tapetum.methods.base import Method
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+VIEWS = ViewsConfig(
+    large=ViewConfig(size=4, scale=(0.5, 1.0), count=2),
+    mean=(0.5, 0.4, 0.3),
+    std=(0.2, 0.3, 0.4),
+    evaluation=EvaluationViewConfig(crop=4),
+)
+
+
+@dataclass
+class OnCPU:
+    """The least that a Compute can be."""
+
+    device: torch.device = torch.device("cpu")
+
+    def place_images(self, images: Tensor) -> Tensor:
+        return images
+
+    def autocast(self):
+        return nullcontext()
+
+
+class Pixels(Method):
+    """Embeds an image as its pixels after batch normalisation, and classifies by its first ones."""
+
+    def __init__(self, classifies: bool) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.frozen = nn.BatchNorm2d(3)
+        self.classifies = classifies
+        self.seen: list[int] = []
+
+    def embed(self, images: Tensor) -> Tensor:
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        self.seen.append(len(images))
+        return self.norm(images).flatten(1)
+
+    def classify(self, images: Tensor) -> Tensor | None:
+        return images.flatten(1)[:, :3] if self.classifies else None
+
+
+def images(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, 3, 6, 6), dtype=np.uint8)
+
+
+def labels(values: list[int], classes: int) -> Labels:
+    names = tuple(str(i) for i in range(len(values)))
+    return Labels(tuple("abcdefghij"[:classes]), names, np.array(values, dtype=np.int64))
+
+
+def embedded(pixels: np.ndarray) -> np.ndarray:
+    """The middle 4x4 pixels, normalised."""
+    middle = pixels[:, :, 1:5, 1:5] / 255
+    shifted = (middle - np.reshape(VIEWS.mean, (3, 1, 1))) / np.reshape(VIEWS.std, (3, 1, 1))
+    return shifted.reshape(len(pixels), -1) / np.sqrt(1 + 1e-5)
+
+
+def plain_evaluation(queries, truth, supports, support_labels, num_classes):
+    """Top-1, top-5 and per class in percent, one query at a time."""
+    hits = {c: [] for c in range(num_classes)}
+    top5 = []
+    for query, true_class in zip(queries, truth, strict=True):
+        scores = np.zeros(num_classes)
+        for support, c in zip(supports, support_labels, strict=True):
+            cosine = query @ support / np.linalg.norm(query) / np.linalg.norm(support)
+            scores[c] += np.exp(cosine / TEMPERATURE)
+        ranked = np.argsort(-scores)
+        hits[true_class].append(ranked[0] == true_class)
+        top5.append(true_class in ranked[:5])
+    every = [hit for of_class in hits.values() for hit in of_class]
+    per_class = {c: 100 * np.mean(of_class) for c, of_class in hits.items() if of_class}
+    return 100 * np.mean(every), 100 * np.mean(top5), per_class
+
+
+@pytest.mark.parametrize(("num_classes", "classifies"), [(7, False), (3, True)])
+def test_plain_version(num_classes, classifies):
+    generator = np.random.default_rng(2)
+    pool, test = images(40, 0), images(60, 1)
+    pool_values = [int(v) for v in generator.integers(-1, num_classes, 40)]  # some are not labelled
+    test_values = [int(v) for v in generator.integers(-1, num_classes - 1, 60)]  # the last class has no image
+    method = Pixels(classifies)
+    result = evaluate_method(
+        method,
+        VIEWS,
+        OnCPU(),
+        pool=ArrayStore(pool),
+        pool_labels=labels(pool_values, num_classes),
+        test=ArrayStore(test),
+        test_labels=labels(test_values, num_classes),
+    )
+    known, judged = np.array(pool_values) >= 0, np.array(test_values) >= 0
+    top1, top5, per_class = plain_evaluation(
+        embedded(test[judged]),
+        np.array(test_values)[judged],
+        embedded(pool[known]),
+        np.array(pool_values)[known],
+        num_classes,
+    )
+    ours = result.soft_neighbours
+    assert (ours.top1, ours.top5, ours.count) == (pytest.approx(top1), pytest.approx(top5), int(judged.sum()))
+    assert ours.per_class == pytest.approx({"abcdefghij"[c]: value for c, value in per_class.items()})
+    assert len(per_class) == num_classes - 1
+    assert sum(method.seen) == known.sum() + judged.sum()
+    assert (result.classifier is not None) == classifies
+    assert result.headline is ours
+    if classifies:
+        first = embedded(test[judged])[:, :3].argmax(1) == np.array(test_values)[judged]
+        assert result.classifier.top1 == pytest.approx(100 * first.mean())
+        assert result.as_dict()["classifier"]["top1"] == result.classifier.top1
+
+
+def test_the_headline_is_what_the_method_predicts_by():
+    class ByClassifier(Pixels):
+        predicts_by = "classifier"
+
+    store, known = ArrayStore(images(9, 0)), labels([0, 1, 2] * 3, 3)
+    sides = {"pool": store, "pool_labels": known, "test": store, "test_labels": known}
+    result = evaluate_method(ByClassifier(classifies=True), VIEWS, OnCPU(), **sides)
+    assert result.headline is result.classifier
+    assert result.soft_neighbours.top1 == 100  # every image is its own nearest neighbour
+
+
+def test_chunks_change_no_bit():
+    generator = torch.Generator().manual_seed(0)
+    queries, supports = torch.randn(50, 8, generator=generator), torch.randn(20, 8, generator=generator)
+    values = torch.arange(20) % 4
+    whole = classify_by_neighbours(queries, supports, values, 4)
+    torch.testing.assert_close(classify_by_neighbours(queries, supports, values, 4, chunk=7), whole)
+    assert whole.shape == (50, 4)
+
+
+def test_a_class_without_supports_has_probability_zero():
+    p = classify_by_neighbours(torch.eye(2), torch.eye(2), torch.tensor([0, 2]), 4)
+    assert p[:, [1, 3]].abs().max() == 0
+
+
+def test_fewer_than_five_classes():
+    result = accuracy(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([0, 0]), ["a", "b"])
+    assert (result.top1, result.top5, result.count) == (50.0, 100.0, 2)
+    assert result.per_class == {"a": 50.0}
+
+
+def test_top5_looks_at_five():
+    scores = torch.arange(7.0).flip(0).repeat(7, 1)  # class 0 first, class 6 last, for every image
+    result = accuracy(scores, torch.arange(7), list("abcdefg"))
+    assert result.top1 == pytest.approx(100 / 7)
+    assert result.top5 == pytest.approx(500 / 7)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_method_is_left_as_it_was(training):
+    method = Pixels(classifies=True).train(training)
+    method.frozen.eval()
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    generator = torch.random.get_rng_state()
+    outputs = run_method(method, ArrayStore(images(5, 0)), np.arange(5), VIEWS, OnCPU(), batch_size=2)
+    assert (method.training, method.norm.training, method.frozen.training) == (training, training, False)
+    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+    assert torch.equal(torch.random.get_rng_state(), generator)
+    assert (outputs.embeddings.shape, outputs.logits.shape) == ((5, 48), (5, 3))
+    assert method.seen == [2, 2, 1]
+
+
+def test_the_modes_return_after_an_error():
+    method = Pixels(classifies=False).train()
+    with pytest.raises(ValueError, match="crop is 9"):
+        run_method(
+            method,
+            ArrayStore(images(2, 0)),
+            np.arange(2),
+            ViewsConfig(large=VIEWS.large, mean=VIEWS.mean, std=VIEWS.std, evaluation=EvaluationViewConfig(crop=9)),
+            OnCPU(),
+        )
+    assert method.training
+
+
+def test_images_come_in_the_order_of_their_indices():
+    pixels = images(6, 0)
+    order = np.array([4, 1, 1, 0])
+    outputs = run_method(Pixels(classifies=False), ArrayStore(pixels), order, VIEWS, OnCPU(), batch_size=3)
+    np.testing.assert_allclose(outputs.embeddings.numpy(), embedded(pixels[order]), rtol=1e-5, atol=1e-6)
+    assert outputs.logits is None

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+RECIPE = """
+description: PAWS on three colours, for a second
+method: {kind: paws, supervised_weight: 0.5, head: {hidden: 16, output: 8, layers: 2}}
+backbone: {kind: small_net, stem: 8, widths: [8, 8]}
+data: {images: colours.npz, test: colours.npz, labels_per_class: 3, held_out_per_class: 4, batch_size: 8}
+views:
+  large: {size: 8, count: 2, scale: [0.5, 1.0], brightness: 0.3}
+  small: {size: 6, count: 1, scale: [0.2, 0.5]}
+  mean: [0.4, 0.4, 0.4]
+  std: [0.3, 0.3, 0.3]
+  evaluation: {crop: 8}
+support: {images_per_class: 2}
+optimizer: {kind: sgd, weight_decay: 1e-4, lr: {start: 0.05, peak: 0.1, final: 0.0, warmup_epochs: 1}}
+runtime: {accelerator: cpu, precision: float32, channels_last: false, threads: 1}
+trainer: {steps: 6, log_every: 2, checkpoint_every: 3}
+"""
+
+
+def colours(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noisy images of 10x10 pixels; class 0 is red, 1 green, 2 blue."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    images = generator.integers(0, 120, (count, 3, 10, 10))
+    images[np.arange(count), labels] += 130
+    return images.astype(np.uint8), labels
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> Path:
+    """A recipe in the current folder, beside its images: colours.npz, 60 to train with and 30 to test with."""
+    monkeypatch.chdir(tmp_path)
+    (train, train_labels), (test, test_labels) = colours(60, 0), colours(30, 1)
+    np.savez("colours.npz", x_train=train, y_train=train_labels, x_test=test, y_test=test_labels)
+    path = tmp_path / "colours.yaml"
+    path.write_text(RECIPE)
+    return path
