@@ -14,6 +14,7 @@ import platform
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -26,9 +27,7 @@ import torch
 Sample = dict[str, Any]
 """What one measurement of one way found."""
 
-PEAK_CODE = (
-    "import json, torch, matrix_peak; torch.set_num_threads({}); print(json.dumps(matrix_peak.matrix_peaks()))"
-)
+PEAK_CODE = "import json, side_by_side; print(json.dumps(side_by_side.measure_peaks({})))"
 
 
 def photographs(count: int) -> npt.NDArray[np.uint8]:
@@ -75,8 +74,26 @@ def in_own_process(script: Path, arguments: Sequence[str], threads: int) -> Samp
     return found
 
 
+def measure_peaks(threads: int) -> dict[str, float]:
+    """GFLOP/s of matrix products with this many threads, and by the CPU second of one thread."""
+    from matrix_peak import SIZE, matrix_peaks
+
+    torch.set_num_threads(threads)
+    found = matrix_peaks()
+    torch.set_num_threads(1)
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        matrix = torch.ones(SIZE, SIZE, dtype=dtype)
+        times = []
+        for _ in range(6):
+            start = time.thread_time()
+            matrix @ matrix
+            times.append(time.thread_time() - start)
+        found[f"{name}_per_cpu_second"] = round(2 * SIZE**3 / min(times) / 1e9, 1)
+    return found
+
+
 def peaks(threads: int) -> dict[str, float]:
-    """GFLOP/s of matrix products, measured in a process of its own with this many threads."""
+    """`measure_peaks` in a process of its own."""
     code, folder = PEAK_CODE.format(threads), Path(__file__).parent
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,40 +36,45 @@ VIEWS = 8
 BATCH = 256
 
 
-def usual(images: int) -> None:
+def usual(images: int) -> Callable[[], None]:
+    """What makes all views of so many images, one image after the other."""
     from usual import UsualViews
 
     data = UsualViews(photographs(images), large=2, small=6)
-    for index in range(images):
-        data[index]
+
+    def run() -> None:
+        for index in range(images):
+            data[index]
+
+    return run
 
 
-def ours(images: int, colour: str) -> None:
+def ours(images: int, colour: str) -> Callable[[], None]:
+    """What makes all views of so many images, in batches as training does."""
     from tapetum.data.pipeline import Pipeline
     from tapetum.data.stores import ArrayStore
     from tapetum.recipe import load_recipe
 
-    names = [f"views.{kind}.colour={colour}" for kind in ("large", "small")]
-    recipe = load_recipe("paws_cifar10_4000", names)
+    recipe = load_recipe("paws_cifar10_4000", [f"views.{kind}.colour={colour}" for kind in ("large", "small")])
     store = ArrayStore(photographs(images).transpose(0, 3, 1, 2).copy())
     pipeline = Pipeline(store, None, recipe.views, None, batch_size=min(BATCH, images), seed=0)
-    for batch in pipeline.batches(0, pipeline.batches_per_epoch, channels_last=True):
-        assert batch.views is not None
+
+    def run() -> None:
+        for batch in pipeline.batches(0, pipeline.batches_per_epoch, channels_last=True):
+            assert batch.views is not None
+
+    return run
 
 
 def measure(way: str, images: int) -> Sample:
     """Images and views a second, of wall time and of CPU time."""
     torch.set_num_threads(1)
-
-    def run(count: int) -> None:
-        if way == "usual":
-            usual(count)
-        else:
-            ours(count, way)
-
-    run(BATCH if way != "usual" else 8)
+    images -= images % min(BATCH, images)
+    few = min(images, BATCH) if way != "usual" else 8
+    warm_up, run = (usual(n) if way == "usual" else ours(n, way) for n in (few, images))
+    warm_up()
     wall, cpu = time.perf_counter(), time_of_process()
-    run(images)
+    run()
     wall, cpu = time.perf_counter() - wall, time_of_process() - cpu
     return {
         "images_per_second": images / wall,

@@ -103,17 +103,23 @@ def data_set(result: Result) -> str:
 
 def method(result: Result) -> str:
     """The method, with what sets a run apart from the method's plain use."""
-    kind = str(result["recipe"]["method"]["kind"])
-    name = METHODS.get(kind, kind)
-    if kind != "supervised" and not result["recipe"]["data"].get("pool", True):
-        name += ", labelled images only"
-    return name
+    section = result["recipe"]["method"]
+    name = str(METHODS.get(section["kind"], section["kind"]))
+    if any(section.get(weight) for weight in ("supervised_weight", "suncet_weight")):
+        name += " with supervised terms"
+    return name if _is_whole(result) else f"{name}, labelled images only"
+
+
+def _is_whole(result: Result) -> bool:
+    """Whether the run was given all that its method can use; an ablation without unlabelled images was not."""
+    section, data = result["recipe"]["method"], result["recipe"]["data"]
+    return section["kind"] == "supervised" or bool(data.get("pool", True))
 
 
 def difference(result: Result, others: Iterable[Result]) -> float | None:
     """Test top-1 of a PAWS run minus that of the supervised runs beside it; None where there is no such pair."""
     top1 = result["summary"].get("test_top1")
-    if method(result) != "PAWS" or top1 is None:
+    if result["recipe"]["method"]["kind"] != "paws" or not _is_whole(result) or top1 is None:
         return None
     beside = [other for other in others if _comparable(result, other)]
     same_labels = [other for other in beside if _label_seed(other) == _label_seed(result)]
@@ -143,20 +149,38 @@ def _order(result: Result) -> tuple[int, str, int, str]:
 
 
 def _overview(group: Sequence[Result]) -> str:
-    """A line for each number of labels and method: mean and range over runs."""
+    """A line for each number of labels, method and length: mean and range over runs."""
     rows = []
-    kinds = sorted({(-r["summary"]["num_labels"], method(r), _minutes(r)) for r in group})
-    for kind in kinds:
-        runs = [r for r in group if (-r["summary"]["num_labels"], method(r), _minutes(r)) == kind]
+    for runs in _alike(group):
         figures = [r["summary"]["test_top1"] for r in runs if r["summary"].get("test_top1") is not None]
         deltas = [delta for r in runs if (delta := difference(r, group)) is not None]
         spread = [ABSENT] * 3
         if figures:
             spread = [f"**{_mean(figures):.2f}**", f"{min(figures):.2f}", f"{max(figures):.2f}"]
         delta = f"{_mean(deltas):+.2f}" if deltas else ABSENT
-        rows.append([f"{-kind[0]:,}", kind[1], f"{kind[2]:,}", str(len(runs)), *spread, delta])
-    heads = ["labels", "method", "minutes", "runs", "test top-1, mean", "lowest", "highest", "PAWS minus supervised"]
-    return _table(heads, rows, left=(1,))
+        seconds = _mean([r["summary"]["train_seconds"] for r in runs])
+        labels = f"{runs[0]['summary']['num_labels']:,}"
+        rows.append([labels, method(runs[0]), f"{seconds:,.0f}", str(len(runs)), *spread, delta])
+    heads = ["labels", "method", "train seconds, mean", "runs", "test top-1, mean", "lowest", "highest"]
+    return _table([*heads, "PAWS minus supervised"], rows, left=(1,))
+
+
+def _alike(group: Sequence[Result]) -> list[list[Result]]:
+    """Runs of one method and number of labels whose training times are close to that of the shortest of them."""
+
+    def kind(result: Result) -> tuple[int, str]:
+        return -result["summary"]["num_labels"], method(result)
+
+    found: list[list[Result]] = []
+    for result in sorted(group, key=lambda r: (*kind(r), r["summary"]["train_seconds"], r["name"])):
+        seconds = result["summary"]["train_seconds"]
+        if found and kind(found[-1][0]) == kind(result):
+            shortest = found[-1][0]["summary"]["train_seconds"]
+            if seconds <= LONGEST_OVER_SHORTEST * shortest:
+                found[-1].append(result)
+                continue
+        found.append([result])
+    return found
 
 
 def _runs(group: Sequence[Result]) -> str:
@@ -182,10 +206,6 @@ def _runs(group: Sequence[Result]) -> str:
     heads = ["run", "method", "labels", "seed", "steps", "images seen", "train seconds", "test top-1, soft-NN"]
     heads += ["test top-1, classifier", "PAWS minus supervised", "matrix peak, before and after", "curve"]
     return _table(heads, rows, left=(0, 1, 11))
-
-
-def _minutes(result: Result) -> int:
-    return max(1, round(result["summary"]["train_seconds"] / 60))
 
 
 def _mean(figures: Sequence[float]) -> float:

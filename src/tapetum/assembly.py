@@ -20,9 +20,11 @@ from tapetum.data.stores import Store, check_images
 from tapetum.data.views import ViewsConfig
 from tapetum.engine.budget import measure_steps, resolve_steps
 from tapetum.engine.callbacks import Callback, ProgressBar, notify
+from tapetum.engine.loggers import tensorboard_logger
 from tapetum.engine.runtime import Runtime
 from tapetum.engine.state import fingerprint
 from tapetum.engine.trainer import Trainer
+from tapetum.evaluation.embedding import run_method
 from tapetum.evaluation.soft_neighbours import Evaluation, evaluate_method
 from tapetum.methods import method_class
 from tapetum.methods.base import Method
@@ -81,14 +83,8 @@ def open_pool(config: DataConfig) -> PoolData:
     return PoolData(store, labels, kept_out, pool, source.description)
 
 
-def open_test(path: str | Path, classes: tuple[str, ...]) -> tuple[Store, Labels]:
-    """Labelled test images, their labels in the class order of training.
-
-    A source with a test part of its own gives that part; any other is taken whole.
-
-    Raises:
-        ValueError: nothing there, a damaged test part, no labels, or a class that training did not know.
-    """
+def find_test(path: str | Path, classes: tuple[str, ...]) -> tuple[Store, Labels]:
+    """As `open_test`, but no image is decoded yet."""
     try:
         source = open_source(path, split="test")
     except ValueError as error:
@@ -98,7 +94,19 @@ def open_test(path: str | Path, classes: tuple[str, ...]) -> tuple[Store, Labels
         source = open_source(path)
     if source.labels is None:
         raise ValueError(f"{path} has no labels to judge by: give one folder a class.")
-    return decoded(source.store, report=_report_decoding), source.labels.in_order_of(classes)
+    return source.store, source.labels.in_order_of(classes)
+
+
+def open_test(path: str | Path, classes: tuple[str, ...]) -> tuple[Store, Labels]:
+    """Labelled test images, their labels in the class order of training.
+
+    A source with a test part of its own gives that part; any other is taken whole.
+
+    Raises:
+        ValueError: nothing there, a damaged test part, no labels, or a class that training did not know.
+    """
+    store, labels = find_test(path, classes)
+    return decoded(store, report=_report_decoding), labels
 
 
 def check_evaluation(store: Store, views: ViewsConfig) -> None:
@@ -167,7 +175,19 @@ class Run:
             config=self.recipe.trainer,
             runtime=self.runtime,
             seed=self.recipe.seed,
+            embed_all=self._embed_all,
         )
+
+    def _embed_all(self) -> torch.Tensor:
+        """(N, D) of every image of the store, in its order."""
+        everything = np.arange(len(self.data.store))
+        return run_method(self.method, self.data.store, everything, self.recipe.views, self.runtime).embeddings
+
+    def _callbacks(self, folder: Path | None) -> list[Callback]:
+        logger = None
+        if folder is not None and self.recipe.trainer.tensorboard:
+            logger = tensorboard_logger(folder / "tensorboard")
+        return [ProgressBar()] if logger is None else [ProgressBar(), logger]
 
     def trainer(self, folder: Path | None, callbacks: list[Callback] | None = None, inexact: bool = False) -> Trainer:
         """The trainer of a resolved run; it resumes from checkpoints that `folder` holds."""
@@ -187,10 +207,11 @@ class Run:
             config=recipe.trainer,
             runtime=self.runtime,
             folder=folder,
-            callbacks=[ProgressBar()] if callbacks is None else callbacks,
+            callbacks=self._callbacks(folder) if callbacks is None else callbacks,
             seed=recipe.seed,
             fingerprint=fingerprint(self.runtime, data=self.data.fingerprint),
             evaluate=self._evaluate_held_out if self.data.held_out is not None else None,
+            embed_all=self._embed_all,
             inexact=inexact,
         )
 

@@ -19,6 +19,7 @@ def example(root):
 def test_the_method_of_contributing_trains(example, tmp_path, monkeypatch):
     monkeypatch.setattr(methods, "_registered", {})
     monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # on a busy machine, more threads would mostly wait for each other
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pseudo_label.py").write_text(example)
     threads = torch.get_num_threads()

@@ -91,6 +91,16 @@ def test_the_same_draw_of_labels_is_preferred(make_results):
     assert make_results.difference(paws, plain) == pytest.approx(1.0)
 
 
+def test_runs_of_other_lengths_are_not_averaged(make_results):
+    runs = [result("a", top1=80.0), result("b", top1=82.0, summary__train_seconds=600.0)]
+    runs += [result("c", top1=70.0, summary__train_seconds=120.0)]
+    lines = lines_with(make_results.render(runs), "| 4,000 | PAWS |")
+    assert [line.split("|")[3:6] for line in lines] == [
+        [" 120 ", " 1 ", " **70.00** "],
+        [" 570 ", " 2 ", " **81.00** "],
+    ]
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -107,7 +117,10 @@ def test_what_differs_in_more_than_the_method_is_no_pair(make_results, other):
     assert make_results.difference(result("p"), [result("s", "supervised", 75.0, **other)]) is None
 
 
-def test_the_ablation_is_named_and_not_compared(make_results):
+def test_what_is_not_plain_is_named_and_an_ablation_is_not_compared(make_results):
+    terms = result("terms", top1=80.0, recipe__method__suncet_weight=0.3)
+    assert make_results.method(terms) == "PAWS with supervised terms"
+    assert make_results.difference(terms, [result("s", "supervised", 75.0)]) == pytest.approx(5.0)
     ablation = result("cut", recipe__data__pool=False)
     assert make_results.method(ablation) == "PAWS, labelled images only"
     assert make_results.difference(ablation, [result("s", "supervised")]) is None

@@ -12,7 +12,8 @@ def test_nearest_neighbour_looks_at_labelled_images_alone():
     pool = np.array([[0.0, 0.0], [1.0, 1.0], [0.9, 0.9]])
     labels = np.array([0, 1, -1])
     test = np.array([[0.1, 0.0], [0.8, 0.9], [0.4, 0.4]])
-    assert nearest_neighbour(pool, labels, test, np.array([0, 1, 1])) == 100 * 2 / 3
+    assert nearest_neighbour(pool, labels, test, np.array([0, 1, 0])) == 100
+    assert nearest_neighbour(pool, labels, test, np.array([1, 0, 1])) == 0
 
 
 def test_both_on_digits():

@@ -1,72 +1,88 @@
-"""kill -9 at any moment, resume, and nothing differs from a run that was left alone."""
+"""kill -9 at any moment, `tapetum resume`, and nothing differs from a run that was left alone."""
+
+from __future__ import annotations
+
+import os
 
 import pytest
 
 from tapetum.ops.randomness import make_keys, uniform
 
-FIRST = "checkpoints/step-00000006.safetensors"
+TRAIN = ("train", "tiny.yaml", "--output")
 
 
-def test_killed_at_every_kind_of_moment(drive, tmp_path):
-    """Two threads: in evaluation before the first checkpoint, while a checkpoint is written, between two steps."""
-    whole, run = tmp_path / "whole", tmp_path / "run"
-    arguments = ("--steps", "30", "--threads", "2")
-    reference = drive.start(whole, *arguments)
-    drive.kill_after(run, "in-evaluation", 0.0, *arguments, "--slow", "evaluation")
-    assert drive.checkpoints(run) == []
-    drive.kill_after(run, "in-checkpoint", 0.0, *arguments, "--slow", "checkpoint")
-    assert drive.checkpoints(run) == []
-    assert list((run / "checkpoints").glob("*.partial"))
-    assert drive.kill_after(run, FIRST, 0.3, *arguments, "--slow-step", "0.05")
-    # Another thread count is asked for; that of the checkpoint is taken.
-    drive.finish(run, "--steps", "30", "--threads", "1")
-    assert reference.wait(timeout=300) == 0
-    drive.assert_same(whole, run)
-    assert not list((run / "checkpoints").glob("*.partial"))
+def test_killed_at_every_kind_of_moment(runs):
+    """In evaluation before the first checkpoint, while a checkpoint is written, between two steps, in the last test."""
+    runs.write()
+    reference = runs.start("never", *TRAIN, "whole")
+    runs.call("kill@evaluation:1", *TRAIN, "run")
+    assert runs.checkpoints("run") == []
+    runs.call("kill@checkpoint:12", "resume", "run")
+    assert runs.checkpoints("run") == [6]
+    assert list((runs.folder / "run/checkpoints").glob("*.partial"))
+    runs.call("kill@step:17", "resume", "run")
+    assert (runs.checkpoints("run"), runs.steps_logged("run")) == ([6, 12], 16)
+    cut_last_row(runs.folder / "run/metrics.csv")
+    # Another thread count is asked for; that of the run is taken.
+    runs.call("never", "resume", "run", OMP_NUM_THREADS="2")
+    runs.end(reference)
+    runs.assert_same("whole", "run")
 
 
-def test_killed_with_one_thread(drive, tmp_path):
-    whole, run = tmp_path / "whole", tmp_path / "run"
-    arguments = ("--steps", "30", "--threads", "1")
-    reference = drive.start(whole, *arguments)
-    assert drive.kill_after(run, FIRST, 0.5, *arguments, "--slow-step", "0.05")
-    drive.finish(run, *arguments)
-    assert reference.wait(timeout=300) == 0
-    drive.assert_same(whole, run)
+def cut_last_row(table):
+    """As a kill leaves it in the middle of a write."""
+    os.truncate(table, table.stat().st_size - 20)
 
 
-def test_two_ranks(drive, tmp_path):
-    """Both ranks die inside an epoch; each gets its own queue back, and DDP sums in the same order."""
-    whole, run = tmp_path / "whole", tmp_path / "run"
-    arguments = ("--steps", "14", "--devices", "2")
-    drive.finish(whole, *arguments)
-    assert drive.start(run, *arguments, "--stop-after", "9").wait(timeout=300) == 9
-    assert drive.checkpoints(run) == ["step-00000006.safetensors"]
-    drive.finish(run, *arguments)
-    drive.assert_same(whole, run)
-
-
-@pytest.mark.slow
-def test_two_ranks_stop_at_the_same_step(drive, tmp_path):
-    """Ctrl-C reaches both ranks of a terminal, each in a step of its own."""
-    whole, run = tmp_path / "whole", tmp_path / "run"
-    arguments = ("--steps", "60", "--devices", "2")
-    drive.finish(whole, *arguments)
-    drive.interrupt_after(run, FIRST, 0.2, *arguments, "--slow-step", "0.05")
-    assert drive.checkpoints(run)[-1] < "step-00000060.safetensors"
-    drive.finish(run, *arguments)
-    drive.assert_same(whole, run)
+VARIANTS = {
+    "one thread": (True, []),
+    "two threads": (True, ["runtime.threads=2"]),
+    "files and two workers": (False, ["data.workers=2", "runtime.threads=2"]),
+    "compiled": (True, ["runtime.compile=true", "runtime.threads=2"]),
+    "all threads": (True, ["runtime.threads=null", "trainer.steps=null", "trainer.epochs=4.8"]),
+    "two processes": (True, ["runtime.devices=2"]),
+}
+KILLS = (
+    ("kill@step:3", []),
+    ("kill@checkpoint:6", []),  # the first one
+    ("kill@evaluation:2", [6]),  # step 10
+    ("kill@step:18", [12, 18]),
+    ("kill@checkpoint:24", [12, 18]),
+    ("kill@evaluation:2", [12, 18]),  # step 24, whose checkpoint is not written yet
+    ("kill@evaluation:3", [18, 24]),  # the last one, of held-out labels
+    ("kill@evaluation:2", [18, 24]),  # that of test images
+)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("threads", [1, 2])
-def test_twenty_random_kills(drive, tmp_path, threads):
-    whole, run = tmp_path / "whole", tmp_path / "run"
-    arguments = ("--steps", "300", "--threads", str(threads))
-    drive.finish(whole, *arguments)
-    kills = 0
-    for moment in uniform(make_keys("kills", threads), 20):
-        kills += drive.kill_after(run, "started", 0.2 + float(moment), *arguments, "--slow-step", "0.02")
-    assert kills == 20
-    drive.finish(run, *arguments)
-    drive.assert_same(whole, run)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_killed_nine_times(runs, variant):
+    one_size, overrides = VARIANTS[variant]
+    runs.write(one_size)
+    reference = runs.start("never", *TRAIN, "whole", *overrides)
+    runs.call("kill@recipe", *TRAIN, "run", *overrides)
+    start = (*TRAIN, "run", *overrides)
+    for moment, checkpoints in KILLS:
+        runs.call(moment, *start)
+        assert runs.checkpoints("run") == checkpoints, moment
+        start = ("resume", "run")
+    runs.call("never", "resume", "run")
+    runs.end(reference)
+    runs.assert_same("whole", "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["two threads", "files and two workers"])
+def test_twenty_random_kills(runs, variant):
+    one_size, overrides = VARIANTS[variant]
+    overrides = [*overrides, "trainer.steps=500", "trainer.evaluate_every=25", "trainer.checkpoint_every=7"]
+    runs.write(one_size)
+    reference = runs.start("never", *TRAIN, "whole", *overrides)
+    start = (*TRAIN, "run", *overrides)
+    for number, moment in enumerate(uniform(make_keys("kills", variant), 20)):
+        # One of five dies while it starts, before its first step.
+        assert runs.kill_after(1.5 * float(moment), *start, from_start=number % 5 == 4)
+        start = ("resume", "run")
+    runs.call("never", "resume", "run")
+    runs.end(reference)
+    runs.assert_same("whole", "run")

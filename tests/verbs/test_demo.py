@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import torch
 
 import tapetum
 from tapetum.recipe import load_recipe
@@ -9,13 +8,6 @@ from tapetum.verbs.demo import demo
 
 DRAWS = range(5)
 """Label draws that are reported. The recipe was tuned on draws from 100 on, with digits of the pool."""
-
-
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -30,6 +30,8 @@ class TrainerConfig:
     """Independent batches whose gradients are averaged for one step; not the same as a batch of their sum."""
     on_nan: Literal["stop", "rollback"] = "stop"
     """When loss or gradient is not finite: stop, or go back to the last checkpoint and leave that step's update out."""
+    tensorboard: bool = False
+    """Also log for TensorBoard, into the run folder's tensorboard/; needs the extra `tensorboard`."""
 
     def __post_init__(self) -> None:
         given = [name for name in ("epochs", "steps", "minutes") if getattr(self, name) is not None]

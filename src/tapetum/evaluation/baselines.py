@@ -65,8 +65,8 @@ def label_spreading(pool: Rows, labels: Classes, test: Rows, truth: Classes) -> 
         with warnings.catch_warnings():
             # Of images that the graph does not reach, and of a last digit that does not settle.
             warnings.simplefilter("ignore")
-            model = LabelSpreading(max_iter=200, **setting).fit(pool, labels)
+            found = LabelSpreading(max_iter=200, **setting).fit(pool, labels).predict(test)
         name = " ".join(f"{key}={value}" for key, value in setting.items())
-        reached[name] = 100 * float(np.mean(model.predict(test) == truth))
+        reached[name] = 100 * float(np.mean(found == truth))
     best = max(reached, key=lambda name: reached[name])
     return Spreading(reached[best], best, float(np.mean(list(reached.values()))))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tapetum.assembly import open_test
+from tapetum.assembly import find_test
 from tapetum.data.labels import Labels
 from tapetum.data.labels import labels_per_class as draw_labels
 from tapetum.data.sources import Source, open_source
@@ -101,7 +101,7 @@ def _recipe(sections: dict[str, Any], source: Source, overrides: Sequence[str]) 
 
 def _check_unseen(store: Store, used: Labels, test: str | Path) -> None:
     """No accuracy on labels that train the model; a notice where the model sees test images without labels."""
-    test_store, test_labels = open_test(test, used.classes)
+    test_store, test_labels = find_test(test, used.classes)
     if isinstance(store, FileStore) and isinstance(test_store, FileStore):
         judged = {os.path.realpath(test_store.root / test_store.names[i]) for i in test_labels.labelled}
         shared = [i for i, path in enumerate(store.paths) if os.path.realpath(path) in judged]

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+
+from tapetum.data.labels import labels_from_values
+from tapetum.data.stores import ArrayStore
+from tapetum.recipe import parse_recipe
+from tapetum.recipe_from_data import Glance, choose, describe, glance
+from tapetum.yaml_lines import write_yaml
+
+
+def store_of(images):
+    images = np.asarray(images, np.uint8)
+    labels = labels_from_values([str(i) for i in range(len(images))], np.arange(len(images)) % 2)
+    return ArrayStore(images), labels
+
+
+def seen(**changes):
+    values = {
+        "num_images": 5000,
+        "size": 32,
+        "one_size": True,
+        "in_memory": False,
+        "is_grey": False,
+        "mean": (0.5, 0.4, 0.3),
+        "std": (0.2, 0.2, 0.2),
+        "num_classes": 10,
+        "fewest": 25,
+        "num_labels": 250,
+    }
+    return Glance(**(values | changes))
+
+
+def recipe_for(trainer, **changes):
+    sections, choices = choose(seen(**changes), trainer)
+    sections["trainer"] = sections.get("trainer", {}) | trainer
+    assert len(describe(choices).splitlines()) == len(choices)
+    return parse_recipe(write_yaml({"extends": "paws_cifar10_cpu"} | sections))
+
+
+def test_mean_and_deviation_are_measured():
+    images = np.zeros((4, 3, 10, 12))
+    images[:2, 0], images[:, 1] = 255, 51
+    store, labels = store_of(images)
+    found = glance(store, labels)
+    assert found.mean == (0.5, 0.2, 0.0)
+    assert found.std == (0.5, 0.01, 0.01)  # nothing divides by zero
+    assert (found.size, found.one_size, found.is_grey, found.fewest, found.num_labels) == (10, True, False, 2, 4)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grey_images_have_no_colour_to_change(channels):
+    store, labels = store_of(np.full((6, channels, 8, 8), 9))
+    found = glance(store, labels)
+    assert found.is_grey
+    sections, _ = choose(found, {"minutes": 1})
+    assert sections["views"]["large"]["saturation"] == sections["views"]["large"]["hue"] == 0
+    assert len(sections["views"]["mean"]) == channels
+
+
+@pytest.mark.parametrize("size,view", [(8, 16), (20, 16), (28, 20), (32, 24), (40, 30)])
+def test_small_images(size, view):
+    recipe = recipe_for({"minutes": 1}, size=size)
+    assert recipe.backbone.kind == "small_net"
+    assert recipe.views.large.size == recipe.views.evaluation.crop == view
+    assert recipe.views.support is None or recipe.views.support.size == view
+
+
+@pytest.mark.parametrize("size,view", [(41, 64), (180, 88), (400, 128)])
+def test_photographs(size, view):
+    recipe = recipe_for({"minutes": 1}, size=size, one_size=False)
+    assert (recipe.backbone.kind, recipe.backbone.depth, recipe.views.large.size) == ("resnet", 18, view)
+    assert recipe.views.small is None
+    assert recipe.data.workers >= 1
+    assert recipe_for({"minutes": 1}, size=size).data.workers == 0
+
+
+@pytest.mark.parametrize(
+    "classes,fewest,per_class,classes_per_batch",
+    [(10, 400, 16, None), (10, 1, 2, None), (2, 50, 16, None), (100, 5, 1, None), (1000, 9, 1, 160)],
+)
+def test_supports_follow_from_the_labels(classes, fewest, per_class, classes_per_batch):
+    support = recipe_for({"minutes": 1}, num_classes=classes, fewest=fewest).support
+    assert (support.images_per_class, support.classes_per_batch) == (per_class, classes_per_batch)
+
+
+def test_few_images_make_small_batches():
+    usual, few = recipe_for({"minutes": 1}), recipe_for({"minutes": 1}, num_images=40)
+    assert few.data.batch_size == 10
+    assert few.optimizer.lr.peak < usual.optimizer.lr.peak
+
+
+def test_warm_up_is_at_most_a_tenth_of_a_run():
+    batches = 5000 // recipe_for({"minutes": 1}).data.batch_size
+    assert recipe_for({"steps": 100}).optimizer.lr.warmup_epochs == pytest.approx(10 / batches, abs=1e-3)
+    assert recipe_for({"epochs": 10}).optimizer.lr.warmup_epochs == pytest.approx(1, abs=1e-3)
+    assert recipe_for({"minutes": 10}).optimizer.lr.warmup_epochs == pytest.approx(200 / batches, abs=1e-3)

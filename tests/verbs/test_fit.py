@@ -1,0 +1,146 @@
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tapetum
+from tapetum.ops.randomness import make_keys, uniform
+from tapetum.recipe import load_recipe
+from tapetum.verbs.evaluate import evaluate
+from tapetum.verbs.fit import fit
+from tapetum.verbs.resume import resume
+
+CLASSES = ("ash", "birch", "cedar")
+QUICK = ["data.batch_size=8", "support.images_per_class=2", "runtime.threads=1"]
+
+
+@pytest.fixture(autouse=True)
+def world(tmp_path, monkeypatch):
+    """`photos` with 24 images, `labels.csv` with 12 of them, `labelled` with the same ones copied, and `test`."""
+    monkeypatch.setenv("TAPETUM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    lines = ["path,label"]
+    for number in range(24):
+        name, kind = f"{number:02}.png", CLASSES[number % 3]
+        save(tmp_path / "photos" / name, number)
+        if number < 12:
+            lines.append(f"{name},{kind}")
+            save(tmp_path / "labelled" / kind / name, number)
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    for number in range(100, 106):
+        save(tmp_path / "test" / CLASSES[number % 3] / f"{number}.png", number)
+    yield tmp_path
+    torch.set_num_threads(threads)
+
+
+def save(path, number):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = (uniform(make_keys("image", number), 20 * 24 * 3) * 256).astype(np.uint8).reshape(20, 24, 3)
+    Image.fromarray(pixels).save(path)
+
+
+def quick(**arguments):
+    given = {"images": "photos", "labels": "labels.csv", "output": "run", "steps": 2, "overrides": QUICK} | arguments
+    return fit(**given)
+
+
+def test_it_says_what_it_chose_and_trains(capsys):
+    summary = quick(test="test")
+    said = capsys.readouterr().out
+    for choice, reason in (
+        ("network        small_net", "images are small: 20 pixels"),
+        ("batch          6 images", "there are just 24 images"),
+        ("length         2 steps", "as asked for"),
+        ("supports", "3 classes, 12 labels, at least 4 a class"),
+    ):
+        assert any(line.strip().startswith(choice) and reason in line for line in said.splitlines()), choice
+    assert f"Accuracy on test images: {summary['test_top1']:.2f}%" in said
+    assert said.splitlines()[-1] == "Next: tapetum evaluate run --test test"
+    assert (summary["steps"], summary["num_labels"], summary["num_images"]) == (2, 12, 24)
+    assert summary["test"]["soft_neighbours"]["count"] == 6
+
+
+def test_without_a_test_folder_it_reports_no_accuracy(capsys):
+    summary = quick()
+    assert "ccuracy" not in capsys.readouterr().out
+    assert not [key for key in summary if "top1" in key]
+
+
+@pytest.mark.parametrize("labels", ["labels.csv", "labelled"])
+def test_its_run_can_be_resumed_and_evaluated(labels):
+    whole = quick(labels=labels, test="test", labels_per_class=2)
+    shutil.rmtree("run/checkpoints")
+    again = resume("run")
+    assert (again["num_labels"], again["test_top1"]) == (6, whole["test_top1"])
+    assert evaluate("run", "test").headline.top1 == whole["test_top1"]
+
+
+def test_a_folder_of_labels_and_one_of_images_are_one_pool():
+    assert quick(labels="labelled")["num_images"] == 24  # the labelled ones are copies
+    recipe = load_recipe("run/recipe.yaml")
+    assert (recipe.data.images, recipe.data.labels) == ("photos", "labelled")
+
+
+def test_class_folders_label_themselves():
+    assert quick(images="labelled", labels="labelled")["num_labels"] == 12
+
+
+@pytest.mark.parametrize("length", [{"epochs": 0.5}, {"minutes": 0.001}])
+def test_other_lengths(length):
+    summary = quick(steps=None, **length)
+    assert load_recipe("run/recipe.yaml").trainer.steps == summary["steps"] >= 1
+
+
+def test_ten_minutes_where_no_length_is_given(capsys, monkeypatch):
+    monkeypatch.setattr("tapetum.verbs.fit.train", lambda recipe, output: {"minutes": recipe.trainer.minutes})
+    assert quick(steps=None) == {"minutes": 10}
+    assert "none was given: set minutes, epochs or steps" in capsys.readouterr().out
+    # An override is an answer, too.
+    assert quick(steps=None, overrides=["trainer.steps=3"]) == {"minutes": None}
+
+
+def test_images_in_the_pool_may_be_judged_if_their_labels_are_not_used(capsys):
+    quick(images="photos", labels="labels.csv", test="test")
+    assert "the model sees them" not in capsys.readouterr().err
+    shutil.rmtree("run")
+    shutil.copytree("test", "photos/test")
+    quick(test="photos/test")
+    assert "6 test images are in the pool too: the model sees them, though not their labels" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        ({"minutes": 1}, r"minutes \(1\) and steps \(2\) are given: give one of minutes, epochs and steps"),
+        ({"steps": 0}, "steps is 0: use more than 0"),
+        ({"images": "fotos"}, "there is nothing at fotos"),
+        ({"labels": "lables.csv"}, "there is no labels file lables.csv"),
+        ({"labels": "none"}, "none labels no image"),
+        ({"labels": "photos"}, "has no labels|labels no image"),
+        ({"labels_per_class": 5}, "class 'ash' has 4 labelled images, fewer than the 5 labels per class asked for"),
+        ({"labels_per_class": 0}, "labels per class is 0"),
+        ({"test": "tests"}, "there is nothing at tests"),
+        ({"test": "photos"}, "photos has no labels to judge by"),
+        (
+            {"images": "labelled", "labels": "labelled", "test": "labelled"},
+            "12 of its images, such as ash/00.png, have",
+        ),
+        (
+            {"overrides": ["data.batchsize=3"]},
+            "data.batchsize .* did you mean 'batch_size'",
+        ),
+        ({"output": "photos"}, "photos is not empty"),
+    ],
+)
+def test_mistakes(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        quick(**arguments)
+    assert not os.path.exists("run/recipe.yaml")
+
+
+def test_it_is_public():
+    assert tapetum.fit is fit
