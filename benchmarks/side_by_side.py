@@ -129,7 +129,9 @@ def print_ratios(samples: dict[str, list[Sample]], rates: Sequence[str]) -> dict
             medians[way][rate] = round(median(per_round), 3)
             speed = median(sample[rate] for sample in samples[way])
             each = " ".join(f"{r:.2f}" for r in per_round)
-            print(f"{way:>9}  {rate:<28} median {speed:9.2f}   ratio to usual {median(per_round):5.2f}   by pair {each}")
+            print(
+                f"{way:>9}  {rate:<28} median {speed:9.2f}   ratio to usual {median(per_round):5.2f}   by pair {each}"
+            )
     return medians
 
 

@@ -3,8 +3,8 @@ import pytest
 
 from tapetum.data.labels import labels_from_values
 from tapetum.data.stores import ArrayStore
-from tapetum.recipe import parse_recipe
-from tapetum.recipe_from_data import Glance, choose, describe, glance
+from tapetum.recipe import load_recipe, parse_recipe
+from tapetum.recipe_from_data import BASE, Glance, choose, describe, glance
 from tapetum.yaml_lines import write_yaml
 
 
@@ -61,8 +61,11 @@ def test_grey_images_have_no_colour_to_change(channels):
 def test_small_images(size, view):
     recipe = recipe_for({"minutes": 1}, size=size)
     assert recipe.backbone.kind == "small_net"
-    assert recipe.views.large.size == recipe.views.evaluation.crop == view
+    assert recipe.views.large.size == view
     assert recipe.views.support is None or recipe.views.support.size == view
+    # In the proportion of the recipe that it starts from.
+    base = load_recipe(BASE).views
+    assert recipe.views.evaluation.crop / view == pytest.approx(base.evaluation.crop / base.large.size, abs=0.1)
 
 
 @pytest.mark.parametrize("size,view", [(41, 64), (180, 88), (400, 128)])
@@ -74,13 +77,14 @@ def test_photographs(size, view):
     assert recipe_for({"minutes": 1}, size=size).data.workers == 0
 
 
-@pytest.mark.parametrize(
-    "classes,fewest,per_class,classes_per_batch",
-    [(10, 400, 16, None), (10, 1, 2, None), (2, 50, 16, None), (100, 5, 1, None), (1000, 9, 1, 160)],
-)
-def test_supports_follow_from_the_labels(classes, fewest, per_class, classes_per_batch):
+@pytest.mark.parametrize("classes,fewest", [(10, 400), (10, 1), (2, 50), (39, 5), (1000, 9), (1000, 1)])
+def test_supports_follow_from_the_labels(classes, fewest):
     support = recipe_for({"minutes": 1}, num_classes=classes, fewest=fewest).support
-    assert (support.images_per_class, support.classes_per_batch) == (per_class, classes_per_batch)
+    num_classes = support.classes_per_batch or classes
+    usual = 10 * load_recipe(BASE).support.images_per_class
+    assert 2 <= num_classes <= classes
+    assert 2 <= support.images_per_class <= max(2, 2 * fewest)
+    assert support.images_per_class * num_classes <= usual
 
 
 def test_few_images_make_small_batches():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from tapetum.evaluation.embedding import run_method
 from tapetum.evaluation.soft_neighbours import Evaluation, evaluate_method
 from tapetum.methods import method_class
 from tapetum.methods.base import Method
-from tapetum.nn.backbones import build_backbone
+from tapetum.nn.backbones import build_backbone, check_sizes
 from tapetum.nn.batch_norm import convert_batch_norm
 from tapetum.ops.randomness import torch_seed
 from tapetum.optim import build_optimizer, set_schedules
@@ -49,11 +50,17 @@ class PoolData:
     description: str
 
     @property
-    def fingerprint(self) -> str:
-        digest = hashlib.blake2b(digest_size=16)
-        digest.update(self.store.fingerprint.encode() + self.labels.fingerprint.encode())
-        digest.update(np.ascontiguousarray(self.pool).tobytes())
-        return digest.hexdigest()
+    def fingerprint(self) -> dict[str, str]:
+        """How many there are of each part and a hash of them: a refusal to resume names the parts that differ."""
+        pool = hashlib.blake2b(np.ascontiguousarray(self.pool).tobytes()).hexdigest()
+        parts = {
+            "data": (len(self.store), self.store.fingerprint),
+            "pool": (len(self.pool), pool),
+            "labels": (len(self.labels.labelled), self.labels.fingerprint),
+        }
+        if self.held_out is not None:
+            parts["held_out"] = (len(self.held_out.labelled), self.held_out.fingerprint)
+        return {name: f"{count} images ({digest[:12]})" for name, (count, digest) in parts.items()}
 
 
 def open_pool(config: DataConfig) -> PoolData:
@@ -74,9 +81,11 @@ def open_pool(config: DataConfig) -> PoolData:
         check_images(store)
     labels, kept_out = source.labels, None
     if config.held_out_per_class is not None:
-        labels, kept_out = held_out(labels, per_class=config.held_out_per_class, seed=config.label_seed)
+        with _blamed_on("data.held_out_per_class"):
+            labels, kept_out = held_out(labels, per_class=config.held_out_per_class, seed=config.label_seed)
     if config.labels_per_class is not None:
-        labels = labels_per_class(labels, config.labels_per_class, config.label_seed)
+        with _blamed_on("data.labels_per_class"):
+            labels = labels_per_class(labels, config.labels_per_class, config.label_seed)
     pool = np.arange(len(store)) if config.pool else labels.labelled
     if kept_out is not None:
         pool = np.setdiff1d(pool, kept_out.labelled)
@@ -95,6 +104,15 @@ def find_test(path: str | Path, classes: tuple[str, ...]) -> tuple[Store, Labels
     if source.labels is None:
         raise ValueError(f"{path} has no labels to judge by: give one folder a class.")
     return source.store, source.labels.in_order_of(classes)
+
+
+@contextmanager
+def _blamed_on(field: str) -> Iterator[None]:
+    """Puts the field of a recipe before what a function says that knows of no recipe."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{field}: {error}") from error
 
 
 def open_test(path: str | Path, classes: tuple[str, ...]) -> tuple[Store, Labels]:
@@ -191,7 +209,7 @@ class Run:
 
     def trainer(self, folder: Path | None, callbacks: list[Callback] | None = None, inexact: bool = False) -> Trainer:
         """The trainer of a resolved run; it resumes from checkpoints that `folder` holds."""
-        recipe, steps = self.recipe, self.recipe.trainer.steps
+        recipe, steps, data = self.recipe, self.recipe.trainer.steps, self.data.fingerprint
         assert steps is not None, "resolve() comes first"
 
         def schedule(step: int) -> None:
@@ -209,7 +227,7 @@ class Run:
             folder=folder,
             callbacks=self._callbacks(folder) if callbacks is None else callbacks,
             seed=recipe.seed,
-            fingerprint=fingerprint(self.runtime, data=self.data.fingerprint),
+            fingerprint={**fingerprint(self.runtime, data=data["data"]), **data},
             evaluate=self._evaluate_held_out if self.data.held_out is not None else None,
             embed_all=self._embed_all,
             inexact=inexact,
@@ -267,6 +285,10 @@ def assemble(recipe: Recipe) -> Run:
     check_evaluation(data.store, recipe.views)
     runtime.seed(torch_seed(recipe.seed, "weights"))
     backbone = build_backbone(recipe.backbone, in_channels=data.store.channels)
+    sizes = {"views.large.size": recipe.views.large.size, "views.evaluation.crop": recipe.views.evaluation.crop}
+    if recipe.views.small is not None:
+        sizes["views.small.size"] = recipe.views.small.size
+    check_sizes(backbone, sizes, channels=data.store.channels)
     method = kind(recipe.method, backbone, num_classes=data.labels.num_classes, num_images=len(data.store))
     if runtime.world_size > 1:
         convert_batch_norm(method)

@@ -132,6 +132,7 @@ def train(
 def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run that was stopped.")],
     inexact: Annotated[bool, typer.Option("--inexact", help="Go on although machine or versions differ.")] = False,
+    plugin: Plugins = None,
 ) -> None:
     """Go on with a stopped run, bit for bit.
 
@@ -140,13 +141,14 @@ def resume(
     """
     from tapetum.verbs.resume import resume as verb
 
-    verb(run=run, inexact=inexact)
+    verb(run=run, inexact=inexact, plugins=tuple(plugin or ()))
 
 
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     test: Annotated[str, typer.Option(metavar="DIR", help="Labelled images that training has not seen.")],
+    plugin: Plugins = None,
 ) -> None:
     """Measure a run's accuracy on labelled images.
 
@@ -155,7 +157,7 @@ def evaluate(
     """
     from tapetum.verbs.evaluate import evaluate as verb
 
-    verb(run=run, test=test)
+    verb(run=run, test=test, plugins=tuple(plugin or ()))
 
 
 @app.command()

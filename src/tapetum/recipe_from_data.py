@@ -27,7 +27,7 @@ SMALL_UP_TO = 40
 """Pixels of the shorter side up to which images count as small, like CIFAR's."""
 _SIZED, _READ = 2048, 128  # images whose size and whose pixels are looked at
 _BASE_SIZE = 32  # pixels of the images that the base recipe is for
-_SUPPORTS = 160  # support images a step, those of the base recipe
+_BASE_CLASSES = 10  # and their classes
 _WARMUP_STEPS = 200
 
 
@@ -108,7 +108,7 @@ def choose(seen: Glance, trainer: Mapping[str, float]) -> tuple[dict[str, Any], 
     sections, choices = _small(seen, base) if seen.size <= SMALL_UP_TO else _photographs(seen)
     sections["views"] |= {"mean": list(seen.mean), "std": list(seen.std)}
     sections["data"] = {"batch_size": batch_size, "workers": _workers(seen)}
-    sections["support"], support_choice = _support(seen)
+    sections["support"], support_choice = _support(seen, base)
     lr = sections["optimizer"]["lr"]
     lr["peak"] = round(lr["peak"] * math.sqrt(batch_size / base.data.batch_size), 4)
     lr["warmup_epochs"] = _warmup(seen, batch_size, trainer)
@@ -116,7 +116,7 @@ def choose(seen: Glance, trainer: Mapping[str, float]) -> tuple[dict[str, Any], 
     numbers = f"mean {', '.join(f'{m:.3f}' for m in seen.mean)}, std {', '.join(f'{s:.3f}' for s in seen.std)}"
     choices += [
         Choice("colours", numbers, f"measured on {min(_READ, seen.num_images)} images, which are {colour}"),
-        Choice("mirroring", "left-right", "right for most photographs; for letters and digits set views.large.flip=0"),
+        Choice("mirroring", "left-right", f"fits most photographs; {_no_mirroring(sections)} for letters and digits"),
         batch_choice,
         support_choice,
         Choice("learning rate", f"{lr['peak']:g}", f"that of {BASE}, for this network and batch"),
@@ -137,18 +137,19 @@ def _small(seen: Glance, base: Recipe) -> tuple[dict[str, Any], list[Choice]]:
         config: ViewConfig | None = getattr(base.views, name)
         if config is not None:
             views[name] = {"size": scaled(config.size), **_without_colour(seen)}
-    crop = views["large"]["size"]
-    resize = base.views.evaluation.resize or base.views.evaluation.crop
-    views["evaluation"] = {"crop": crop, "resize": max(crop, scaled(resize))}
+    shown = scaled(base.views.evaluation.crop)
+    views["evaluation"] = {"crop": shown, "resize": shown}
     sections = {"views": views, "optimizer": {"lr": {"peak": base.optimizer.lr.peak}}}
+    sizes = f"{views['large']['size']} pixels, {shown} when judged"
     return sections, [
         Choice("network", base.backbone.kind, f"images are small: {seen.size} pixels (median shorter side)"),
-        Choice("views", f"{crop} pixels", f"as {BASE} for its images of {_BASE_SIZE} pixels, in proportion"),
+        Choice("views", sizes, f"as {BASE} for {_BASE_SIZE} pixels, in proportion"),
     ]
 
 
 def _photographs(seen: Glance) -> tuple[dict[str, Any], list[Choice]]:
     size = min(128, max(64, 8 * round(0.5 * seen.size / 8)))
+    shown = 9 * size // 8  # crops enlarge what they show, so that objects are of about one size in both
     colour = {"jitter": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "grayscale": 0.2}
     large = {"size": size, "count": 2, "scale": [0.2, 1.0], "flip": 0.5, "solarize": 0, "equalize": 0, **colour}
     blur = {"blur": 0.5, "blur_radius": [0.1, max(0.2, round(2 * size / 224, 2))]}
@@ -157,7 +158,7 @@ def _photographs(seen: Glance) -> tuple[dict[str, Any], list[Choice]]:
         "large": large | blur | _without_colour(seen),
         "small": None,
         "support": support | _without_colour(seen),
-        "evaluation": {"crop": size, "resize": round(size * 8 / 7)},
+        "evaluation": {"crop": shown, "resize": round(shown * 8 / 7)},
     }
     sections = {
         "backbone": {"kind": "resnet", "depth": 18, "stem": "imagenet"},
@@ -167,8 +168,16 @@ def _photographs(seen: Glance) -> tuple[dict[str, Any], list[Choice]]:
     }
     return sections, [
         Choice("network", "resnet18", f"images have more than {SMALL_UP_TO} pixels: {seen.size} (median shorter side)"),
-        Choice("views", f"{size} pixels", "half the images' size, at least 64 and at most 128 to keep steps fast"),
+        Choice(
+            "views",
+            f"{size} pixels, {shown} when judged",
+            "half the images' size, but from 64 to 128 to keep steps fast",
+        ),
     ]
+
+
+def _no_mirroring(sections: Mapping[str, Any]) -> str:
+    return " ".join(f"views.{name}.flip=0" for name in ("large", "small", "support") if sections["views"].get(name))
 
 
 def _without_colour(seen: Glance) -> dict[str, Any]:
@@ -184,11 +193,12 @@ def _batch(seen: Glance, base: Recipe) -> tuple[int, Choice]:
     return size, Choice("batch", f"{size} images", reason)
 
 
-def _support(seen: Glance) -> tuple[dict[str, Any], Choice]:
-    per_class = max(1, min(16, _SUPPORTS // seen.num_classes, 2 * seen.fewest))
-    classes = None
-    if seen.num_classes * per_class > _SUPPORTS:
-        classes = _SUPPORTS
+def _support(seen: Glance, base: Recipe) -> tuple[dict[str, Any], Choice]:
+    assert base.support is not None
+    supports = base.support.images_per_class * _BASE_CLASSES
+    # Two or more, as SuNCEt's loss asks of each image who else is of its class.
+    per_class = max(2, min(16, supports // seen.num_classes, 2 * seen.fewest))
+    classes = supports // per_class if seen.num_classes * per_class > supports else None
     shown = "each class" if classes is None else f"{classes} classes"
     reason = f"{seen.num_classes} classes, {seen.num_labels} labels, at least {seen.fewest} a class"
     section = {"images_per_class": per_class, "classes_per_batch": classes}

@@ -19,21 +19,29 @@ from tapetum.engine.checkpoint import sync_folder
 from tapetum.recipe import Recipe, dump_recipe, load_recipe
 
 RECIPE, SUMMARY, CHECKPOINTS = "recipe.yaml", "summary.json", "checkpoints"
+_PARTIAL = ".partial"
 
 
 def create_run_folder(path: str | Path) -> Path:
     """Make an empty run folder.
 
     Raises:
-        ValueError: there is something in it already; nothing is touched.
+        ValueError: there is something in it already, and nothing is touched; or it cannot be made.
     """
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: give a new folder as --output.")
-    if folder.is_dir() and any(folder.iterdir()):
+    # A recipe without its name is what a run leaves that was killed before it began.
+    if folder.is_dir() and any(entry.name != RECIPE + _PARTIAL for entry in folder.iterdir()):
         go_on = f"go on with it by `tapetum resume {folder}`, or " if (folder / RECIPE).is_file() else ""
         raise ValueError(f"{folder} is not empty: {go_on}give another --output.")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ValueError(f"the folder {folder} cannot be made ({reason}): give another --output.") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{folder} may not be written to: change its permissions or give another --output.")
     return folder
 
 
@@ -60,9 +68,18 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """summary.json; empty where the run has not finished."""
+    """summary.json; empty where the run has not finished.
+
+    Raises:
+        ValueError: it is damaged.
+    """
     path = folder / SUMMARY
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is no JSON object ({error}): delete it, and it is written anew.") from error
 
 
 def environment() -> dict[str, Any]:
@@ -93,7 +110,7 @@ def _program() -> str:
 
 
 def _write_atomically(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + _PARTIAL)
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,13 +162,15 @@ def test_small_views_do_not_move_large_ones():
 
 
 def test_no_two_views_are_alike():
-    """Two views of an image, two supports that show one image, and views of one image in two epochs."""
+    """Views of an image, large and small, and supports that show one image, in one step and in two."""
     one_image_classes = labels_from_values(LABELS.names, [*range(NUM_CLASSES), *[-1] * (NUM_IMAGES - NUM_CLASSES)])
     pipeline = make(labels=one_image_classes)
     made = batch(pipeline, 0)
     assert sorted(set(supports_of(pipeline, 0).tolist())) == list(range(NUM_CLASSES))
     for group in (*made.views.groups, made.support.groups[0], batch(pipeline, 1).support.groups[0]):
         assert len(torch.unique(group.flatten(1), dim=0)) == len(group)
+    both = batch(make(views=replace(VIEWS, small=LARGE)), 0).views.groups
+    assert len(torch.unique(torch.cat(both).flatten(1), dim=0)) == 16
     next_one = batch(pipeline, 1).support.groups[0]
     assert len(torch.unique(torch.cat([made.support.groups[0], next_one]).flatten(1), dim=0)) == 2 * len(next_one)
 
@@ -217,7 +220,7 @@ def forbid(monkeypatch, module, name: str) -> None:
 @pytest.fixture
 def no_other_randomness(monkeypatch):
     """`random`, `numpy.random` and torch's default generator raise."""
-    import torch._dynamo  # by its dispatch mode torch would import it below, and that draws
+    import torch._dynamo  # noqa: F401 (by its dispatch mode torch would import it below, and that draws)
 
     for module in (random, np.random):
         for name in [n for n in vars(module) if not n.startswith("_") and isinstance(vars(module)[n], Callable)]:
@@ -227,8 +230,9 @@ def no_other_randomness(monkeypatch):
 
 
 def test_the_prohibition_works(no_other_randomness):
-    draws = [random.random, random.Random, lambda: np.random.rand(2), np.random.default_rng, lambda: torch.rand(2)]
-    draws += [lambda: torch.randperm(4), lambda: torch.empty(2).normal_(), lambda: torch.dropout(torch.ones(2), 0.5, True)]
+    ones = torch.ones(2)
+    draws = [random.random, random.Random, np.random.default_rng, np.random.random]
+    draws += [lambda: torch.rand(2), lambda: torch.randperm(4), ones.normal_, lambda: torch.dropout(ones, 0.5, True)]
     for draw in draws:
         with pytest.raises(AssertionError):
             draw()
@@ -237,7 +241,7 @@ def test_the_prohibition_works(no_other_randomness):
 @pytest.mark.parametrize("colour", ["exact", "matrix"])
 def test_nothing_but_keys_is_drawn(tmp_path, request, colour):
     stores = [ArrayStore(PIXELS), photographs(tmp_path)]
-    large = ViewConfig(size=12, scale=(0.5, 1.0), count=2, **STRONG, solarize=0.5, equalize=0.5, blur=0.5, colour=colour)
+    large = replace(LARGE, colour=colour)
     views = ViewsConfig(large=large, small=VIEWS.small, mean=VIEWS.mean, std=VIEWS.std, evaluation=VIEWS.evaluation)
     request.getfixturevalue("no_other_randomness")
     for store in stores:

@@ -12,7 +12,7 @@ from tapetum.data.labels import Labels
 from tapetum.data.stores import ArrayStore
 from tapetum.data.views import EvaluationViewConfig, ViewConfig, ViewsConfig
 from tapetum.evaluation.embedding import run_method
-from tapetum.evaluation.soft_neighbours import TEMPERATURE, accuracy, classify_by_neighbours, evaluate_method
+from tapetum.evaluation.soft_neighbours import accuracy, classify_by_neighbours, evaluate_method
 from tapetum.methods.base import Method
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -25,11 +25,14 @@ VIEWS = ViewsConfig(
 )
 
 
+CPU = torch.device("cpu")
+
+
 @dataclass
 class OnCPU:
     """The least that a Compute can be."""
 
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     def place_images(self, images: Tensor) -> Tensor:
         return images
@@ -82,7 +85,7 @@ def plain_evaluation(queries, truth, supports, support_labels, num_classes):
         scores = np.zeros(num_classes)
         for support, c in zip(supports, support_labels, strict=True):
             cosine = query @ support / np.linalg.norm(query) / np.linalg.norm(support)
-            scores[c] += np.exp(cosine / TEMPERATURE)
+            scores[c] += np.exp(cosine / 0.1)
         ranked = np.argsort(-scores)
         hits[true_class].append(ranked[0] == true_class)
         top5.append(true_class in ranked[:5])
@@ -139,7 +142,14 @@ def test_the_headline_is_what_the_method_predicts_by():
     assert result.soft_neighbours.top1 == 100  # every image is its own nearest neighbour
 
 
-def test_chunks_change_no_bit():
+def test_probabilities_are_those_of_the_published_temperature():
+    p = classify_by_neighbours(torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 1.0], [0.0, 1.0]]), torch.arange(2), 2)
+    assert float(p[0, 0]) == pytest.approx(1 / (1 + np.exp(-np.sqrt(0.5) / 0.1)), rel=1e-4)
+    p = classify_by_neighbours(torch.tensor([[1.0, 0.2]]), torch.eye(2), torch.arange(2), 2)
+    assert float(p[0, 0]) == pytest.approx(1 / (1 + np.exp(-0.8 / np.sqrt(1.04) / 0.1)), rel=1e-4)
+
+
+def test_chunks_change_nothing():
     generator = torch.Generator().manual_seed(0)
     queries, supports = torch.randn(50, 8, generator=generator), torch.randn(20, 8, generator=generator)
     values = torch.arange(20) % 4

@@ -6,7 +6,6 @@ import torch
 
 from tapetum.ops.soft_neighbours import sharpen, smooth_one_hot, soft_neighbours
 
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 

@@ -236,13 +236,13 @@ def test_a_stopped_run_goes_on_to_the_same_end(run, left):
 
 def test_a_folder_that_is_not_empty_is_refused_untouched(recipe, run):
     before = files(run)
-    with pytest.raises(ValueError, match="is not empty: go on with it by `tapetum resume") as error:
+    with pytest.raises(ValueError, match=r"is not empty: go on with it by `tapetum resume") as error:
         tapetum.train(recipe, run)
     sentence(error)
     assert files(run) == before
     Path("mine").mkdir()
     Path("mine/thesis.txt").write_text("years of work")
-    with pytest.raises(ValueError, match="^mine is not empty: give another --output"):
+    with pytest.raises(ValueError, match=r"^mine is not empty: give another --output"):
         tapetum.train(recipe, "mine")
     with pytest.raises(ValueError, match="is a file: give a new folder as --output"):
         tapetum.train(recipe, "mine/thesis.txt")
@@ -273,7 +273,7 @@ def test_truncated_checkpoints(run, verb, capsys):
         assert_same_weights(run, whole)
     for path in (first, last):
         path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ValueError, match="No checkpoint in .* can be read: start the run again") as error:
+    with pytest.raises(ValueError, match=r"No checkpoint in .* can be read: start the run again") as error:
         call(verb, run)
     assert str(last.parent) in sentence(error)
 
@@ -290,7 +290,7 @@ def test_foreign_checkpoints(run, verb):
 def test_a_checkpoint_of_another_model(run):
     recipe = (run / "recipe.yaml").read_text()
     (run / "recipe.yaml").write_text(recipe.replace("output: 8", "output: 9"))
-    with pytest.raises(ValueError, match="is of another model than its recipe.yaml describes") as error:
+    with pytest.raises(ValueError, match=r"is of another model than its recipe.yaml describes") as error:
         tapetum.evaluate(run, "colours.npz")
     sentence(error)
     with pytest.raises(ValueError, match="does not fit this PAWS"):

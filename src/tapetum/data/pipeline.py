@@ -203,7 +203,13 @@ class Pipeline(Dataset[Cut]):
         )
 
     def batches(
-        self, start: int, stop: int, *, workers: int = 0, device: torch.device | str = "cpu", channels_last: bool = False
+        self,
+        start: int,
+        stop: int,
+        *,
+        workers: int = 0,
+        device: torch.device | str = "cpu",
+        channels_last: bool = False,
     ) -> Iterator[Batch]:
         """Batches start..stop-1, read ahead by worker processes if there are any."""
         cuts: Iterator[Cut] | DataLoader[Cut]

@@ -95,8 +95,9 @@ def restore(checkpoint: Checkpoint, method: Method, optimizer: Optimizer, rank: 
     try:
         method.load_state_dict(checkpoint.part("method"))
     except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip().removesuffix(".")  # torch lists every parameter
         raise ValueError(
-            f"The checkpoint does not fit this {type(method).__name__}: resume with its own recipe. {error}"
+            f"The checkpoint does not fit this {type(method).__name__} ({reason}): resume with its own recipe."
         ) from error
     numbers = checkpoint.scalars["optimizer"]
     optimizer.state.clear()
@@ -162,11 +163,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except SafetensorError as error:
         raise ValueError(
-            f"{path} is cut short or is no safetensors file ({error}): delete it to use an earlier checkpoint."
+            f"{path} is cut short or is no safetensors file ({error}): restore it from a copy, or delete it."
         ) from error
-    if _KEY not in metadata:
-        raise ValueError(f"{path} was not written by Tapetum: to start from foreign weights, import them.")
-    scalars = json.loads(metadata[_KEY])
+    scalars = _scalars(metadata)
+    if scalars is None:
+        raise ValueError(f"{path} was not written by Tapetum: move it out of the run's folder.")
     if scalars["format"] > FORMAT:
         raise ValueError(f"{path} has format {scalars['format']}, newer than this Tapetum's {FORMAT}: update Tapetum.")
     for name, stride in scalars.pop("strides").items():
@@ -174,9 +175,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(tensors, scalars)
 
 
+def _scalars(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """The JSON of a checkpoint; None where it is not ours."""
+    try:
+        scalars = json.loads(metadata[_KEY])
+    except (KeyError, ValueError):
+        return None
+    is_ours = isinstance(scalars, dict) and isinstance(scalars.get("format"), int) and "strides" in scalars
+    return scalars if is_ours else None
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, by rising step."""
-    return sorted(folder.glob("step-*.safetensors"), key=_step_of)
+    """The checkpoints in a folder, by rising step. Files of other names are left alone."""
+    return sorted((path for path in folder.glob("step-*.safetensors") if _step_of(path) >= 0), key=_step_of)
 
 
 def latest_checkpoint(folder: Path, notify: Callable[[str], None]) -> Checkpoint | None:
@@ -198,7 +209,7 @@ def latest_checkpoint(folder: Path, notify: Callable[[str], None]) -> Checkpoint
             continue
         return checkpoint
     if damaged is not None:
-        raise ValueError(f"No checkpoint in {folder} can be read: start the run again. The first of them: {damaged}")
+        raise ValueError(f"No checkpoint in {folder} can be read: start the run again; the first of them: {damaged}")
     return None
 
 

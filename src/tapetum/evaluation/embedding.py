@@ -20,6 +20,7 @@ class Compute(Protocol):
     """Where and in which precision to run; the engine's runtime is one."""
 
     device: torch.device
+
     def place_images(self, images: Tensor) -> Tensor: ...
     def autocast(self) -> AbstractContextManager[Any]: ...
 

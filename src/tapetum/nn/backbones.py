@@ -6,9 +6,11 @@ A backbone is a module with an integer attribute `num_features` that maps images
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import nn
 
 from tapetum.nn.resnet import ResNet, ResNetConfig
@@ -22,6 +24,7 @@ __all__ = [
     "TimmConfig",
     "WideResNetConfig",
     "build_backbone",
+    "check_sizes",
 ]
 
 
@@ -101,3 +104,25 @@ def _build_timm(config: TimmConfig, in_channels: int) -> nn.Module:
     # width before it, `head_hidden_size` what a model without classifier returns.
     model.num_features = int(getattr(model, "head_hidden_size", None) or model.num_features)
     return model
+
+
+def check_sizes(backbone: nn.Module, sizes: Mapping[str, int], channels: int) -> None:
+    """Pass one black image of each size through a network on the CPU; its weights and buffers stay.
+
+    Args:
+        backbone: in training mode, as built.
+        sizes: name of a recipe's field -> side of a square image, pixels.
+        channels: of the images.
+
+    Raises:
+        ValueError: a size that the network cannot take; names the field.
+    """
+    backbone.eval()
+    for name, size in sizes.items():
+        try:
+            with torch.no_grad():
+                backbone(torch.zeros(1, channels, size, size))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            reason = " ".join(str(error).split()).removesuffix(".")
+            raise ValueError(f"{name} is {size}, which the backbone cannot take ({reason}): set another.") from error
+    backbone.train()

@@ -8,6 +8,8 @@ from typing import Any
 
 from tapetum.assembly import Run, assemble, check_evaluation, open_test
 from tapetum.engine.callbacks import notify
+from tapetum.engine.interruption import Interrupted
+from tapetum.engine.state import TrainState
 from tapetum.methods import load_plugins
 from tapetum.recipe import Recipe, load_recipe
 from tapetum.run_folder import create_run_folder, environment, read_summary, write_recipe, write_summary
@@ -53,8 +55,26 @@ def finish(run: Run, folder: Path, inexact: bool = False) -> dict[str, Any]:
     """Train to the end from whatever the folder holds, judge, and write the summary.
 
     What an earlier summary says and this one does not, such as a later `evaluate`, stays: the weights are the same.
+
+    Raises:
+        Interrupted: Ctrl-C; it has been printed how to go on.
     """
-    state = run.trainer(folder, inexact=inexact).fit()
+    earlier = read_summary(folder)
+    trainer = run.trainer(folder, inexact=inexact)
+    try:
+        summary = earlier | _judge(run, trainer.fit()) | environment()
+    except KeyboardInterrupt:  # while judging, or for the second time while training
+        message = f"Stopped at once. Go on from what is saved with: tapetum resume {folder}"
+        if run.runtime.rank == 0:
+            notify(message)
+        raise Interrupted(trainer.state.step, message) from None
+    if run.runtime.rank == 0:
+        write_summary(folder, summary)
+        _tell(run, folder, summary)
+    return summary
+
+
+def _judge(run: Run, state: TrainState) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "method": run.recipe.method.kind,
         "steps": state.step,
@@ -73,10 +93,6 @@ def finish(run: Run, folder: Path, inexact: bool = False) -> dict[str, Any]:
         summary["test"] = judged.as_dict()
         summary["test_top1"] = judged.headline.top1
         summary["test_images"] = run.recipe.data.test
-    summary = read_summary(folder) | summary | environment()
-    if run.runtime.rank == 0:
-        write_summary(folder, summary)
-        _tell(run, folder, summary)
     return summary
 
 

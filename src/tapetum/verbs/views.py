@@ -54,6 +54,7 @@ def views(
     """
     if num_images < 1:
         raise ValueError(f"num_images is {num_images}: show 1 or more.")
+    path = _picture(output)
     load_plugins(plugins)
     settings = load_recipe(recipe, overrides)
     source = images or settings.data.images
@@ -69,18 +70,29 @@ def views(
         for number in range(first, first + kind.count):
             columns.append(_one_view(originals, kind, settings.seed, chosen, number))
         first += kind.count
-    path = Path(output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _sheet(columns).save(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sheet(columns).save(path)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ValueError(f"the picture {path} cannot be written ({reason}): give another --output.") from error
     print(f"{len(chosen)} images: the evaluation view, then {first} training views each. Written to {path}.")
     same_images = f" data.images={images}" if images else ""
     print(f"Next: tapetum train {recipe} --output runs/{Path(recipe).stem}{same_images}")
     return path
 
 
-def _one_view(
-    images: Tensor | list[Tensor], kind: ViewConfig, seed: int, indices: np.ndarray, number: int
-) -> Tensor:
+def _picture(output: str | Path) -> Path:
+    """Where the sheet goes, refused before anything is drawn."""
+    path = Path(output)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give a picture in it as --output, such as {path / 'sheet.png'}.")
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise ValueError(f"{path} does not end as a picture does: give --output such as {path.with_suffix('.png')}.")
+    return path
+
+
+def _one_view(images: Tensor | list[Tensor], kind: ViewConfig, seed: int, indices: np.ndarray, number: int) -> Tensor:
     heights = np.array([image.shape[-2] for image in images])
     widths = np.array([image.shape[-1] for image in images])
     parameters = draw(kind, make_keys(seed, "view", 0, indices, number), heights, widths)

@@ -1,0 +1,147 @@
+"""The benchmarks run, at sizes too small to say anything about speed, and both ways compute the same loss."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from tapetum.data.batch import Batch, Views
+from tapetum.losses.paws import paws_loss
+from tapetum.methods.base import Progress
+from tapetum.methods.paws import PAWS, PAWSConfig
+from tapetum.nn.wide_resnet import WideResNet, WideResNetConfig
+from tapetum.optim import build_optimizer, set_schedules
+from tapetum.recipe import load_recipe
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+PEAKS = {"float32": 80.0, "bfloat16": 200.0, "float32_per_cpu_second": 80.0, "bfloat16_per_cpu_second": 200.0}
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+    """Imports a script of benchmarks/; matrix peaks, which take seconds, are made up."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    known = set(sys.modules)
+
+    def load_module(name: str) -> ModuleType:
+        module = importlib.import_module(name)
+        if hasattr(module, "peaks"):
+            monkeypatch.setattr(module, "peaks", lambda threads: PEAKS)
+        return module
+
+    yield load_module
+    for name in ("matrix_peak", "side_by_side", "step", "usual", "views"):
+        if name not in known:
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def usual(load: Callable[[str], ModuleType]) -> ModuleType:
+    return load("usual")
+
+
+def run_main(module: ModuleType, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, object]) -> None:
+    parts = [part for name, value in arguments.items() for part in (f"--{name}", str(value))]
+    monkeypatch.setattr(sys, "argv", ["benchmark", *parts])
+    module.main()
+
+
+def test_views_are_compared(load, monkeypatch, tmp_path: Path, capsys) -> None:
+    views, threads = load("views"), torch.get_num_threads()
+
+    def measured_here(script: Path, arguments: Sequence[str], threads: int) -> object:
+        return views.measure(arguments[1], int(arguments[3]))
+
+    monkeypatch.setattr(load("side_by_side"), "in_own_process", measured_here)
+    try:
+        run_main(views, monkeypatch, {"images": 16, "rounds": 1, "json": tmp_path / "views.json"})
+    finally:
+        torch.set_num_threads(threads)
+    found = json.loads((tmp_path / "views.json").read_text())
+    assert set(found["rounds"]) == {"usual", "exact", "matrix"}
+    assert found["ratio_to_usual"]["usual"]["images_per_cpu_second"] == 1
+    assert found["ratio_to_usual"]["exact"]["images_per_cpu_second"] > 0
+    assert "ratio to usual" in capsys.readouterr().out
+
+
+def test_steps_are_compared(load, monkeypatch, tmp_path: Path, capsys) -> None:
+    """In processes of their own, whose peak memory is theirs."""
+    sizes = {"fraction": 64, "depth": 10, "width": 1, "threads": 1, "steps": 1, "warmup": 1, "rounds": 1}
+    run_main(load("step"), monkeypatch, {**sizes, "json": tmp_path / "step.json"})
+    found = json.loads((tmp_path / "step.json").read_text())
+    assert set(found["rounds"]) == {"usual", "ours"}
+    for way in found["rounds"].values():
+        assert way[0]["peak_memory_mb"] > 0
+        assert way[0]["images_per_second"] > 0
+    assert found["floor"]["step_seconds"] > 0
+    printed = capsys.readouterr().out
+    assert "peak memory" in printed
+    assert "of the floor" in printed
+
+
+def _network() -> PAWS:
+    torch.manual_seed(0)
+    backbone = WideResNet(WideResNetConfig(depth=10, width=1))
+    return PAWS(PAWSConfig(), backbone, num_classes=10, num_images=100)
+
+
+def _pictures(count: int, size: int) -> torch.Tensor:
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(size))
+
+
+def test_the_usual_loss_and_update_are_ours(usual: ModuleType) -> None:
+    """The same batch, the same weights: the benchmark compares two ways of doing one thing."""
+    large, small, supports = _pictures(8, 32), _pictures(24, 18), _pictures(20, 32).flip(0)
+    labels = torch.arange(10)
+    method = _network()
+    batch = Batch(
+        views=Views((large, small), (2, 6)),
+        index=torch.arange(4),
+        support=Views((supports,), (2,)),
+        support_labels=labels,
+        support_classes=torch.arange(10),
+    )
+    config = load_recipe("paws_cifar10_4000").optimizer
+    optimizer = build_optimizer(config, method)
+    set_schedules(optimizer, config, step=0, steps_per_epoch=1, total_steps=100)
+    loss = method(batch, Progress(0, 1, 1)).loss
+    loss.backward()
+    optimizer.step()
+
+    other = _network()
+    network = torch.nn.Sequential(other.backbone, other.projector)
+    views = [*large.split(4), *small.split(4)]
+    plain = usual.usual_loss(network, list(supports.split(10)), labels, views)
+    plain.backward()
+    usual.UsualLARS(network).step()
+    torch.testing.assert_close(plain, loss, rtol=1e-5, atol=1e-5)
+    for (name, mine), (_, theirs) in zip(method.named_parameters(), other.named_parameters()):
+        torch.testing.assert_close(theirs, mine, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_support_sets_have_every_class_equally_often(usual: ModuleType) -> None:
+    for batch in usual.class_batches(100, 3, 4):
+        assert sorted(index % 10 for index in batch) == sorted(list(range(10)) * 3)
+        assert len(set(batch)) == 30
+
+
+def test_usual_targets_follow_the_paper(usual: ModuleType) -> None:
+    """On plain vectors, without a network: the benchmark's loss is `losses.paws`."""
+    generator = torch.Generator().manual_seed(1)
+    supports, large, small = (torch.randn(n, 5, generator=generator) for n in (20, 8, 24))
+    labels = torch.arange(10)
+    views = [*large.split(4), *small.split(4)]
+    plain = usual.usual_loss(torch.nn.Identity(), list(supports.split(10)), labels, views)
+    one_hot = torch.nn.functional.one_hot(labels, 10).float().repeat(2, 1) * 0.9 + 0.01
+    first, second = large.split(4)
+    terms = paws_loss(torch.cat([large, small]), supports, one_hot, torch.cat([second, first]), supports, 6, 0.1, 0.25)
+    torch.testing.assert_close(plain, sum(terms), rtol=1e-5, atol=1e-5)
