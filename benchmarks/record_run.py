@@ -29,7 +29,8 @@ def record(name: str, recipe: str, overrides: list[str]) -> Path:
     before = matrix_peaks()
     summary = tapetum.train(recipe, folder, overrides)
     after = matrix_peaks()
-    summary.pop("command", None)
+    for place in ("command", "test_images"):
+        summary.pop(place, None)
     result = {
         "name": name,
         "command": f"tapetum train {recipe} --output runs/{name} {' '.join(_cut_path(o) for o in overrides)}",

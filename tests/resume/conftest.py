@@ -58,6 +58,8 @@ class Runs:
         self.environment = {
             **{k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "WORLD_SIZE", "NODE_RANK")},
             "TAPETUM_CACHE": str(folder / "cache"),
+            # On a busy machine two threads that spin while they wait for each other take minutes for these steps.
+            "OMP_WAIT_POLICY": "PASSIVE",
         }
 
     def write(self, one_size: bool = True) -> None:

@@ -25,8 +25,8 @@ def wait_until_gone(group: int, seconds: float) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("moment", "seconds", "checkpoints"),
-    # torch's workers look every five seconds whether their parent lives.
-    [("int@step:8", 10.0, [6, 9]), ("int@evaluation:2", 10.0, [6, 10]), ("kill@step:8", 60.0, [6])],
+    # Evaluation ends, and the step after it is the last. torch's workers look every five seconds for their parent.
+    [("int@step:8", 10.0, [6, 9]), ("int@evaluation:2", 10.0, [6, 11]), ("kill@step:8", 60.0, [6])],
 )
 def test_workers_do_not_outlive_the_run(runs, moment, seconds, checkpoints):
     runs.write(one_size=False)

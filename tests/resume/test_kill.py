@@ -72,7 +72,7 @@ def test_killed_nine_times(runs, variant):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["two threads", "files and two workers"])
+@pytest.mark.parametrize("variant", ["one thread", "files and two workers"])
 def test_twenty_random_kills(runs, variant):
     one_size, overrides = VARIANTS[variant]
     overrides = [*overrides, "trainer.steps=500", "trainer.evaluate_every=25", "trainer.checkpoint_every=7"]
