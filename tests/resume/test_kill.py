@@ -39,8 +39,6 @@ VARIANTS = {
     "two threads": (True, ["runtime.threads=2"]),
     "files and two workers": (False, ["data.workers=2", "runtime.threads=2"]),
     "compiled": (True, ["runtime.compile=true", "runtime.threads=2"]),
-    "all threads": (True, ["runtime.threads=null", "trainer.steps=null", "trainer.epochs=4.8"]),
-    "two processes": (True, ["runtime.devices=2"]),
 }
 KILLS = (
     ("kill@step:3", []),
