@@ -395,6 +395,12 @@ RESUME = [
     Case("damaged summary", "resume run", ("run/summary.json", "delete it"), text("run/summary.json", "{"), True),
 ]
 EVALUATE = [
+    Case(
+        "tested on what was trained on",
+        f"{PHOTOS} data.test=photos",
+        ("images trained on", "held_out_per_class"),
+        photos,
+    ),
     Case("evaluate no run", "evaluate nowhere --test colours.npz", ("nowhere is no run folder",)),
     Case(
         "evaluate before a checkpoint",

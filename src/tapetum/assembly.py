@@ -127,12 +127,17 @@ def open_test(path: str | Path, classes: tuple[str, ...]) -> tuple[Store, Labels
     return decoded(store, report=_report_decoding), labels
 
 
-def check_evaluation(store: Store, views: ViewsConfig) -> None:
+def check_evaluation(store: Store, views: ViewsConfig, trained_on: Store | None = None) -> None:
     """Whether images can be judged, asked before training and not after it.
 
     Raises:
-        ValueError: images smaller than the evaluation's crop, or with other channels than the run's.
+        ValueError: images smaller than the evaluation's crop, of other channels, or the very images trained on.
     """
+    if trained_on is not None and store.fingerprint == trained_on.fingerprint:
+        raise ValueError(
+            "the test images are the images trained on, whose accuracy says nothing about new ones: name others, or "
+            "keep some out of training with data.held_out_per_class."
+        )
     if store.channels != len(views.mean):
         raise ValueError(
             f"the images to judge have {store.channels} channels but views.mean has {len(views.mean)} numbers: "

@@ -48,7 +48,7 @@ def evaluate(run: str | Path, test: str | Path, plugins: Sequence[str] = ()) -> 
         ) from error
     parts.runtime.setup(parts.method, parts.optimizer)
     store, labels = open_test(test, parts.data.labels.classes)
-    check_evaluation(store, recipe.views)
+    check_evaluation(store, recipe.views, trained_on=parts.data.store)
     evaluation = parts.evaluate(store, labels)
     if parts.runtime.rank == 0:
         _report(evaluation, folder, test, is_finished=checkpoint.step == recipe.trainer.steps)

@@ -43,7 +43,7 @@ def train(
     if run.recipe.data.test is not None:
         # Found to be missing now, not after hours of training. Its images are looked at after the last step alone.
         test_images, _ = open_test(run.recipe.data.test, run.data.labels.classes)
-        check_evaluation(test_images, run.recipe.views)
+        check_evaluation(test_images, run.recipe.views, trained_on=run.data.store)
     notify(f"pool: {run.data.description}; {len(run.data.labels.labelled)} labels")
     run.resolve()
     if run.runtime.rank == 0:
