@@ -16,7 +16,7 @@ Classes = npt.NDArray[np.int64]
 
 SPREADING_SETTINGS: tuple[dict[str, Any], ...] = (
     *({"kernel": "knn", "n_neighbors": k, "alpha": a} for k, a in itertools.product((5, 7, 10), (0.2, 0.8))),
-    *({"kernel": "rbf", "gamma": g, "alpha": a} for g, a in itertools.product((2.0, 5.0, 10.0), (0.2, 0.8, 0.95))),
+    *({"kernel": "rbf", "gamma": g, "alpha": a} for g, a in itertools.product((2.0, 5.0, 10.0), (0.2, 0.8, 0.95, 0.99))),
 )
 """Graphs of label spreading that are tried; `gamma` suits images of some 8x8 pixels with values in [0, 1]."""
 
