@@ -1,7 +1,7 @@
 import numpy as np
 
 from tapetum.data.sources import open_source
-from tapetum.evaluation.baselines import label_spreading, nearest_neighbour, pixel_rows
+from tapetum.evaluation.baselines import SPREADING_SETTINGS, in_words, label_spreading, nearest_neighbour, pixel_rows
 
 
 def test_pixel_rows():
@@ -24,4 +24,5 @@ def test_both_on_digits():
     neighbour = nearest_neighbour(pool, labels, unseen, test.labels.values)
     spreading = label_spreading(pool, labels, unseen, test.labels.values)
     assert 85 < neighbour < spreading.average < spreading.best < 100
-    assert spreading.setting.startswith("kernel=")
+    assert neighbour < spreading.tuned <= spreading.best
+    assert spreading.best_setting in [in_words(setting) for setting in SPREADING_SETTINGS]

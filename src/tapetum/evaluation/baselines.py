@@ -14,22 +14,31 @@ from tapetum.data.labels import UNLABELLED
 Rows = npt.NDArray[np.floating[Any]]
 Classes = npt.NDArray[np.int64]
 
+SPREADING: dict[str, Any] = {"kernel": "rbf", "gamma": 5.0, "alpha": 0.95}
+"""The graph that did best of all below on scikit-learn's digits with 10 labels a class: in the mean over the label
+draws 100 to 105, on digits of the pool. The recipe `paws_digits` was chosen on the same ones."""
+
 SPREADING_SETTINGS: tuple[dict[str, Any], ...] = (
     *({"kernel": "knn", "n_neighbors": k, "alpha": a} for k, a in itertools.product((5, 7, 10), (0.2, 0.8))),
-    *({"kernel": "rbf", "gamma": g, "alpha": a} for g, a in itertools.product((2.0, 5.0, 10.0), (0.2, 0.8, 0.95, 0.99))),
+    *(
+        {"kernel": "rbf", "gamma": g, "alpha": a}
+        for g, a in itertools.product((2.0, 5.0, 10.0), (0.2, 0.8, 0.95, 0.99))
+    ),
 )
-"""Graphs of label spreading that are tried; `gamma` suits images of some 8x8 pixels with values in [0, 1]."""
+"""All graphs that are tried; `gamma` suits images of some 8x8 pixels with values in [0, 1]."""
 
 
 class Spreading(NamedTuple):
-    """What label spreading reaches."""
+    """What label spreading reaches: top-1 in percent."""
 
+    tuned: float
+    """With `SPREADING`."""
     best: float
-    """Top-1 in percent of the best setting, chosen by the test images: more than anyone could know beforehand."""
-    setting: str
+    """With the best setting for these very test images: more than anyone could know beforehand."""
+    best_setting: str
     """That setting."""
     average: float
-    """Mean top-1 in percent over all settings."""
+    """Mean over all settings."""
 
 
 def pixel_rows(images: npt.ArrayLike) -> Rows:
@@ -66,7 +75,11 @@ def label_spreading(pool: Rows, labels: Classes, test: Rows, truth: Classes) -> 
             # Of images that the graph does not reach, and of a last digit that does not settle.
             warnings.simplefilter("ignore")
             found = LabelSpreading(max_iter=200, **setting).fit(pool, labels).predict(test)
-        name = " ".join(f"{key}={value}" for key, value in setting.items())
-        reached[name] = 100 * float(np.mean(found == truth))
+        reached[in_words(setting)] = 100 * float(np.mean(found == truth))
     best = max(reached, key=lambda name: reached[name])
-    return Spreading(reached[best], best, float(np.mean(list(reached.values()))))
+    return Spreading(reached[in_words(SPREADING)], reached[best], best, float(np.mean(list(reached.values()))))
+
+
+def in_words(setting: dict[str, Any]) -> str:
+    """e.g. "kernel=rbf gamma=5.0 alpha=0.95"."""
+    return " ".join(f"{key}={value}" for key, value in setting.items())
