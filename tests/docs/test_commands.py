@@ -77,7 +77,7 @@ def test_the_commands_of_a_page_run_in_their_order(root, world, page, tmp_path, 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # on a busy machine, more threads would mostly wait for each other
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(demo, "demo", functools.partial(demo.demo, steps=2))
-    monkeypatch.setattr(baselines, "SPREADING_SETTINGS", baselines.SPREADING_SETTINGS[:1])
+    monkeypatch.setattr(baselines, "SPREADING_SETTINGS", (baselines.SPREADING,))
     monkeypatch.chdir(tmp_path)
     for thing in world.iterdir():
         (tmp_path / thing.name).symlink_to(thing)
