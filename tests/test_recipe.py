@@ -18,7 +18,8 @@ from tapetum.config_types import (
     section_kinds,
 )
 from tapetum.methods.base import Method
-from tapetum.recipe import Recipe, RecipeError, dump_recipe, field_notes, find_config, load_recipe, parse_recipe
+from tapetum.recipe import Recipe, RecipeError, dump_recipe, find_config, load_recipe, parse_recipe
+from tapetum.recipe_fields import field_notes
 from tapetum.recipe_files import shipped_recipes
 
 SMALLEST = """\
@@ -302,7 +303,7 @@ def test_files_that_are_not_there_or_no_text(tmp_path):
         load_recipe("zzz")
     with pytest.raises(RecipeError, match="does not exist"):
         load_recipe(tmp_path / "x.yaml")
-    with pytest.raises(RecipeError, match="cannot be read: Is a directory"):
+    with pytest.raises(RecipeError, match="is a folder: give a YAML file"):
         load_recipe(tmp_path)
     (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(RecipeError, match="not text in UTF-8"):

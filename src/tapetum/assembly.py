@@ -33,7 +33,7 @@ from tapetum.nn.backbones import build_backbone, check_sizes
 from tapetum.nn.batch_norm import convert_batch_norm
 from tapetum.ops.randomness import torch_seed
 from tapetum.optim import build_optimizer, set_schedules
-from tapetum.recipe import Recipe
+from tapetum.recipe import Recipe, deciding_values
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ class Run:
             folder=folder,
             callbacks=self._callbacks(folder) if callbacks is None else callbacks,
             seed=recipe.seed,
-            fingerprint={**fingerprint(self.runtime, data=data["data"]), **data},
+            fingerprint={**fingerprint(self.runtime, data=data["data"]), **data, **deciding_values(recipe)},
             evaluate=self._evaluate_held_out if self.data.held_out is not None else None,
             embed_all=self._embed_all,
             inexact=inexact,
