@@ -67,6 +67,9 @@ class Recipe:
     """The method, chosen by `kind`; `tapetum recipes --fields METHOD` prints its fields."""
     backbone: BackboneConfig
     """The network below the method's heads, chosen by `kind`."""
+    init: str | None = None
+    """Start from these weights: the folder of a run, or a file of tensors (.safetensors, .pth); null for random ones.
+    The backbone must be theirs; heads are taken where they fit."""
     data: DataConfig
     """Images, labels and batch size."""
     views: ViewsConfig
