@@ -167,7 +167,7 @@ def test_defaults_need_not_be_written():
         ("{size: 8, scale: [0.5, 1]}", "8", "line 6: views.large is 8: expected a section"),
         ("{size: 8, scale: [0.5, 1]}", "null", "line 6: views.large is null: expected a section"),
         ("  steps: 3", "  log_every: 3", "line 17: trainer has none of them: give exactly one"),
-        ("  steps: 3", "  steps: 0", "line 18: trainer.steps is 0: use more than 0."),
+        ("  steps: 3", "  steps: -1", "line 18: trainer.steps is -1: use more than 0."),
         ("support:\n  images_per_class: 2\n", "", "support is null, but supervised draws labelled images"),
         (
             "{kind: supervised}",

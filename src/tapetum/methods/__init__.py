@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tapetum.methods.base import Method
 
 METHODS = {
+    "frozen": "tapetum.methods.frozen:Frozen",
     "paws": "tapetum.methods.paws:PAWS",
     "supervised": "tapetum.methods.supervised:Supervised",
 }
