@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 METHODS = {
     "paws": "tapetum.methods.paws:PAWS",
     "supervised": "tapetum.methods.supervised:Supervised",
+    "swav": "tapetum.methods.swav:SwAV",
 }
 """Methods of this package: kind -> "module:Class"."""
 
