@@ -34,6 +34,8 @@ HEAD = HeadConfig(hidden=12, output=6, layers=2)
 
 CASES: dict[str, dict[str, Any]] = {
     "swav": {"num_prototypes": (7, 5), "freeze_steps": 2, "queue_length": 16, "queue_start_epoch": 1, "head": HEAD},
+    "simclr": {"head": HEAD},
+    "suncet": {"head": HEAD, "supervised_epochs": 1.5},
 }
 """Settings with which every kind of state of a method comes into play within 10 steps."""
 
@@ -81,7 +83,7 @@ def batch_of(step: int, rank: int = 0, world_size: int = 1, dtype: torch.dtype =
         for size, count in ((8, 2), (6, NUM_SMALL))
     )
     labels = np.tile(np.arange(NUM_CLASSES), 2)
-    images = np.split(labels + NUM_CLASSES * (step % 3), world_size)[rank]
+    images = np.split(np.arange(6) + 6 * (step % 3), world_size)[rank]
     support = torch.cat([pixels(images, 8, step, "support", view) for view in range(2)]).to(dtype)
     return Batch(
         views=Views((large, small), (2, NUM_SMALL)),

@@ -65,6 +65,7 @@ def examples() -> dict[str, Any]:
         "sharpen_temperature": 0.25,
         "smoothing": 0.1,
         "num_small_views": 1,
+        "num_views": 2,
     }
 
 

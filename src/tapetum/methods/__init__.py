@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 METHODS = {
     "paws": "tapetum.methods.paws:PAWS",
+    "simclr": "tapetum.methods.simclr:SimCLR",
+    "suncet": "tapetum.methods.suncet:SuNCEt",
     "supervised": "tapetum.methods.supervised:Supervised",
     "swav": "tapetum.methods.swav:SwAV",
 }
