@@ -34,6 +34,8 @@ HEAD = HeadConfig(hidden=12, output=6, layers=2)
 
 CASES: dict[str, dict[str, Any]] = {
     "swav": {"num_prototypes": (7, 5), "freeze_steps": 2, "queue_length": 16, "queue_start_epoch": 1, "head": HEAD},
+    "deepcluster": {"num_prototypes": (5, 4, 3), "iterations": 4, "head": HEAD},
+    "sela": {"num_prototypes": (5, 4, 3), "head": HEAD},
     "simclr": {"head": HEAD},
     "suncet": {"head": HEAD, "supervised_epochs": 1.5},
 }
@@ -114,7 +116,11 @@ def joined(name: str, parts: list[Tensor]) -> Tensor:
     if name == "queue":  # of each step, the first process's images come first
         steps = [part.unflatten(1, (-1, BATCH_SIZE // len(parts))) for part in parts]
         return torch.cat(steps, dim=2).flatten(1, 2)
-    raise NotImplementedError(name)
+    if name == "bank":  # the first process has the images 0, 2, 4, ... of the pool
+        return torch.stack(parts, dim=2).flatten(1, 2)
+    assert name in ("pool", "labels"), name
+    assert all(torch.equal(part, parts[0]) for part in parts)
+    return parts[0]
 
 
 def progress_of(step: int) -> Progress:

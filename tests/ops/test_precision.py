@@ -66,6 +66,8 @@ def examples() -> dict[str, Any]:
         "smoothing": 0.1,
         "num_small_views": 1,
         "num_views": 2,
+        "initial": normal(3, 5),
+        "cluster_loss.scores": normal(3, 6, 4),
     }
 
 

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from tapetum.methods.base import Method
 
 METHODS = {
+    "deepcluster": "tapetum.methods.deepcluster:DeepCluster",
     "paws": "tapetum.methods.paws:PAWS",
+    "sela": "tapetum.methods.sela:SeLa",
     "simclr": "tapetum.methods.simclr:SimCLR",
     "suncet": "tapetum.methods.suncet:SuNCEt",
     "supervised": "tapetum.methods.supervised:Supervised",

@@ -39,7 +39,7 @@ from tapetum.losses.paws import cross_entropy
 from tapetum.losses.swav import swapped_prediction_loss, swav_codes
 from tapetum.methods.base import Method, Progress, StepOutput
 from tapetum.nn.heads import HeadConfig, build_heads, unit_length
-from tapetum.nn.multi_crop import embed_views
+from tapetum.nn.multi_crop import check_assigning_views, embed_views
 from tapetum.nn.prototypes import Prototypes, check_counts
 from tapetum.ops.collectives import world_size
 
@@ -86,9 +86,7 @@ class SwAVConfig:
         for name in ("freeze_steps", "queue_length", "queue_start_epoch"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: use 0 or more.")
-        views = self.assigning_views
-        if not views or min(views) < 0 or len(set(views)) < len(views):
-            raise ValueError(f"assigning_views is {list(views)}: name at least one view, each once, from 0 on.")
+        check_assigning_views(self.assigning_views)
         if self.head.predictor:
             raise ValueError("head.predictor is true, but SwAV has no prediction head: set it to false.")
 
@@ -138,11 +136,9 @@ class SwAV(Method):
         return self.queue if self.queue is not None and is_full else newest[:, :0]
 
     def _check(self, num_views: int, num_images: int) -> None:
-        if num_views < 2 or max(self.config.assigning_views) >= num_views:
-            raise ValueError(
-                f"assigning_views is {list(self.config.assigning_views)}, but an image has {num_views} views, counted "
-                "from 0: draw more in views.large.count, or name others."
-            )
+        check_assigning_views(self.config.assigning_views, num_views)
+        if num_views < 2:
+            raise ValueError("views.large.count is 1, but views predict each other's codes: set it to 2.")
         batch_size, length = num_images * world_size(), self.config.queue_length
         if length % batch_size:
             nearest = max(1, length // batch_size) * batch_size
