@@ -66,6 +66,11 @@ def examples() -> dict[str, Any]:
         "smoothing": 0.1,
         "num_small_views": 1,
         "num_views": 2,
+        "logits": normal(6, 3),
+        "label_smoothing": 0.1,
+        "prior_temperature": 0.5,
+        "prior_power": 1.0,
+        "label_ratio": 5.0,
         "initial": normal(3, 5),
         "cluster_loss.scores": normal(3, 6, 4),
     }

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 METHODS = {
     "deepcluster": "tapetum.methods.deepcluster:DeepCluster",
     "paws": "tapetum.methods.paws:PAWS",
+    "ropaws": "tapetum.methods.ropaws:RoPAWS",
     "sela": "tapetum.methods.sela:SeLa",
     "simclr": "tapetum.methods.simclr:SimCLR",
     "suncet": "tapetum.methods.suncet:SuNCEt",
