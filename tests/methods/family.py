@@ -37,6 +37,7 @@ CASES: dict[str, dict[str, Any]] = {
     "deepcluster": {"num_prototypes": (5, 4, 3), "iterations": 4, "head": HEAD},
     "paws": {"head": HEAD, "supervised_weight": 0.5, "suncet_weight": 0.5, "paws_ramp": 0.1},
     "ropaws": {"head": HEAD},
+    "suave": {"queue_length": 16, "queue_start_epoch": 1, "head": HEAD},
     "sela": {"num_prototypes": (5, 4, 3), "head": HEAD},
     "simclr": {"head": HEAD},
     "suncet": {"head": HEAD, "supervised_epochs": 1.5},

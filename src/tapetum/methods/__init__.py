@@ -24,6 +24,7 @@ METHODS = {
     "ropaws": "tapetum.methods.ropaws:RoPAWS",
     "sela": "tapetum.methods.sela:SeLa",
     "simclr": "tapetum.methods.simclr:SimCLR",
+    "suave": "tapetum.methods.suave:Suave",
     "suncet": "tapetum.methods.suncet:SuNCEt",
     "supervised": "tapetum.methods.supervised:Supervised",
     "swav": "tapetum.methods.swav:SwAV",

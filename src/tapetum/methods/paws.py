@@ -90,7 +90,7 @@ class PAWSConfig:
 class PAWS(Method):
     """Trains backbone, projector and (optionally) predictor to assign both views of an image to the same classes."""
 
-    Config = PAWSConfig
+    Config: ClassVar[type] = PAWSConfig
     uses_views = True
     num_large_views = 2
     uses_support = True

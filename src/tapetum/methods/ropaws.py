@@ -24,7 +24,7 @@ Where this differs from the published code, on purpose:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -58,7 +58,7 @@ class RoPAWSConfig(PAWSConfig):
 class RoPAWS(PAWS):
     """PAWS with targets propagated through the unlabelled images."""
 
-    Config = RoPAWSConfig
+    Config: ClassVar[type] = RoPAWSConfig
     config: RoPAWSConfig
 
     def unsupervised_terms(self, **inputs: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

@@ -94,7 +94,7 @@ class SwAVConfig:
 class SwAV(Method):
     """Trains backbone, projector and prototypes so that all views of an image have the same code."""
 
-    Config = SwAVConfig
+    Config: ClassVar[type] = SwAVConfig
 
     def __init__(self, config: SwAVConfig, backbone: nn.Module, *, num_classes: int, num_images: int) -> None:
         super().__init__()
@@ -108,12 +108,13 @@ class SwAV(Method):
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """Loss of one step."""
         assert batch.views is not None
-        assigning = list(self.config.assigning_views)
-        num_views, num_images = sum(batch.views.counts), len(batch.views.groups[0]) // batch.views.counts[0]
-        self._check(num_views, num_images)
+        projections = unit_length(self.projector(embed_views(self.backbone, batch.views.groups)))
+        return self.predict_swapped(projections.unflatten(0, (sum(batch.views.counts), -1)), progress)
 
-        embeddings = embed_views(self.backbone, batch.views.groups)
-        projections = unit_length(self.projector(embeddings)).unflatten(0, (num_views, num_images))  # (V, B, D)
+    def predict_swapped(self, projections: Tensor, progress: Progress) -> StepOutput:
+        """The loss of projections (V, B, D); carries those that belong into the queue."""
+        assigning = list(self.config.assigning_views)
+        self._check(*projections.shape[:2])
         newest = projections[assigning].detach()
         queue = self._full_queue(newest)  # (A, L, D)
         losses = []
@@ -121,7 +122,6 @@ class SwAV(Method):
             codes = torch.stack([self._codes(*pair) for pair in zip(scores[assigning], queue_scores, strict=True)])
             losses.append(swapped_prediction_loss(scores, codes, assigning, self.config.temperature))
         loss = torch.stack(losses).mean()
-
         fills_queue = self.config.queue_length and progress.epoch >= self.config.queue_start_epoch
         metrics = {"loss": loss.detach(), **code_metrics(codes)}
         return StepOutput(loss, metrics, carry=newest if fills_queue else None)
