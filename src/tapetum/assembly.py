@@ -202,10 +202,11 @@ class Run:
             embed_all=self._embed_all,
         )
 
-    def _embed_all(self) -> torch.Tensor:
-        """(N, D) of every image of the store, in its order."""
-        everything = np.arange(len(self.data.store))
-        return run_method(self.method, self.data.store, everything, self.recipe.views, self.runtime).embeddings
+    def _embed_all(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Indices and embeddings of the pool, without images held out."""
+        pool = self.data.pool
+        outputs = run_method(self.method, self.data.store, pool, self.recipe.views, self.runtime)
+        return torch.from_numpy(pool), outputs.embeddings
 
     def _callbacks(self, folder: Path | None) -> list[Callback]:
         logger = None

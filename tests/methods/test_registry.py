@@ -46,7 +46,7 @@ def test_registered_method_is_found_and_may_be_registered_again():
 
 def test_unknown_kind_lists_the_known_ones_and_the_option():
     with pytest.raises(
-        ValueError, match=r"did you mean 'paws'\? Known methods are .*paws, .*supervised.*; .* --plugin MODULE"
+        ValueError, match=r"did you mean 'paws'\? Known methods are .*paws, .*supervised, .*; .* --plugin MODULE"
     ):
         methods.method_class("pawz")
 
