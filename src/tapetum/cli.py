@@ -89,6 +89,7 @@ def fit(
     minutes: Annotated[float | None, typer.Option(metavar="M", help="Train for about M minutes, or")] = None,
     epochs: Annotated[float | None, typer.Option(metavar="E", help="for E passes over the images, or")] = None,
     steps: Annotated[int | None, typer.Option(metavar="S", help="for S steps.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse images that cannot be read.")] = False,
     overrides: Overrides = None,
 ) -> None:
     """Train on your own images; settings follow from the data.
@@ -107,6 +108,7 @@ def fit(
         minutes=minutes,
         epochs=epochs,
         steps=steps,
+        strict=strict,
         overrides=tuple(overrides or ()),
     )
 

@@ -1,4 +1,4 @@
-"""What a run folder holds: recipe.yaml, metrics.csv, summary.json and checkpoints/."""
+"""What a run folder holds: recipe.yaml, metrics.csv, summary.json, checkpoints/ and, at need, unreadable.csv."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import torch
 from tapetum.engine.checkpoint import sync_folder
 from tapetum.recipe import Recipe, dump_recipe, load_recipe
 
-RECIPE, SUMMARY, CHECKPOINTS = "recipe.yaml", "summary.json", "checkpoints"
+RECIPE, SUMMARY, CHECKPOINTS, UNREADABLE = "recipe.yaml", "summary.json", "checkpoints", "unreadable.csv"
 _PARTIAL = ".partial"
 
 

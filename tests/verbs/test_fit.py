@@ -112,6 +112,26 @@ def test_images_in_the_pool_may_be_judged_if_their_labels_are_not_used(capsys):
     assert "6 test images are in the pool too: the model sees them, though not their labels" in capsys.readouterr().err
 
 
+def test_damaged_images_are_skipped_and_listed(capsys):
+    for path in ("photos/03.png", "photos/20.png", "test/ash/102.png"):
+        with open(path, "w") as file:
+            file.write("<html>")
+    summary = quick(test="test")
+    said = capsys.readouterr()
+    assert "2 of 24 images cannot be read, such as photos/03.png (cannot identify" in said.err
+    assert "1 of 6 images cannot be read, such as test/ash/102.png" in said.err
+    assert (summary["num_images"], summary["num_labels"], summary["test"]["soft_neighbours"]["count"]) == (22, 11, 5)
+    with open("run/unreadable.csv") as file:
+        assert [line.split(",")[0] for line in file] == ["path", "photos/03.png", "photos/20.png", "test/ash/102.png"]
+    with pytest.raises(ValueError, match="2 of 24 images cannot be read"):
+        quick(output="strict", strict=True)
+
+
+def test_whole_images_leave_no_list():
+    quick()
+    assert not os.path.exists("run/unreadable.csv")
+
+
 @pytest.mark.parametrize(
     "arguments,message",
     [

@@ -90,6 +90,21 @@ class Labels:
         table = np.array([position.get(name, UNLABELLED) for name in self.classes] + [UNLABELLED], np.int64)
         return Labels(classes, self.names, table[self.values])
 
+    def of_images(self, kept: npt.NDArray[np.int64]) -> Labels:
+        """The labels of some of the images, which are then all that there are.
+
+        Raises:
+            ValueError: a class that had labels loses all of them.
+        """
+        left = Labels(self.classes, tuple(self.names[int(i)] for i in kept), self.values[kept])
+        lost = np.flatnonzero((self.counts > 0) & (left.counts == 0))
+        if lost.size:
+            raise ValueError(
+                f"none of the {self.counts[lost[0]]} labelled images of class {self.classes[lost[0]]!r} can be read: "
+                "label others of that class, or take it out of the labels"
+            )
+        return left
+
     def _only(self, kept: npt.NDArray[np.int64]) -> Labels:
         values = np.full_like(self.values, UNLABELLED)
         values[kept] = self.values[kept]

@@ -51,6 +51,8 @@ class DataConfig:
     """Whether unlabelled images are used; false cuts the pool to the labelled images (an ablation)."""
     label_seed: int = 0
     """Decides which labels `labels_per_class` and `held_out_per_class` keep."""
+    strict: bool = False
+    """Whether an image that cannot be read stops the run; false skips it and lists it in unreadable.csv."""
     batch_size: int = 256
     """Pool images in one loss."""
     workers: int = 0

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tapetum.assembly import find_test
+from tapetum.assembly import find_test, report_reading
 from tapetum.data.labels import Labels
 from tapetum.data.labels import labels_per_class as draw_labels
+from tapetum.data.readable import readable
 from tapetum.data.sources import Source, open_source
 from tapetum.data.stores import FileStore, Store
 from tapetum.engine.callbacks import notify
@@ -32,6 +33,7 @@ def fit(
     minutes: float | None = None,
     epochs: float | None = None,
     steps: int | None = None,
+    strict: bool = False,
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Choose a recipe that suits the images and labels, say why, and train it as `train` does.
@@ -45,6 +47,7 @@ def fit(
             label that did not train the model.
         labels_per_class: use this many labels of each class; the other images stay, unlabelled.
         minutes, epochs, steps: how long; at most one of them. None: 10 minutes.
+        strict: refuse images that cannot be read; else they are skipped and listed in the run's unreadable.csv.
         overrides: `key.path=value` each; they win over everything chosen.
 
     Returns:
@@ -63,11 +66,13 @@ def fit(
     source = open_source(images, labels)
     if source.labels is None:
         raise ValueError(f"{labels} labels no image: give a CSV of path,label lines or a folder of class folders.")
+    source, _ = readable(source, strict, report_reading)
+    assert source.labels is not None
     used = source.labels if labels_per_class is None else draw_labels(source.labels, labels_per_class, seed=0)
     if test is not None:
         _check_unseen(source.store, used, test)
     sections, choices = choose(glance(source.store, used), length)
-    sections["data"] |= {**data, "labels_per_class": labels_per_class, "label_seed": 0}
+    sections["data"] |= {**data, "labels_per_class": labels_per_class, "label_seed": 0, "strict": strict}
     sections["trainer"] = sections.get("trainer", {}) | length
     recipe = _recipe(sections, source, overrides)
     print(f"Found {source.description}. Settings that suit them, changed by KEY=VALUE:")
@@ -101,7 +106,9 @@ def _recipe(sections: dict[str, Any], source: Source, overrides: Sequence[str]) 
 
 def _check_unseen(store: Store, used: Labels, test: str | Path) -> None:
     """No accuracy on labels that train the model; a notice where the model sees test images without labels."""
-    test_store, test_labels = find_test(test, used.classes)
+    source = find_test(test, used.classes)
+    test_store, test_labels = source.store, source.labels
+    assert test_labels is not None
     if isinstance(store, FileStore) and isinstance(test_store, FileStore):
         judged = {os.path.realpath(test_store.root / test_store.names[i]) for i in test_labels.labelled}
         shared = [i for i, path in enumerate(store.paths) if os.path.realpath(path) in judged]
