@@ -14,7 +14,7 @@ import torch
 
 from tapetum.data.batch import Batch
 from tapetum.data.cache import decoded
-from tapetum.data.labels import Labels, held_out, labels_per_class
+from tapetum.data.labels import Labels, drawn_labels, held_out
 from tapetum.data.pipeline import DataConfig, Pipeline
 from tapetum.data.readable import Unreadable, in_words, readable
 from tapetum.data.sources import Source, open_source
@@ -86,9 +86,8 @@ def open_pool(config: DataConfig) -> PoolData:
     if config.held_out_per_class is not None:
         with _blamed_on("data.held_out_per_class"):
             labels, kept_out = held_out(labels, per_class=config.held_out_per_class, seed=config.label_seed)
-    if config.labels_per_class is not None:
-        with _blamed_on("data.labels_per_class"):
-            labels = labels_per_class(labels, config.labels_per_class, config.label_seed)
+    with _blamed_on("data.labels_per_class" if config.labels_percent is None else "data.labels_percent"):
+        labels = drawn_labels(labels, config.labels_per_class, config.labels_percent, config.label_seed)
     pool = np.arange(len(store)) if config.pool else labels.labelled
     if kept_out is not None:
         pool = np.setdiff1d(pool, kept_out.labelled)

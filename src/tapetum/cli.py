@@ -82,10 +82,15 @@ def demo(
 @app.command()
 def fit(
     images: Annotated[str, typer.Option(metavar="DIR", help="All images, labelled and not.")],
-    labels: Annotated[str, typer.Option(metavar="FILE|DIR", help="CSV of path,label; or a folder per class.")],
     output: Output,
+    labels: Annotated[
+        str | None, typer.Option(metavar="FILE|DIR", help="CSV of path,label and the like; or a folder per class.")
+    ] = None,
     test: Annotated[str | None, typer.Option(metavar="DIR", help="Labelled images to measure at the end.")] = None,
     labels_per_class: Annotated[int | None, typer.Option(metavar="N", help="Use only N labels of each class.")] = None,
+    labels_percent: Annotated[
+        float | None, typer.Option(metavar="P", help="Use only P percent of the labels of each class.")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(metavar="M", help="Train for about M minutes, or")] = None,
     epochs: Annotated[float | None, typer.Option(metavar="E", help="for E passes over the images, or")] = None,
     steps: Annotated[int | None, typer.Option(metavar="S", help="for S steps.")] = None,
@@ -105,6 +110,7 @@ def fit(
         output=output,
         test=test,
         labels_per_class=labels_per_class,
+        labels_percent=labels_percent,
         minutes=minutes,
         epochs=epochs,
         steps=steps,

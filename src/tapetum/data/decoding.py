@@ -115,6 +115,15 @@ def decode(path: Path, resize_to: tuple[int, int] | None = None) -> Tensor:
     image, _ = read_upright(path)
     if resize_to is not None and image.size != resize_to[::-1]:
         image = image.resize(resize_to[::-1], Image.Resampling.BILINEAR)
+    return _as_tensor(image)
+
+
+def upright_tensor(image: Image.Image) -> Tensor:
+    """A Pillow image as `decode` gives a file: uint8 (3, height, width). Errors are Pillow's own."""
+    return _as_tensor(_upright(image))
+
+
+def _as_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
