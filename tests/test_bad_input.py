@@ -552,14 +552,59 @@ VIEWS = [
 ]
 FIT = [
     Case("fit to nothing", "fit --images nowhere --labels l --output out --steps 1", ("nowhere",)),
+    Case("fit to flat images", "fit --images photos/red --output out", ("photos/red", "no image", "CSV"), photos),
+    Case(
+        "fit with two kinds of few labels",
+        "fit --images photos --output out --labels-per-class 2 --labels-percent 10",
+        ("labels per class (2)", "labels percent (10)", "give one"),
+        photos,
+    ),
+    Case(
+        "fit to no labels at all",
+        "fit --images photos --output out --labels-percent 0",
+        ("labels percent is 0", "more than 0"),
+        photos,
+    ),
+    Case(
+        "fit strictly to a damaged image",
+        "fit --images photos --output out --strict",
+        ("1 of 12 images", "photos/red/2.jpg", "strict"),
+        photos_and(truncated("photos/red/2.jpg", 9)),
+    ),
     Case("fit with two lengths", "fit --images a --labels b --output out --steps 1 --epochs 2", ("steps", "epochs")),
+]
+CHECK = [
+    Case("check of nothing", "check nowhere", ("nothing at nowhere", "check the path")),
+    Case("check with missing labels", "check photos --labels l.csv", ("no labels file l.csv",), photos),
+    Case("check with a missing test", "check photos --test nowhere", ("nothing at nowhere",), photos),
+    Case(
+        "check into a folder with files",
+        "check photos --output out",
+        ("out is not empty", "another --output"),
+        photos_and(text("out/thesis.txt", "years")),
+    ),
+    Case("check into a locked folder", "check photos --output locked", ("locked", "permissions"), unwritable),
 ]
 OTHERS = [
     Case("diverging", f"{TRAIN} optimizer.lr.peak=1e30", ("not finite", "learning rate"), writes=True),
     Case("no such device", f"{TRAIN} runtime.accelerator=mps", ("mps", "auto or cpu")),
 ]
 CASES = [
-    *(*COMMAND_LINE, *RECIPES, *CROPS, *IMAGES, *LABELS, *TESTS, *FOLDERS, *RESUME, *EVALUATE, *VIEWS, *FIT, *OTHERS)
+    *(
+        *COMMAND_LINE,
+        *RECIPES,
+        *CROPS,
+        *IMAGES,
+        *LABELS,
+        *TESTS,
+        *FOLDERS,
+        *RESUME,
+        *EVALUATE,
+        *VIEWS,
+        *FIT,
+        *CHECK,
+        *OTHERS,
+    )
 ]
 
 

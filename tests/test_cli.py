@@ -15,7 +15,7 @@ import tapetum
 from tapetum import cli
 from tapetum.engine.interruption import Interrupted
 
-VERBS = ("demo", "fit", "train", "resume", "evaluate", "recipes", "views")
+VERBS = ("demo", "check", "fit", "train", "resume", "evaluate", "recipes", "views")
 
 
 def run(*arguments, **keywords):
@@ -51,6 +51,11 @@ def calls(monkeypatch):
 COMMANDS = [
     ("demo", {"output": None}),
     ("demo --output r", {"output": Path("r")}),
+    ("check d", {"images": "d", "labels": None, "test": None, "output": None}),
+    (
+        "check d --labels l.csv --test t --output o",
+        {"images": "d", "labels": "l.csv", "test": "t", "output": Path("o")},
+    ),
     (
         "fit --images d --labels l.csv --output r",
         {

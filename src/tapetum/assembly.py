@@ -16,7 +16,7 @@ from tapetum.data.batch import Batch
 from tapetum.data.cache import decoded
 from tapetum.data.labels import Labels, drawn_labels, held_out
 from tapetum.data.pipeline import DataConfig, Pipeline
-from tapetum.data.readable import Unreadable, in_words, readable
+from tapetum.data.readable import Unreadable
 from tapetum.data.sources import Source, open_source
 from tapetum.data.stores import Store
 from tapetum.data.views import ViewsConfig
@@ -32,6 +32,7 @@ from tapetum.methods import method_class
 from tapetum.methods.base import Method
 from tapetum.nn.backbones import build_backbone, check_sizes
 from tapetum.nn.batch_norm import convert_batch_norm
+from tapetum.opening import open_test_part, report_decoding, skip_unreadable
 from tapetum.ops.randomness import torch_seed
 from tapetum.optim import build_optimizer, set_schedules
 from tapetum.recipe import Recipe
@@ -80,7 +81,7 @@ def open_pool(config: DataConfig) -> PoolData:
             f"{config.images} has no labels: give a CSV of path,label lines as data.labels, or one folder a class."
         )
     source, unreadable = skip_unreadable(source, config.strict)
-    store = decoded(source.store, report=_report_decoding)
+    store = decoded(source.store, report=report_decoding)
     labels, kept_out = source.labels, None
     assert labels is not None
     if config.held_out_per_class is not None:
@@ -94,27 +95,9 @@ def open_pool(config: DataConfig) -> PoolData:
     return PoolData(store, labels, kept_out, pool, source.description, tuple(unreadable))
 
 
-def skip_unreadable(source: Source, strict: bool) -> tuple[Source, list[Unreadable]]:
-    """The source without image files that cannot be decoded, said on stderr, and these files.
-
-    Raises:
-        ValueError: there are some and `strict` refuses them, or nothing is left to work with.
-    """
-    kept, unreadable = readable(source, strict, report_reading)
-    if unreadable:
-        notify(f"{in_words(unreadable, len(source.store))}: skipped")
-    return kept, unreadable
-
-
 def find_test(path: str | Path, classes: tuple[str, ...]) -> Source:
     """Labelled test images, their labels in the class order of training; nothing is decoded yet."""
-    try:
-        source = open_source(path, split="test")
-    except ValueError as error:
-        # Only a source without parts: where a test part is damaged, the whole would be what was trained on.
-        if "has no test part" not in str(error):
-            raise
-        source = open_source(path)
+    source = open_test_part(path)
     if source.labels is None:
         raise ValueError(f"{path} has no labels to judge by: give one folder a class.")
     return replace(source, labels=source.labels.in_order_of(classes))
@@ -140,7 +123,7 @@ def open_test(path: str | Path, classes: tuple[str, ...], strict: bool = False) 
     """
     source, _ = skip_unreadable(find_test(path, classes), strict)
     assert source.labels is not None
-    return decoded(source.store, report=_report_decoding), source.labels
+    return decoded(source.store, report=report_decoding), source.labels
 
 
 def check_evaluation(store: Store, views: ViewsConfig, trained_on: Store | None = None) -> None:
@@ -165,16 +148,6 @@ def check_evaluation(store: Store, views: ViewsConfig, trained_on: Store | None 
             f"views.evaluation.crop is {crop} but an image is {smallest} pixels wide or high: "
             f"set views.evaluation.resize to {crop} or more."
         )
-
-
-def _report_decoding(done: int, total: int) -> None:
-    if done == total or done % 10_000 < 1_000:
-        notify(f"decoded {done} of {total} images once, for this and later runs")
-
-
-def report_reading(done: int, total: int) -> None:
-    if total > 1_000 and (done == total or done % 10_240 == 0):
-        notify(f"checked that {done} of {total} images can be read, for this and later runs")
 
 
 @dataclass

@@ -120,6 +120,23 @@ def fit(
 
 
 @app.command()
+def check(
+    images: Annotated[str, typer.Argument(metavar="DIR", help="The images, labelled and not.")],
+    labels: Annotated[str | None, typer.Option(metavar="FILE|DIR", help="Their labels, as for fit.")] = None,
+    test: Annotated[str | None, typer.Option(metavar="DIR", help="Test images to look for among them.")] = None,
+    output: Annotated[Path | None, typer.Option(metavar="FOLDER", help="New folder for a page and JSON.")] = None,
+) -> None:
+    """Find what is wrong with images before training on them.
+
+    \b
+    Example:  tapetum check photos --labels labels.csv --output health
+    """
+    from tapetum.verbs.check import check as verb
+
+    verb(images=images, labels=labels, test=test, output=output)
+
+
+@app.command()
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a YAML file.")],
     output: Output,
