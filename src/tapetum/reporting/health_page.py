@@ -63,7 +63,9 @@ def _groups(health: Health, found: Sequence[Group]) -> str:
         return ""
     names, classes = health.names, health.classes
     shown = []
-    for group in found[:_GROUPS]:
+    # Spread over all, for they come in the order of names, and so of classes.
+    for number in np.unique(np.linspace(0, len(found) - 1, _GROUPS).astype(np.int64)):
+        group = found[number]
         # The test's images come last, and a leak is not to be seen without one.
         members = (
             group.members[: _OF_A_GROUP - 1] + group.members[-1:] if len(group.members) > _OF_A_GROUP else group.members
@@ -71,7 +73,7 @@ def _groups(health: Health, found: Sequence[Group]) -> str:
         pictures = "".join(_figure(health, i, names[i], classes[i]) for i in members)
         more = f'<span class="soft">of {len(group.members)}</span>' if len(members) < len(group.members) else ""
         shown.append(f"<li>{pictures}{more}</li>")
-    rest = f"The first {_GROUPS} of {len(found)} groups; check.json has all." if len(found) > _GROUPS else ""
+    rest = f"{_GROUPS} of {len(found)} groups; check.json has all." if len(found) > _GROUPS else ""
     return f'<p class="soft">{rest}</p><ul class="groups">{"".join(shown)}</ul>'
 
 

@@ -98,12 +98,12 @@ def findings(health: Health) -> list[str]:
                 f"Unreadable: {len(part.seen.unreadable)} of {len(part.seen.modes)} {what}, such as "
                 f"{part.source.store.names[index]} ({reason}): convert or delete them; training skips them."
             )
-    for exact_ones, word in ((True, "Exact"), (False, "Near")):
+    for exact_ones, word, copied in ((True, "Exact", "copies"), (False, "Near", "near copies")):
         if copies := health.within_pool(exact_ones):
             extra = sum(sum(i < health.num_pool for i in group.members) - 1 for group in copies)
             found.append(
-                f"{word} duplicates: {extra} images are copies of others, {_such_as(health, copies)}: keep one of "
-                "each, or they weigh more than others."
+                f"{word} duplicates: {extra} images are {copied} of others, {_such_as(health, copies)}: keep one "
+                "of each, or they weigh more than others."
             )
     if few := health.few():
         name, count = min(few.items(), key=lambda item: item[1])
