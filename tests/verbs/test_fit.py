@@ -153,6 +153,15 @@ def test_labels_may_come_with_the_images():
     assert quick(images="labelled", labels=None)["num_labels"] == 12
 
 
+@pytest.mark.parametrize("counts", [(1, 1, 1), (4, 1, 2)])
+def test_one_label_a_class_and_unequal_counts_work(counts):
+    lines = [f"{3 * i + kind:02}.png,{CLASSES[kind]}" for kind, count in enumerate(counts) for i in range(count)]
+    with open("few.csv", "w") as file:
+        file.write("\n".join(lines))
+    summary = quick(labels="few.csv", test="test")
+    assert (summary["num_labels"], summary["test"]["soft_neighbours"]["count"]) == (sum(counts), 6)
+
+
 def test_whole_images_leave_no_list():
     quick()
     assert not os.path.exists("run/unreadable.csv")
