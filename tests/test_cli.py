@@ -15,7 +15,7 @@ import tapetum
 from tapetum import cli
 from tapetum.engine.interruption import Interrupted
 
-VERBS = ("demo", "fit", "train", "resume", "evaluate", "recipes", "views")
+VERBS = ("demo", "fit", "train", "resume", "evaluate", "predict", "embed", "recipes", "views")
 
 
 def run(*arguments, **keywords):
@@ -88,6 +88,25 @@ COMMANDS = [
     ("resume r", {"run": Path("r"), "inexact": False, "plugins": ()}),
     ("resume r --inexact", {"run": Path("r"), "inexact": True, "plugins": ()}),
     ("evaluate r --test t --plugin m", {"run": Path("r"), "test": "t", "plugins": ("m",)}),
+    (
+        "predict r d --output p.csv",
+        {"run": Path("r"), "images": "d", "output": Path("p.csv"), "json": False, "plugins": ()},
+    ),
+    (
+        "predict r d --output p.csv --neighbours 5 --json --plugin m",
+        {
+            "run": Path("r"),
+            "images": "d",
+            "output": Path("p.csv"),
+            "neighbours": 5,
+            "json": True,
+            "plugins": ("m",),
+        },
+    ),
+    (
+        "embed r d --output e.npz --plugin m",
+        {"run": Path("r"), "images": "d", "output": Path("e.npz"), "plugins": ("m",)},
+    ),
     ("recipes", {"name": None, "fields": None}),
     ("recipes paws", {"name": "paws", "fields": None}),
     ("recipes --fields paws", {"name": None, "fields": "paws"}),

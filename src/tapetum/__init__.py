@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from tapetum.recipe import dump_recipe as dump_recipe
     from tapetum.recipe import load_recipe as load_recipe
     from tapetum.verbs.demo import demo as demo
+    from tapetum.verbs.embed import embed as embed
     from tapetum.verbs.evaluate import evaluate as evaluate
     from tapetum.verbs.fit import fit as fit
+    from tapetum.verbs.predict import predict as predict
     from tapetum.verbs.recipes import recipes as recipes
     from tapetum.verbs.resume import resume as resume
     from tapetum.verbs.train import train as train
@@ -32,9 +34,11 @@ _MODULES = {
     "RecipeError": "tapetum.recipe",
     "demo": "tapetum.verbs.demo",
     "dump_recipe": "tapetum.recipe",
+    "embed": "tapetum.verbs.embed",
     "evaluate": "tapetum.verbs.evaluate",
     "fit": "tapetum.verbs.fit",
     "load_recipe": "tapetum.recipe",
+    "predict": "tapetum.verbs.predict",
     "recipes": "tapetum.verbs.recipes",
     "register": "tapetum.methods",
     "resume": "tapetum.verbs.resume",

@@ -63,8 +63,10 @@ class PoolData:
         return {name: f"{count} images ({digest[:12]})" for name, (count, digest) in parts.items()}
 
 
-def open_pool(config: DataConfig) -> PoolData:
+def open_pool(config: DataConfig, decode: bool = True) -> PoolData:
     """Open, decode and check the pool of a recipe, and choose its labels.
+
+    `decode` false leaves image files as they are, unchecked: for what reads a few of them once.
 
     Raises:
         ValueError: no images, no labels, an unreadable image, too few labels; names the file or field.
@@ -76,8 +78,8 @@ def open_pool(config: DataConfig) -> PoolData:
         raise ValueError(
             f"{config.images} has no labels: give a CSV of path,label lines as data.labels, or one folder a class."
         )
-    store = decoded(source.store, report=_report_decoding)
-    if store is source.store:
+    store = decoded(source.store, report=_report_decoding) if decode else source.store
+    if decode and store is source.store:
         check_images(store)
     labels, kept_out = source.labels, None
     if config.held_out_per_class is not None:
@@ -259,17 +261,15 @@ class Run:
         )
 
 
-def assemble(recipe: Recipe) -> Run:
-    """Build every part of a run.
-
-    Initial weights are a function of the recipe's seed.
+def assemble(recipe: Recipe, decode: bool = True) -> Run:
+    """Build every part of a run, with initial weights that are a function of the recipe's seed.
 
     Raises:
         ValueError: whatever does not fit: names the field and the fix.
     """
     runtime = Runtime(recipe.runtime)
     runtime.launch()
-    data = open_pool(recipe.data)
+    data = open_pool(recipe.data, decode)
     kind = method_class(recipe.method.kind)
     if kind.num_large_views not in (None, recipe.views.large.count):
         raise ValueError(

@@ -161,6 +161,43 @@ def evaluate(
 
 
 @app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    images: Annotated[str, typer.Argument(metavar="DIR", help="Images to predict, all that are below it.")],
+    output: Annotated[Path, typer.Option(metavar="FILE.CSV", help="The table to write.")],
+    neighbours: Annotated[int | None, typer.Option(metavar="K", help="Labelled images to name for each.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="A JSON object in each line in place of CSV.")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Predict the class of every image, with reasons.
+
+    \b
+    Example:  tapetum predict runs/first photos --output predictions.csv
+    """
+    from tapetum.verbs.predict import predict as verb
+
+    chosen = {} if neighbours is None else {"neighbours": neighbours}
+    verb(run=run, images=images, output=output, json=json, plugins=tuple(plugin or ()), **chosen)
+
+
+@app.command()
+def embed(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    images: Annotated[str, typer.Argument(metavar="DIR", help="Images to embed, all that are below it.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="What to write: .npz or .parquet.")],
+    plugin: Plugins = None,
+) -> None:
+    """Write the embedding of every image.
+
+    \b
+    Example:  tapetum embed runs/first photos --output photos.npz
+    """
+    from tapetum.verbs.embed import embed as verb
+
+    verb(run=run, images=images, output=output, plugins=tuple(plugin or ()))
+
+
+@app.command()
 def recipes(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Print this recipe whole.")] = None,
     fields: Annotated[str | None, typer.Option(metavar="METHOD", help="Print what METHOD lets you set.")] = None,
