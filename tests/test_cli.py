@@ -15,7 +15,10 @@ import tapetum
 from tapetum import cli
 from tapetum.engine.interruption import Interrupted
 
-VERBS = ("demo", "fit", "train", "resume", "evaluate", "predict", "embed", "recipes", "views")
+VERBS = (
+    *("demo", "fit", "train", "resume", "evaluate"),
+    *("predict", "embed", "plot", "report", "recipes", "views"),
+)
 
 
 def run(*arguments, **keywords):
@@ -90,7 +93,7 @@ COMMANDS = [
     ("evaluate r --test t --plugin m", {"run": Path("r"), "test": "t", "plugins": ("m",)}),
     (
         "predict r d --output p.csv",
-        {"run": Path("r"), "images": "d", "output": Path("p.csv"), "json": False, "plugins": ()},
+        {"run": Path("r"), "images": "d", "output": Path("p.csv"), "neighbours": None, "json": False, "plugins": ()},
     ),
     (
         "predict r d --output p.csv --neighbours 5 --json --plugin m",
@@ -107,6 +110,10 @@ COMMANDS = [
         "embed r d --output e.npz --plugin m",
         {"run": Path("r"), "images": "d", "output": Path("e.npz"), "plugins": ("m",)},
     ),
+    ("plot r", {"run": Path("r"), "output": None, "umap": False, "plugins": ()}),
+    ("plot r --output d --umap --plugin m", {"run": Path("r"), "output": Path("d"), "umap": True, "plugins": ("m",)}),
+    ("report r", {"run": Path("r"), "output": None, "plugins": ()}),
+    ("report r --output p.html --plugin m", {"run": Path("r"), "output": Path("p.html"), "plugins": ("m",)}),
     ("recipes", {"name": None, "fields": None}),
     ("recipes paws", {"name": "paws", "fields": None}),
     ("recipes --fields paws", {"name": None, "fields": "paws"}),

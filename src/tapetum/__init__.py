@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from tapetum.verbs.embed import embed as embed
     from tapetum.verbs.evaluate import evaluate as evaluate
     from tapetum.verbs.fit import fit as fit
+    from tapetum.verbs.plot import plot as plot
     from tapetum.verbs.predict import predict as predict
     from tapetum.verbs.recipes import recipes as recipes
+    from tapetum.verbs.report import report as report
     from tapetum.verbs.resume import resume as resume
     from tapetum.verbs.train import train as train
     from tapetum.verbs.views import views as views
@@ -38,9 +40,11 @@ _MODULES = {
     "evaluate": "tapetum.verbs.evaluate",
     "fit": "tapetum.verbs.fit",
     "load_recipe": "tapetum.recipe",
+    "plot": "tapetum.verbs.plot",
     "predict": "tapetum.verbs.predict",
     "recipes": "tapetum.verbs.recipes",
     "register": "tapetum.methods",
+    "report": "tapetum.verbs.report",
     "resume": "tapetum.verbs.resume",
     "train": "tapetum.verbs.train",
     "views": "tapetum.verbs.views",

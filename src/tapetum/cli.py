@@ -18,7 +18,6 @@ from tapetum.engine.interruption import Interrupted
 _TRACEBACK = "TAPETUM_TRACEBACK"
 _STOPPED = 130  # the shell's exit code for SIGINT
 
-
 # Plain text: Typer's rich help costs a third of the time that `--help` may take.
 app = typer.Typer(
     add_completion=False,
@@ -176,8 +175,7 @@ def predict(
     """
     from tapetum.verbs.predict import predict as verb
 
-    chosen = {} if neighbours is None else {"neighbours": neighbours}
-    verb(run=run, images=images, output=output, json=json, plugins=tuple(plugin or ()), **chosen)
+    verb(run=run, images=images, output=output, neighbours=neighbours, json=json, plugins=tuple(plugin or ()))
 
 
 @app.command()
@@ -195,6 +193,39 @@ def embed(
     from tapetum.verbs.embed import embed as verb
 
     verb(run=run, images=images, output=output, plugins=tuple(plugin or ()))
+
+
+@app.command()
+def plot(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    output: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the pictures.")] = None,
+    umap: Annotated[bool, typer.Option("--umap", help="Draw a map by UMAP, too.")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Draw a run's curves, map and confusions.
+
+    \b
+    Example:  tapetum plot runs/first
+    """
+    from tapetum.verbs.plot import plot as verb
+
+    verb(run=run, output=output, umap=umap, plugins=tuple(plugin or ()))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    output: Annotated[Path | None, typer.Option(metavar="FILE.HTML", help="The page to write.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Write all about a run into one page.
+
+    \b
+    Example:  tapetum report runs/first
+    """
+    from tapetum.verbs.report import report as verb
+
+    verb(run=run, output=output, plugins=tuple(plugin or ()))
 
 
 @app.command()

@@ -18,7 +18,7 @@ import torch
 from tapetum.engine.checkpoint import sync_folder
 from tapetum.recipe import Recipe, dump_recipe, load_recipe
 
-RECIPE, SUMMARY, CHECKPOINTS = "recipe.yaml", "summary.json", "checkpoints"
+RECIPE, METRICS, SUMMARY, CHECKPOINTS = "recipe.yaml", "metrics.csv", "summary.json", "checkpoints"
 _PARTIAL = ".partial"
 
 

@@ -23,8 +23,8 @@ from tapetum.data.views import ViewsConfig
 from tapetum.engine.callbacks import notify
 from tapetum.engine.checkpoint import Checkpoint, latest_checkpoint
 from tapetum.evaluation.calibration import Calibration, calibrate
-from tapetum.evaluation.embedding import run_method
-from tapetum.evaluation.prediction import Predictions, Supports, predict_from
+from tapetum.evaluation.embedding import Outputs, run_method
+from tapetum.evaluation.prediction import Supports, predict_from
 from tapetum.methods import load_plugins
 from tapetum.run_folder import CHECKPOINTS, RECIPE, open_run_folder
 
@@ -75,13 +75,19 @@ class TrainedRun:
         return self._supports(self.all_labels)
 
     @cached_property
+    def training_supports(self) -> Supports:
+        """Those with training labels: what held-out labels are measured with."""
+        return self.supports if self.parts.data.held_out is None else self._supports(self.parts.data.labels)
+
+    @cached_property
     def calibration(self) -> Calibration:
         """How sure predictions may be, by held-out labels and the training labels as supports."""
         if self.held_out is None:
             return calibrate(torch.empty(0, len(self.classes)), torch.empty(0, dtype=torch.int64))
         rows = self.held_out.labelled
-        scores = self.predict(self.parts.data.store, rows, self._supports(self.parts.data.labels)).scores
-        return calibrate(scores, torch.from_numpy(self.held_out.values[rows]))
+        outputs = self.run_method(self.parts.data.store, rows)
+        predictions = predict_from(outputs, self.training_supports, self.predicts_by, 0)
+        return calibrate(predictions.scores, torch.from_numpy(self.held_out.values[rows]))
 
     @cached_property
     def digest(self) -> str:
@@ -100,21 +106,18 @@ class TrainedRun:
         shorter = min(pool.image_size)
         return replace(views, evaluation=replace(views.evaluation, resize=shorter))
 
-    def predict(self, store: Store, rows: Indices, supports: Supports, num_neighbours: int = 5) -> Predictions:
-        """Of a few images, at once.
+    def run_method(self, store: Store, rows: Indices) -> Outputs:
+        """What the method says of a few images, at once.
 
         Raises:
             ValueError: an image cannot be read.
         """
-        outputs = run_method(self.parts.method, store, rows, self.views_for(store), self.parts.runtime)
-        return predict_from(outputs, supports, self.predicts_by, num_neighbours)
+        return run_method(self.parts.method, store, rows, self.views_for(store), self.parts.runtime)
 
     def _supports(self, labels: Labels) -> Supports:
         rows = labels.labelled
-        outputs = run_method(
-            self.parts.method, self.parts.data.store, rows, self.parts.recipe.views, self.parts.runtime
-        )
-        return Supports(outputs.embeddings, torch.from_numpy(labels.values[rows]), labels.num_classes)
+        embeddings = self.run_method(self.parts.data.store, rows).embeddings
+        return Supports(embeddings, torch.from_numpy(labels.values[rows]), labels.num_classes)
 
 
 def open_trained_run(run: str | Path, plugins: Sequence[str] = (), decode: bool = False) -> TrainedRun:

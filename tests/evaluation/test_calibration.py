@@ -20,7 +20,8 @@ def test_it_finds_the_temperature_that_labels_were_drawn_with(temperature):
     scores, labels = drawn(4000, temperature)
     found = calibrate(scores, labels)
     assert found.temperature == pytest.approx(temperature, rel=0.1)
-    assert reliability(found.probabilities(scores), labels).error < 0.03
+    confidence, predicted = found.probabilities(scores).max(dim=1)
+    assert reliability(confidence, predicted == labels).error < 0.03
 
 
 def test_it_is_the_best_of_a_grid():
@@ -55,8 +56,7 @@ def test_too_few_labels_choose_nothing_and_it_says_so():
 
 def test_reliability_against_bins_by_hand():
     confidence = torch.tensor([0.95, 0.91, 0.55, 0.52, 0.58, 1.0])
-    probabilities = torch.stack([confidence, 1 - confidence], dim=1)
-    found = reliability(probabilities, torch.tensor([0, 1, 0, 0, 1, 0]))
+    found = reliability(confidence, torch.tensor([True, False, True, True, False, True]))
     assert found.counts.tolist() == [3, 3]
     assert found.confidence == pytest.approx([0.55, (0.95 + 0.91 + 1) / 3])
     assert found.accuracy == pytest.approx([2 / 3, 2 / 3])

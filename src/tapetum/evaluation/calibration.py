@@ -98,18 +98,17 @@ def calibrate(scores: Tensor, labels: Tensor) -> Calibration:
     return Calibration(math.exp(-(low + high) / 2), len(labels))
 
 
-def reliability(probabilities: Tensor, labels: Tensor, bins: int = 10) -> Reliability:
+def reliability(confidence: Tensor, right: Tensor, bins: int = 10) -> Reliability:
     """How often predictions of each confidence are right.
 
     Args:
-        probabilities: (N, C).
-        labels: (N,) true classes.
-        bins: of equal width over [0, 1].
+        confidence: (N,) from 0 to 1.
+        right: (N,) bool.
+        bins: of equal width.
     """
-    confidence, predicted = (t.numpy() for t in probabilities.max(dim=1))
-    right = predicted == labels.numpy()
-    chosen = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    sure, hits = confidence.double().numpy(), right.double().numpy()
+    chosen = np.minimum((sure * bins).astype(np.int64), bins - 1)
     counts = np.bincount(chosen, minlength=bins)
     filled = counts > 0
-    means = [np.bincount(chosen, weights=w, minlength=bins)[filled] / counts[filled] for w in (confidence, right)]
+    means = [np.bincount(chosen, weights=w, minlength=bins)[filled] / counts[filled] for w in (sure, hits)]
     return Reliability(means[0], means[1], counts[filled])

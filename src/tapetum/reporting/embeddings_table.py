@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from tapetum.reporting.whole_files import whole_file
 
 Rows = npt.NDArray[np.float32]
 Parts = Iterator[tuple[Sequence[str], Rows]]
@@ -33,26 +33,9 @@ def write_embeddings(path: Path, parts: Parts, num_images: int) -> None:
     """
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path} ends in neither .npz nor .parquet: give --output such as {path.with_suffix('.npz')}.")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: give a file in it as --output, such as {path / 'embeddings.npz'}.")
     write = _write_npz if path.suffix == ".npz" else _write_parquet
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _whole_or_not(path) as partial:
-            write(partial, parts, num_images)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ValueError(f"{path} cannot be written ({reason}): make room, or give another --output.") from error
-
-
-@contextmanager
-def _whole_or_not(path: Path) -> Iterator[Path]:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as partial:
+        write(partial, parts, num_images)
 
 
 def _write_npz(path: Path, parts: Parts, num_images: int) -> None:

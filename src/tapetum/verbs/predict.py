@@ -16,10 +16,11 @@ from tapetum.engine.interruption import Interrupted
 from tapetum.evaluation.embedding import BATCH_SIZE, Outputs, stream_method
 from tapetum.evaluation.prediction import predict_from
 from tapetum.evaluation.reading import ImageChunk
-from tapetum.reporting.growing_file import GrowingFile
 from tapetum.reporting.predictions_table import Neighbour, Row, csv_header, csv_lines, json_lines
+from tapetum.reporting.whole_files import GrowingFile
 from tapetum.trained_run import TrainedRun, open_new_images, open_trained_run
 
+_NEIGHBOURS = 3
 _SHOWN_CLASSES = 20
 _TOLD_EVERY = 10_000  # images
 
@@ -28,7 +29,7 @@ def predict(
     run: str | Path,
     images: str | Path,
     output: str | Path,
-    neighbours: int = 3,
+    neighbours: int | None = None,
     json: bool = False,
     plugins: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def predict(
         images: all images below a folder, or one file, of any size and mode; of other sources the test part, where
             there is one.
         output: the table; it gets this name when it is whole.
-        neighbours: labelled images named for each image.
+        neighbours: labelled images named for each image; None: 3.
         json: write a JSON object in each line in place of CSV.
         plugins: modules to import first, which register methods.
 
@@ -59,20 +60,21 @@ def predict(
         >>> import tapetum
         >>> counts = tapetum.predict("runs/first", "photos", "predictions.csv")  # doctest: +SKIP
     """
-    if neighbours < 0:
-        raise ValueError(f"neighbours is {neighbours}: name 0 or more of them.")
+    wanted = _NEIGHBOURS if neighbours is None else neighbours
+    if wanted < 0:
+        raise ValueError(f"neighbours is {wanted}: name 0 or more of them.")
     trained = open_trained_run(run, plugins)
     store = open_new_images(images)
-    neighbours = min(neighbours, len(trained.supports.labels))
-    header = b"" if json else csv_header(neighbours)
-    key = hashlib.blake2b(f"{trained.digest} {store.fingerprint} {neighbours} {json}".encode()).hexdigest()
+    num_neighbours = min(wanted, len(trained.supports.labels))
+    header = b"" if json else csv_header(num_neighbours)
+    key = hashlib.blake2b(f"{trained.digest} {store.fingerprint} {num_neighbours} {json}".encode()).hexdigest()
     is_calibrated = trained.calibration.is_calibrated
     with GrowingFile(Path(output), key, header) as table:
         if table.rows:
             notify(f"{table.rows} of {len(store)} images are predicted already; going on from there")
         try:
-            for rows in _rows(trained, store, table.rows, neighbours):
-                lines = json_lines(rows, is_calibrated) if json else csv_lines(rows, neighbours, is_calibrated)
+            for rows in _rows(trained, store, table.rows, num_neighbours):
+                lines = json_lines(rows, is_calibrated) if json else csv_lines(rows, num_neighbours, is_calibrated)
                 table.append(lines, Counter(row.label or "" for row in rows))
                 _tell_progress(table.rows, len(rows), len(store))
         except KeyboardInterrupt:

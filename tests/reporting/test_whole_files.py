@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tapetum.reporting.growing_file import GrowingFile
+from tapetum.reporting.whole_files import GrowingFile
 
 
 @pytest.fixture

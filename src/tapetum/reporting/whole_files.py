@@ -1,10 +1,12 @@
-"""A file that is whole or not there, and whose making can be interrupted and taken up again."""
+"""Files that are whole or not there."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -12,8 +14,41 @@ from typing import BinaryIO
 from tapetum.engine.checkpoint import sync_folder
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Where to write a file that gets its name when that is done, and leaves nothing where it fails.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
+    _check_no_folder(path)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be written ({_reason(error)}): make room, or give another --output."
+        ) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def _check_no_folder(path: Path) -> None:
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give a file in it as --output.")
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
 class GrowingFile:
-    """Grows as `PATH.partial`, gets its own name when it is finished, and replaces an older file only then.
+    """A file whose making can be interrupted and taken up again.
+
+    It grows as `PATH.partial`, gets its own name when it is finished, and replaces an older file only then.
 
     After each part `PATH.partial.json` says how much of it is whole. Whoever opens it again with the same key goes on
     from there.
@@ -34,8 +69,7 @@ class GrowingFile:
         self.path, self._key = path, key
         self._partial = path.with_name(path.name + ".partial")
         self._state = path.with_name(path.name + ".partial.json")
-        if path.is_dir():
-            raise ValueError(f"{path} is a folder: give a file in it as --output.")
+        _check_no_folder(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.counts, size = self._earlier()
@@ -112,8 +146,8 @@ class GrowingFile:
         return (counts, size) if key == self._key else (Counter(), 0)
 
     def _unwritable(self, error: OSError) -> ValueError:
-        reason = (error.strerror or str(error)).lower()
         kept = f"; {self.rows} rows are kept in {self._partial}" if hasattr(self, "counts") and self.rows else ""
         return ValueError(
-            f"{self.path} cannot be written ({reason}){kept}: make room or allow it, and give the same command again."
+            f"{self.path} cannot be written ({_reason(error)}){kept}: make room or allow it, and give the same command "
+            "again."
         )
