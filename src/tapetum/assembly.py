@@ -64,9 +64,7 @@ class PoolData:
 
 
 def open_pool(config: DataConfig, decode: bool = True) -> PoolData:
-    """Open, decode and check the pool of a recipe, and choose its labels.
-
-    `decode` false leaves image files as they are, unchecked: for what reads a few of them once.
+    """Open, decode and check the pool of a recipe (unless few of its images will be read), and choose its labels.
 
     Raises:
         ValueError: no images, no labels, an unreadable image, too few labels; names the file or field.
@@ -88,6 +86,9 @@ def open_pool(config: DataConfig, decode: bool = True) -> PoolData:
     if config.labels_per_class is not None:
         with _blamed_on("data.labels_per_class"):
             labels = labels_per_class(labels, config.labels_per_class, config.label_seed)
+    if config.held_out_share is not None:
+        with _blamed_on("data.held_out_share"):
+            labels, kept_out = held_out(labels, fraction=config.held_out_share, seed=config.label_seed)
     pool = np.arange(len(store)) if config.pool else labels.labelled
     if kept_out is not None:
         pool = np.setdiff1d(pool, kept_out.labelled)
@@ -243,10 +244,8 @@ class Run:
     def _evaluate_held_out(self) -> Mapping[str, float]:
         assert self.data.held_out is not None
         evaluation = self.evaluate(self.data.store, self.data.held_out)
-        results = {"soft_nn_top1": evaluation.soft_neighbours.top1}
-        if evaluation.classifier is not None:
-            results["classifier_top1"] = evaluation.classifier.top1
-        return results
+        judges = {"soft_nn_top1": evaluation.soft_neighbours, "classifier_top1": evaluation.classifier}
+        return {name: judge.top1 for name, judge in judges.items() if judge is not None}
 
     def evaluate(self, store: Store, labels: Labels) -> Evaluation:
         """Judge the method on labelled images, with the training labels as supports."""

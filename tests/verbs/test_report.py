@@ -102,7 +102,7 @@ def test_without_test_images_the_held_out_labels_judge(recipe):
     summary = tapetum.train(recipe, "run", ["trainer.steps=2", "data.test=null"])
     seen = review(open_trained_run("run"))
     assert seen.judged.what == "12 held-out labels"
-    held_out = summary["held_out"]["soft_neighbours"]["top1"]
+    held_out = summary["heldout"]["soft_neighbours"]["top1"]
     assert seen.judged.top1 == pytest.approx(held_out)  # with the training labels alone as supports
     trained = open_trained_run("run")
     assert set(seen.judged.predicted.neighbours.ravel()) <= set(trained.parts.data.labels.labelled)

@@ -179,9 +179,13 @@ def labels_per_class(labels: Labels, count: int, seed: int) -> Labels:
     return labels._only(np.concatenate(drawn))
 
 
+LEAST_TO_SPARE = 3
+"""Labels of a class from which on a share of them can be held out."""
+
+
 def _share(fraction: float, available: int) -> int:
-    """Nearest number to a fraction of the labels, but at least one, and one left over."""
-    return min(max(1, int(fraction * available + 0.5)), max(available - 1, 0))
+    """Nearest number to a fraction of the labels, but at least one, and one left over; none of too few."""
+    return min(max(1, int(fraction * available + 0.5)), available - 1) if available >= LEAST_TO_SPARE else 0
 
 
 def held_out(
@@ -193,7 +197,7 @@ def held_out(
         labels: the labels to split.
         per_class: labels held out of each class; or
         fraction: share of each class held out, rounded to the nearest number but at least one image; a class with
-            a single label keeps it for training.
+            fewer than three labels keeps them for training.
         seed: decides the split together with class and image names.
 
     Returns:
@@ -220,5 +224,5 @@ def held_out(
         out.append(order[:count])
         kept.append(order[count:])
     if not any(part.size for part in out):
-        raise ValueError("no class has two labelled images, so none can be held out: label more images")
+        raise ValueError("no class has three labelled images, so none can be held out: label more images")
     return labels._only(np.concatenate(kept)), labels._only(np.concatenate(out))

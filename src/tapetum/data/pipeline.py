@@ -46,11 +46,14 @@ class DataConfig:
     """Keep this many labels a class and treat the other images as unlabelled; null keeps all."""
     held_out_per_class: int | None = None
     """Put this many of the remaining labelled images a class out of everything and measure accuracy on them while
-    training; null for none."""
+    training; null for none. They are drawn before `labels_per_class`, from all labels."""
+    held_out_share: float | None = None
+    """Put this share of the labels that `labels_per_class` leaves, class by class, out of everything and measure
+    accuracy on them: of a class with three labels at least one, of one with fewer none. Null for none."""
     pool: bool = True
     """Whether unlabelled images are used; false cuts the pool to the labelled images (an ablation)."""
     label_seed: int = 0
-    """Decides which labels `labels_per_class` and `held_out_per_class` keep."""
+    """Decides which labels `labels_per_class`, `held_out_per_class` and `held_out_share` keep."""
     batch_size: int = 256
     """Pool images in one loss."""
     workers: int = 0
@@ -61,6 +64,11 @@ class DataConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}: use 1 or more.")
+        if self.held_out_share is not None:
+            if not 0 < self.held_out_share < 1:
+                raise ValueError(f"held_out_share is {self.held_out_share}: use a share between 0 and 1, such as 0.2.")
+            if self.held_out_per_class is not None:
+                raise ValueError(f"held_out_share is {self.held_out_share} beside held_out_per_class: set one to null.")
         if self.workers < 0:
             raise ValueError(f"workers is {self.workers}: use 0 or more.")
 

@@ -48,7 +48,7 @@ def _report(evaluation: Evaluation, folder: Path, test: str | Path, is_finished:
     if is_finished:
         judged = {"test": evaluation.as_dict(), "test_top1": evaluation.headline.top1, "test_images": str(test)}
         write_summary(folder, read_summary(folder) | judged)
-    print(f"Next: tapetum views {folder / 'recipe.yaml'} --output {folder / 'views.png'}")
+    print(f"Next: tapetum report {folder}")
 
 
 def _tell(name: str, accuracy: Accuracy) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tapetum.assembly import find_test
-from tapetum.data.labels import Labels
+from tapetum.data.labels import LEAST_TO_SPARE, Labels, held_out
 from tapetum.data.labels import labels_per_class as draw_labels
 from tapetum.data.sources import Source, open_source
 from tapetum.data.stores import FileStore, Store
@@ -21,6 +21,8 @@ from tapetum.yaml_lines import write_yaml
 
 _MINUTES = 10.0
 """Length of a run when none is given."""
+_HELD_OUT = 0.2
+"""Share of the labels that measures and does not train."""
 
 
 def fit(
@@ -41,8 +43,8 @@ def fit(
         labels: a CSV of path,label lines; or a folder with one folder of images per class, which may be `images`
             itself, lie in it, or lie elsewhere: its images then join the pool.
         output: the run folder, new or empty.
-        test: labelled images to measure on after the last step. None: no accuracy is reported, as there is no
-            label that did not train the model.
+        test: labelled images to measure on after the last step. They change nothing in the training: with or without
+            them a fifth of the labels of each class that has three is kept out of it, and measured.
         labels_per_class: use this many labels of each class; the other images stay, unlabelled.
         minutes, epochs, steps: how long; at most one of them. None: 10 minutes.
         overrides: `key.path=value` each; they win over everything chosen.
@@ -66,12 +68,13 @@ def fit(
     used = source.labels if labels_per_class is None else draw_labels(source.labels, labels_per_class, seed=0)
     if test is not None:
         _check_unseen(source.store, used, test)
-    sections, choices = choose(glance(source.store, used), length)
-    sections["data"] |= {**data, "labels_per_class": labels_per_class, "label_seed": 0}
+    share, trained, spared = _held_out(used)
+    sections, choices = choose(glance(source.store, trained), length)
+    sections["data"] |= {**data, "labels_per_class": labels_per_class, "label_seed": 0, "held_out_share": share}
     sections["trainer"] = sections.get("trainer", {}) | length
     recipe = _recipe(sections, source, overrides)
     print(f"Found {source.description}. Settings that suit them, changed by KEY=VALUE:")
-    print(describe([*choices, Choice("length", _in_words(length), remark)]), flush=True)
+    print(describe([*choices, spared, Choice("length", _in_words(length), remark)]), flush=True)
     return train(recipe, output)
 
 
@@ -92,6 +95,17 @@ def _length(minutes: float | None, epochs: float | None, steps: int | None) -> t
 
 def _in_words(length: dict[str, float]) -> str:
     return " ".join(f"{value:g} {name}" for name, value in length.items())
+
+
+def _held_out(labels: Labels) -> tuple[float | None, Labels, Choice]:
+    """The share of labels to hold out, those left to train with, and why."""
+    if labels.counts.max() < LEAST_TO_SPARE:
+        reason = f"no class has {LEAST_TO_SPARE} labels to spare one, so no accuracy can be measured without --test"
+        return None, labels, Choice("held out", "no label", reason)
+    trained, out = held_out(labels, fraction=_HELD_OUT, seed=0)
+    count = len(out.labelled)
+    reason = f"{_HELD_OUT:.0%} of each class with {LEAST_TO_SPARE} or more; they train nothing and measure accuracy"
+    return _HELD_OUT, trained, Choice("held out", f"{count} labels", reason)
 
 
 def _recipe(sections: dict[str, Any], source: Source, overrides: Sequence[str]) -> Recipe:
