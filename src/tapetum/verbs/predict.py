@@ -111,14 +111,13 @@ def _predicted(
     predictions = predict_from(outputs, trained.supports, trained.predicts_by, num_neighbours)
     confidence, labels = trained.calibration.probabilities(predictions.scores).max(dim=1)
     known, classes = trained.all_labels, trained.classes
+    supports = known.labelled[predictions.neighbours.numpy()]  # (n, K) images of the pool
     rows = {}
-    for i, index in enumerate(chunk.indices.tolist()):
-        supports = known.labelled[predictions.neighbours[i].numpy()]
-        neighbours = [
-            Neighbour(known.names[s], classes[known.values[s]], weight)
-            for s, weight in zip(supports.tolist(), predictions.weights[i].tolist())
-        ]
-        rows[index] = Row(store.names[index], classes[labels[i]], float(confidence[i]), neighbours)
+    for index, label, sure, indices, weights in zip(
+        chunk.indices.tolist(), labels.tolist(), confidence.tolist(), supports.tolist(), predictions.weights.tolist()
+    ):
+        neighbours = [Neighbour(known.names[s], classes[known.values[s]], w) for s, w in zip(indices, weights)]
+        rows[index] = Row(store.names[index], classes[label], sure, neighbours)
     return rows
 
 
