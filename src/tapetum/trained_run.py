@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from tapetum.assembly import Run, assemble
 from tapetum.data.decoding import IMAGE_SUFFIXES
@@ -76,18 +77,17 @@ class TrainedRun:
 
     @cached_property
     def training_supports(self) -> Supports:
-        """Those with training labels: what held-out labels are measured with."""
-        return self.supports if self.parts.data.held_out is None else self._supports(self.parts.data.labels)
+        """Those with training labels, in the order of their `labelled`: what held-out labels are measured with."""
+        return self._supports(self.parts.data.labels)
 
     @cached_property
     def calibration(self) -> Calibration:
         """How sure predictions may be, by held-out labels and the training labels as supports."""
         if self.held_out is None:
             return calibrate(torch.empty(0, len(self.classes)), torch.empty(0, dtype=torch.int64))
-        rows = self.held_out.labelled
-        outputs = self.run_method(self.parts.data.store, rows)
+        outputs, labels = self._outputs_of(self.held_out)
         predictions = predict_from(outputs, self.training_supports, self.predicts_by, 0)
-        return calibrate(predictions.scores, torch.from_numpy(self.held_out.values[rows]))
+        return calibrate(predictions.scores, labels)
 
     @cached_property
     def digest(self) -> str:
@@ -115,9 +115,21 @@ class TrainedRun:
         return run_method(self.parts.method, store, rows, self.views_for(store), self.parts.runtime)
 
     def _supports(self, labels: Labels) -> Supports:
+        outputs, classes = self._outputs_of(labels)
+        return Supports(outputs.embeddings, classes, labels.num_classes)
+
+    def _outputs_of(self, labels: Labels) -> tuple[Outputs, Tensor]:
+        """What the method says of labelled images of the pool, and their classes."""
         rows = labels.labelled
-        embeddings = self.run_method(self.parts.data.store, rows).embeddings
-        return Supports(embeddings, torch.from_numpy(labels.values[rows]), labels.num_classes)
+        among = torch.from_numpy(np.searchsorted(self.all_labels.labelled, rows))
+        embeddings, logits = self._labelled_outputs
+        chosen = Outputs(embeddings[among], None if logits is None else logits[among])
+        return chosen, torch.from_numpy(labels.values[rows])
+
+    @cached_property
+    def _labelled_outputs(self) -> Outputs:
+        """Of all labelled images, each of which is read once, whatever it is needed for."""
+        return self.run_method(self.parts.data.store, self.all_labels.labelled)
 
 
 def open_trained_run(run: str | Path, plugins: Sequence[str] = (), decode: bool = False) -> TrainedRun:
