@@ -15,7 +15,10 @@ import tapetum
 from tapetum import cli
 from tapetum.engine.interruption import Interrupted
 
-VERBS = ("demo", "check", "fit", "train", "resume", "evaluate", "recipes", "views")
+VERBS = (
+    *("demo", "check", "fit", "train", "resume", "evaluate"),
+    *("predict", "embed", "plot", "report", "recipes", "views"),
+)
 
 
 def run(*arguments, **keywords):
@@ -97,6 +100,29 @@ COMMANDS = [
     ("resume r", {"run": Path("r"), "inexact": False, "plugins": ()}),
     ("resume r --inexact", {"run": Path("r"), "inexact": True, "plugins": ()}),
     ("evaluate r --test t --plugin m", {"run": Path("r"), "test": "t", "plugins": ("m",)}),
+    (
+        "predict r d --output p.csv",
+        {"run": Path("r"), "images": "d", "output": Path("p.csv"), "neighbours": None, "json": False, "plugins": ()},
+    ),
+    (
+        "predict r d --output p.csv --neighbours 5 --json --plugin m",
+        {
+            "run": Path("r"),
+            "images": "d",
+            "output": Path("p.csv"),
+            "neighbours": 5,
+            "json": True,
+            "plugins": ("m",),
+        },
+    ),
+    (
+        "embed r d --output e.npz --plugin m",
+        {"run": Path("r"), "images": "d", "output": Path("e.npz"), "plugins": ("m",)},
+    ),
+    ("plot r", {"run": Path("r"), "output": None, "umap": False, "plugins": ()}),
+    ("plot r --output d --umap --plugin m", {"run": Path("r"), "output": Path("d"), "umap": True, "plugins": ("m",)}),
+    ("report r", {"run": Path("r"), "output": None, "plugins": ()}),
+    ("report r --output p.html --plugin m", {"run": Path("r"), "output": Path("p.html"), "plugins": ("m",)}),
     ("recipes", {"name": None, "fields": None}),
     ("recipes paws", {"name": "paws", "fields": None}),
     ("recipes --fields paws", {"name": None, "fields": "paws"}),

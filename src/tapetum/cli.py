@@ -18,7 +18,6 @@ from tapetum.engine.interruption import Interrupted
 _TRACEBACK = "TAPETUM_TRACEBACK"
 _STOPPED = 130  # the shell's exit code for SIGINT
 
-
 # Plain text: Typer's rich help costs a third of the time that `--help` may take.
 app = typer.Typer(
     add_completion=False,
@@ -183,6 +182,75 @@ def evaluate(
     from tapetum.verbs.evaluate import evaluate as verb
 
     verb(run=run, test=test, plugins=tuple(plugin or ()))
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    images: Annotated[str, typer.Argument(metavar="DIR", help="Images to predict, all that are below it.")],
+    output: Annotated[Path, typer.Option(metavar="FILE.CSV", help="The table to write.")],
+    neighbours: Annotated[int | None, typer.Option(metavar="K", help="Labelled images to name for each.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="A JSON object in each line in place of CSV.")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Predict the class of every image, with reasons.
+
+    \b
+    Example:  tapetum predict runs/first photos --output predictions.csv
+    """
+    from tapetum.verbs.predict import predict as verb
+
+    verb(run=run, images=images, output=output, neighbours=neighbours, json=json, plugins=tuple(plugin or ()))
+
+
+@app.command()
+def embed(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    images: Annotated[str, typer.Argument(metavar="DIR", help="Images to embed, all that are below it.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="What to write: .npz or .parquet.")],
+    plugin: Plugins = None,
+) -> None:
+    """Write the embedding of every image.
+
+    \b
+    Example:  tapetum embed runs/first photos --output photos.npz
+    """
+    from tapetum.verbs.embed import embed as verb
+
+    verb(run=run, images=images, output=output, plugins=tuple(plugin or ()))
+
+
+@app.command()
+def plot(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    output: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the pictures.")] = None,
+    umap: Annotated[bool, typer.Option("--umap", help="Draw a map by UMAP, too.")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Draw a run's curves, map and confusions.
+
+    \b
+    Example:  tapetum plot runs/first
+    """
+    from tapetum.verbs.plot import plot as verb
+
+    verb(run=run, output=output, umap=umap, plugins=tuple(plugin or ()))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    output: Annotated[Path | None, typer.Option(metavar="FILE.HTML", help="The page to write.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Write all about a run into one page.
+
+    \b
+    Example:  tapetum report runs/first
+    """
+    from tapetum.verbs.report import report as verb
+
+    verb(run=run, output=output, plugins=tuple(plugin or ()))
 
 
 @app.command()

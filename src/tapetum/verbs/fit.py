@@ -9,7 +9,7 @@ from typing import Any
 
 from tapetum.assembly import find_test
 from tapetum.data.handed_over import is_path, save_source
-from tapetum.data.labels import Labels, drawn_labels
+from tapetum.data.labels import LEAST_TO_SPARE, Labels, drawn_labels, held_out
 from tapetum.data.readable import readable
 from tapetum.data.sources import Source, open_source
 from tapetum.data.stores import FileStore, Store
@@ -23,6 +23,8 @@ from tapetum.yaml_lines import write_yaml
 
 _MINUTES = 10.0
 """Length of a run when none is given."""
+_HELD_OUT = 0.2
+"""Share of the labels that measures and does not train."""
 
 
 def fit(
@@ -47,8 +49,8 @@ def fit(
             itself, lie in it, or lie elsewhere: its images then join the pool; or any other form that `open_source`
             takes. None: those that come with the images.
         output: the run folder, new or empty.
-        test: labelled images to measure on after the last step. None: no accuracy is reported, as there is no
-            label that did not train the model.
+        test: labelled images to measure on after the last step. They change nothing in the training: with or without
+            them a fifth of the labels of each class that has three is kept out of it, and measured.
         labels_per_class: use this many labels of each class; the other images stay, unlabelled.
         labels_percent: use this share of the labels of each class, at least one; instead of `labels_per_class`.
         minutes, epochs, steps: how long; at most one of them. None: 10 minutes.
@@ -79,13 +81,15 @@ def fit(
     tests = None if test is None else find_test(test, used.classes)
     if tests is not None:
         _check_unseen(kept.store, used, tests, _shown(test))
-    sections, choices = choose(glance(kept.store, used), length)
+    share, trained, spared = _held_out(used)
+    sections, choices = choose(glance(kept.store, trained), length)
     drawn = {"labels_per_class": labels_per_class, "labels_percent": labels_percent, "label_seed": 0}
+    drawn["held_out_share"] = share
     sections["data"] |= {**_on_disk(images, labels, source, test, tests, Path(output)), **drawn, "strict": strict}
     sections["trainer"] = sections.get("trainer", {}) | length
     recipe = _recipe(sections, source, overrides)
     print(f"Found {source.description}. Settings that suit them, changed by KEY=VALUE:")
-    print(describe([*choices, Choice("length", _in_words(length), remark)]), flush=True)
+    print(describe([*choices, spared, Choice("length", _in_words(length), remark)]), flush=True)
     return train(recipe, output)
 
 
@@ -124,6 +128,17 @@ def _length(minutes: float | None, epochs: float | None, steps: int | None) -> t
 
 def _in_words(length: dict[str, float]) -> str:
     return " ".join(f"{value:g} {name}" for name, value in length.items())
+
+
+def _held_out(labels: Labels) -> tuple[float | None, Labels, Choice]:
+    """The share of labels to hold out, those left to train with, and why."""
+    if labels.counts.max() < LEAST_TO_SPARE:
+        reason = f"no class has {LEAST_TO_SPARE} labels to spare one, so no accuracy can be measured without --test"
+        return None, labels, Choice("held out", "no label", reason)
+    trained, out = held_out(labels, fraction=_HELD_OUT, seed=0)
+    count = len(out.labelled)
+    reason = f"{_HELD_OUT:.0%} of each class with {LEAST_TO_SPARE} or more; they train nothing and measure accuracy"
+    return _HELD_OUT, trained, Choice("held out", f"{count} labels", reason)
 
 
 def _recipe(sections: dict[str, Any], source: Source, overrides: Sequence[str]) -> Recipe:
