@@ -159,7 +159,9 @@ def test_damaged_images_are_skipped_and_listed(capsys):
     said = capsys.readouterr()
     assert "2 of 24 images cannot be read, such as photos/03.png (cannot identify" in said.err
     assert "1 of 6 images cannot be read, such as test/ash/102.png" in said.err
-    assert (summary["num_images"], summary["num_labels"], summary["test"]["soft_neighbours"]["count"]) == (22, 11, 5)
+    # One label of each class is held out of everything.
+    judged = [summary[part]["soft_neighbours"]["count"] for part in ("heldout", "test")]
+    assert (summary["num_images"], summary["num_labels"], judged) == (22 - 3, 11 - 3, [3, 5])
     with open("run/unreadable.csv") as file:
         assert [line.split(",")[0] for line in file] == ["path", "photos/03.png", "photos/20.png", "test/ash/102.png"]
     with pytest.raises(ValueError, match="2 of 24 images cannot be read"):
@@ -171,7 +173,8 @@ def test_arrays_and_lists_in_memory_become_a_run_that_can_be_resumed(tmp_path):
     classes = [CLASSES[number % 3] if number < 12 else "" for number in range(24)]
     test = {"images": images[12:], "labels": [CLASSES[number % 3] for number in range(12, 24)]}
     summary = quick(images=images, labels=classes, test=test)
-    assert (summary["num_labels"], summary["num_images"], summary["test"]["soft_neighbours"]["count"]) == (12, 24, 12)
+    judged = [summary[part]["soft_neighbours"]["count"] for part in ("heldout", "test")]
+    assert (summary["num_labels"], summary["num_images"], judged) == (12 - 3, 24 - 3, [3, 12])
     shutil.rmtree("run/checkpoints")
     assert resume("run")["test_top1"] == summary["test_top1"]
     paths = [f"photos/{number:02}.png" for number in range(24)]
@@ -189,16 +192,16 @@ def test_a_refused_run_leaves_room_for_another(tmp_path):
 
 
 def test_labels_may_come_with_the_images():
-    assert quick(images="labelled", labels=None)["num_labels"] == 12
+    assert quick(images="labelled", labels=None)["num_labels"] == 12 - 3
 
 
-@pytest.mark.parametrize("counts", [(1, 1, 1), (4, 1, 2)])
-def test_one_label_a_class_and_unequal_counts_work(counts):
+@pytest.mark.parametrize("counts,held_out", [((1, 1, 1), 0), ((4, 1, 2), 1)])
+def test_one_label_a_class_and_unequal_counts_work(counts, held_out):
     lines = [f"{3 * i + kind:02}.png,{CLASSES[kind]}" for kind, count in enumerate(counts) for i in range(count)]
     with open("few.csv", "w") as file:
         file.write("\n".join(lines))
     summary = quick(labels="few.csv", test="test")
-    assert (summary["num_labels"], summary["test"]["soft_neighbours"]["count"]) == (sum(counts), 6)
+    assert (summary["num_labels"], summary["test"]["soft_neighbours"]["count"]) == (sum(counts) - held_out, 6)
 
 
 def test_whole_images_leave_no_list():
