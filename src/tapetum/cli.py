@@ -93,6 +93,12 @@ def fit(
     minutes: Annotated[float | None, typer.Option(metavar="M", help="Train for about M minutes, or")] = None,
     epochs: Annotated[float | None, typer.Option(metavar="E", help="for E passes over the images, or")] = None,
     steps: Annotated[int | None, typer.Option(metavar="S", help="for S steps.")] = None,
+    init: Annotated[
+        str | None, typer.Option(metavar="WEIGHTS", help="Start from these: timm:NAME, a run's folder, or a file.")
+    ] = None,
+    frozen: Annotated[
+        str | None, typer.Option(metavar="WEIGHTS", help="Train nothing: judge these weights as they are.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse images that cannot be read.")] = False,
     overrides: Overrides = None,
 ) -> None:
@@ -113,6 +119,8 @@ def fit(
         minutes=minutes,
         epochs=epochs,
         steps=steps,
+        init=init,
+        frozen=frozen,
         strict=strict,
         overrides=tuple(overrides or ()),
     )

@@ -17,6 +17,7 @@ from tapetum.engine.callbacks import notify
 from tapetum.opening import report_reading
 from tapetum.recipe import Recipe, parse_recipe
 from tapetum.recipe_from_data import Choice, choose, describe, glance
+from tapetum.recipe_from_weights import start_from
 from tapetum.run_folder import GIVEN, create_run_folder
 from tapetum.verbs.train import train
 from tapetum.yaml_lines import write_yaml
@@ -37,6 +38,8 @@ def fit(
     minutes: float | None = None,
     epochs: float | None = None,
     steps: int | None = None,
+    init: str | Path | None = None,
+    frozen: str | Path | None = None,
     strict: bool = False,
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -54,6 +57,8 @@ def fit(
         labels_per_class: use this many labels of each class; the other images stay, unlabelled.
         labels_percent: use this share of the labels of each class, at least one; instead of `labels_per_class`.
         minutes, epochs, steps: how long; at most one of them. None: 10 minutes.
+        init: weights to start from: `timm:NAME`, the folder of a run, or a file of tensors.
+        frozen: weights to judge as they are, in place of training; the same forms.
         strict: refuse images that cannot be read; else they are skipped and listed in the run's unreadable.csv.
         overrides: `key.path=value` each; they win over everything chosen.
 
@@ -67,6 +72,8 @@ def fit(
         >>> import tapetum
         >>> summary = tapetum.fit("photos", "labels.csv", "runs/first", minutes=30)  # doctest: +SKIP
     """
+    if frozen is not None and not (init is minutes is epochs is steps is None):
+        raise ValueError(f"frozen is {frozen}, so nothing is trained: leave out init, minutes, epochs and steps.")
     length, remark = _length(minutes, epochs, steps)
     create_run_folder(output)
     source = open_source(images, labels)
@@ -87,9 +94,15 @@ def fit(
     drawn["held_out_share"] = share
     sections["data"] |= {**_on_disk(images, labels, source, test, tests, Path(output)), **drawn, "strict": strict}
     sections["trainer"] = sections.get("trainer", {}) | length
+    choices += [spared, Choice("length", _in_words(length), remark)]
+    weights = init if frozen is None else frozen
+    if weights is not None:
+        sections, taken = start_from(weights, sections, frozen=frozen is not None)
+        replaced = {choice.what for choice in taken} | ({"length", "learning rate"} if frozen is not None else set())
+        choices = [*taken, *(choice for choice in choices if choice.what not in replaced)]
     recipe = _recipe(sections, source, overrides)
     print(f"Found {source.description}. Settings that suit them, changed by KEY=VALUE:")
-    print(describe([*choices, spared, Choice("length", _in_words(length), remark)]), flush=True)
+    print(describe(choices), flush=True)
     return train(recipe, output)
 
 
