@@ -71,13 +71,15 @@ COMMANDS = [
             "minutes": None,
             "epochs": None,
             "steps": None,
+            "init": None,
+            "frozen": None,
             "strict": False,
             "overrides": (),
         },
     ),
     (
         "fit seed=1 --images d --labels l --output r --test t --labels-per-class 4 "
-        "--labels-percent 2.5 --minutes 1.5 --epochs 2 --steps 3 --strict a.b=c",
+        "--labels-percent 2.5 --minutes 1.5 --epochs 2 --steps 3 --init w --strict a.b=c",
         {
             "images": "d",
             "labels": "l",
@@ -88,6 +90,8 @@ COMMANDS = [
             "minutes": 1.5,
             "epochs": 2.0,
             "steps": 3,
+            "init": "w",
+            "frozen": None,
             "strict": True,
             "overrides": ("seed=1", "a.b=c"),
         },
