@@ -87,7 +87,7 @@ COMMANDS = [
     ),
     ("resume r", {"run": Path("r"), "inexact": False, "plugins": ()}),
     ("resume r --inexact", {"run": Path("r"), "inexact": True, "plugins": ()}),
-    ("evaluate r --test t --plugin m", {"run": Path("r"), "test": "t", "plugins": ("m",)}),
+    ("evaluate r --test t --plugin m", {"run": Path("r"), "test": "t", "plugins": ("m",), "protocol": None}),
     ("recipes", {"name": None, "fields": None}),
     ("recipes paws", {"name": "paws", "fields": None}),
     ("recipes --fields paws", {"name": None, "fields": "paws"}),

@@ -26,6 +26,7 @@ from tapetum.engine.runtime import Runtime
 from tapetum.engine.state import fingerprint
 from tapetum.engine.trainer import Trainer
 from tapetum.evaluation.embedding import run_method
+from tapetum.evaluation.nearest_neighbours import NEIGHBOURS
 from tapetum.evaluation.soft_neighbours import Evaluation, evaluate_method
 from tapetum.methods import method_class
 from tapetum.methods.base import Method
@@ -242,7 +243,8 @@ class Run:
     def _evaluate_held_out(self) -> Mapping[str, float]:
         assert self.data.held_out is not None
         evaluation = self.evaluate(self.data.store, self.data.held_out)
-        results = {"soft_nn_top1": evaluation.soft_neighbours.top1}
+        nearest = evaluation.nearest_neighbours[NEIGHBOURS[0]]
+        results = {"soft_nn_top1": evaluation.soft_neighbours.top1, "knn_top1": nearest.top1}
         if evaluation.classifier is not None:
             results["classifier_top1"] = evaluation.classifier.top1
         return results
