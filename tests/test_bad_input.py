@@ -87,6 +87,9 @@ def replaced(old: str, new: str, path: str = "tiny.yaml") -> Prepare:
     return write
 
 
+other_head = replaced("output: 8", "output: 9", "run/recipe.yaml")
+
+
 def without_line(start: str) -> Prepare:
     def write() -> None:
         lines = Path("tiny.yaml").read_text().splitlines(keepends=True)
@@ -176,7 +179,10 @@ RECIPES = [
     Case("unknown recipe", "train paws_cifar10_400 --output out", ("did you mean 'paws_cifar10_4000'",)),
     Case("no such file", "train mine.yaml --output out", ("'mine.yaml' does not exist", "tapetum recipes")),
     Case(
-        "recipe is a folder", "train mine.yaml --output out", ("mine.yaml", "cannot be read"), text("mine.yaml/a", "")
+        "recipe is a folder",
+        "train mine.yaml --output out",
+        ("mine.yaml", "is a folder", "give a YAML file"),
+        text("mine.yaml/a", ""),
     ),
     Case("recipe is a picture", TRAIN, ("tiny.yaml", "UTF-8"), lambda: Path("tiny.yaml").write_bytes(b"\xff\xd8\xff")),
     Case("broken YAML", TRAIN, ("tiny.yaml, line 14", "not valid YAML"), replaced("steps: 4", "steps: 4]")),
@@ -376,11 +382,12 @@ RESUME = [
     ),
     Case(
         "checkpoints of another model",
-        "resume run",
+        "resume run --inexact",
         ("does not fit this PAWS", "its own recipe"),
-        replaced("output: 8", "output: 9", "run/recipe.yaml"),
+        other_head,
         True,
     ),
+    Case("changed recipe", "resume run", ("(method.head.output: was 8, is 9)", "--inexact"), other_head, True),
     Case("other images", "resume run", ("(data: was 60 images (", "--inexact"), other_pixels, True),
     Case(
         "other labels",

@@ -28,13 +28,14 @@ from tapetum.engine.trainer import Trainer
 from tapetum.evaluation.embedding import run_method
 from tapetum.evaluation.nearest_neighbours import NEIGHBOURS
 from tapetum.evaluation.soft_neighbours import Evaluation, evaluate_method
+from tapetum.initial_weights import load_initial_weights
 from tapetum.methods import method_class
 from tapetum.methods.base import Method
 from tapetum.nn.backbones import build_backbone, check_sizes
 from tapetum.nn.batch_norm import convert_batch_norm
 from tapetum.ops.randomness import torch_seed
 from tapetum.optim import build_optimizer, set_schedules
-from tapetum.recipe import Recipe
+from tapetum.recipe import Recipe, deciding_values
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,7 @@ class Run:
             folder=folder,
             callbacks=self._callbacks(folder) if callbacks is None else callbacks,
             seed=recipe.seed,
-            fingerprint={**fingerprint(self.runtime, data=data["data"]), **data},
+            fingerprint={**fingerprint(self.runtime, data=data["data"]), **data, **deciding_values(recipe)},
             evaluate=self._evaluate_held_out if self.data.held_out is not None else None,
             embed_all=self._embed_all,
             inexact=inexact,
@@ -262,10 +263,13 @@ class Run:
         )
 
 
-def assemble(recipe: Recipe) -> Run:
+def assemble(recipe: Recipe, *, weights: bool = True) -> Run:
     """Build every part of a run.
 
-    Initial weights are a function of the recipe's seed.
+    Initial weights are a function of the recipe's seed, or those that it starts from.
+
+    Args:
+        weights: False where a checkpoint will replace them: weights to start from are then neither looked for nor read.
 
     Raises:
         ValueError: whatever does not fit: names the field and the fix.
@@ -292,12 +296,16 @@ def assemble(recipe: Recipe) -> Run:
     )
     check_evaluation(data.store, recipe.views)
     runtime.seed(torch_seed(recipe.seed, "weights"))
-    backbone = build_backbone(recipe.backbone, in_channels=data.store.channels)
+    backbone = build_backbone(recipe.backbone, in_channels=data.store.channels, published=weights)
     sizes = {"views.large.size": recipe.views.large.size, "views.evaluation.crop": recipe.views.evaluation.crop}
     if recipe.views.small is not None:
         sizes["views.small.size"] = recipe.views.small.size
     check_sizes(backbone, sizes, channels=data.store.channels)
     method = kind(recipe.method, backbone, num_classes=data.labels.num_classes, num_images=len(data.store))
+    if weights and recipe.init is not None:
+        report = load_initial_weights(method, recipe.init)
+        if runtime.rank == 0:
+            notify(report)
     if runtime.world_size > 1:
         convert_batch_norm(method)
     return Run(recipe, runtime, data, method, build_optimizer(recipe.optimizer, method), pipeline)

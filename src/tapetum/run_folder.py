@@ -68,7 +68,7 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """summary.json; empty where the run has not finished.
+    """summary.json; no more than the command where the run has not finished.
 
     Raises:
         ValueError: it is damaged.
@@ -83,11 +83,10 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, the kind of machine, the exact command and peak memory so far, for a summary."""
+    """Versions, the kind of machine and peak memory so far, for a summary."""
     # ru_maxrss is in kilobytes on Linux and in bytes on macOS.
     scale = 1024 if sys.platform == "darwin" else 1
     return {
-        "command": shlex.join([_program(), *sys.argv[1:]]),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 / scale),
         "versions": {
             "tapetum": version("tapetum"),
@@ -104,9 +103,11 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _program() -> str:
+def command() -> str:
+    """What was typed to start this process."""
     name = Path(sys.argv[0]).name
-    return "tapetum" if name == "__main__.py" else name  # as `python -m tapetum` calls it
+    program = "tapetum" if name == "__main__.py" else name  # as `python -m tapetum` calls it
+    return shlex.join([program, *sys.argv[1:]])
 
 
 def _write_atomically(path: Path, text: str) -> None:

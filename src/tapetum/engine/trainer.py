@@ -114,6 +114,8 @@ class Trainer:
             )
         self.method.train()
         self._load()
+        if self.total_steps == 0:
+            self._save()
         try:
             with StopRequest(self.notify) as self._stop:
                 while self.state.step < self.total_steps:

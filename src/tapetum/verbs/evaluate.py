@@ -44,7 +44,7 @@ def evaluate(
         raise ValueError(f"protocol is {protocol!r}: choose one of {', '.join(PROTOCOLS)}.")
     load_plugins(plugins)
     folder, recipe = open_run_folder(run)
-    parts = assemble(recipe)
+    parts = assemble(recipe, weights=False)
     checkpoint = latest_checkpoint(folder / CHECKPOINTS, notify)
     if checkpoint is None:
         raise ValueError(f"{folder} has no checkpoint yet: finish it with `tapetum resume {folder}`.")

@@ -14,7 +14,7 @@ from tapetum.data.sources import Source, open_source
 from tapetum.data.stores import FileStore, Store
 from tapetum.engine.callbacks import notify
 from tapetum.recipe import Recipe, parse_recipe
-from tapetum.recipe_from_data import BASE, Choice, choose, describe, glance
+from tapetum.recipe_from_data import Choice, choose, describe, glance
 from tapetum.run_folder import create_run_folder
 from tapetum.verbs.train import train
 from tapetum.yaml_lines import write_yaml
@@ -95,7 +95,7 @@ def _in_words(length: dict[str, float]) -> str:
 
 
 def _recipe(sections: dict[str, Any], source: Source, overrides: Sequence[str]) -> Recipe:
-    described = {"extends": BASE, "description": f"Chosen by tapetum fit for {source.description}"}
+    described = {"description": f"Chosen by tapetum fit for {source.description}"}
     return parse_recipe(write_yaml(described | sections), "the settings that fit chose", overrides)
 
 

@@ -12,7 +12,7 @@ from tapetum.engine.interruption import Interrupted
 from tapetum.engine.state import TrainState
 from tapetum.methods import load_plugins
 from tapetum.recipe import Recipe, load_recipe
-from tapetum.run_folder import create_run_folder, environment, read_summary, write_recipe, write_summary
+from tapetum.run_folder import command, create_run_folder, environment, read_summary, write_recipe, write_summary
 
 
 def train(
@@ -48,6 +48,7 @@ def train(
     run.resolve()
     if run.runtime.rank == 0:
         write_recipe(folder, run.recipe)
+        write_summary(folder, {"command": command()})
     return finish(run, folder)
 
 
@@ -55,6 +56,7 @@ def finish(run: Run, folder: Path, inexact: bool = False) -> dict[str, Any]:
     """Train to the end from whatever the folder holds, judge, and write the summary.
 
     What an earlier summary says and this one does not, such as a later `evaluate`, stays: the weights are the same.
+    So does the command, which a resumption did not choose.
 
     Raises:
         Interrupted: Ctrl-C; it has been printed how to go on.
@@ -62,7 +64,7 @@ def finish(run: Run, folder: Path, inexact: bool = False) -> dict[str, Any]:
     earlier = read_summary(folder)
     trainer = run.trainer(folder, inexact=inexact)
     try:
-        summary = earlier | _judge(run, trainer.fit()) | environment()
+        summary = {"command": command()} | earlier | _judge(run, trainer.fit()) | environment()
     except KeyboardInterrupt:  # while judging, or for the second time while training
         message = f"Stopped at once. Go on from what is saved with: tapetum resume {folder}"
         if run.runtime.rank == 0:
