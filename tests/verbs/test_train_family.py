@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import tapetum
+from tapetum.initial_weights import read_weights
 from tapetum.ops.randomness import make_keys, uniform
 from tapetum.recipe_files import shipped_recipes
 
@@ -54,3 +55,15 @@ def test_a_recipe_trains_resumes_and_is_evaluated(name, cifar):
     assert summary["test"]["nearest_neighbours"]["20"]["count"] == 40
     assert tapetum.resume("run")["test"] == summary["test"]
     assert tapetum.evaluate("run", cifar, protocol="knn").headline.top1 == summary["test_top1"]
+
+
+def test_suncet_goes_on_from_paws(cifar):
+    """The head is taken as well, and no statistics move."""
+    small = [f"data.images={cifar}", "data.batch_size=16", "data.labels_per_class=4", "runtime.threads=1"]
+    small += ["backbone.depth=10", "support.images_per_class=2"]
+    tapetum.train("paws_cifar10_4000", "paws", [*small, "trainer.steps=2", "views.small.count=1"])
+    tapetum.train("suncet_cifar10_after_paws", "tuned", [*small, "trainer.steps=2", "init=paws"])
+    before, after = (read_weights(run) for run in ("paws", "tuned"))
+    moved = {name for name in after if name.startswith("method.") and not torch.equal(before[name], after[name])}
+    assert {"method.projector.fc1.weight", "method.projector.bn1.weight", "method.backbone.conv1.weight"} <= moved
+    assert not any("running" in name for name in moved)
