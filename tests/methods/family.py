@@ -1,8 +1,8 @@
 """The methods of the family on images made from hashed keys: trained by the engine, in one process or several.
 
-    python family.py KIND FOLDER PROCESSES
+    python family.py FOLDER PROCESSES
 
-trains one of `CASES` for 10 steps in float64 and leaves losses, weights and local state of each process in FOLDER.
+trains each of `CASES` for 10 steps in float64 and leaves losses, weights and local state of each process in FOLDER.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tapetum.nn.batch_norm import convert_batch_norm
 from tapetum.nn.heads import HeadConfig
 from tapetum.ops.randomness import make_keys, torch_seed, uniform
 
-NUM_IMAGES, NUM_CLASSES, BATCH_SIZE, NUM_SMALL = 34, 3, 8, 2
+NUM_IMAGES, NUM_CLASSES, NUM_SUPPORTS, BATCH_SIZE, NUM_SMALL = 34, 3, 12, 8, 2
 NUM_STORED = NUM_IMAGES + 2  # two are held out of everything
 STEPS_PER_EPOCH = NUM_IMAGES // BATCH_SIZE  # two images are left over in every epoch
 HEAD = HeadConfig(hidden=12, output=6, layers=2)
@@ -79,7 +79,7 @@ def pixels(index: np.ndarray, size: int, *view: Any) -> Tensor:
 
 
 def batch_of(step: int, rank: int = 0, world_size: int = 1, dtype: torch.dtype = torch.float64) -> Batch:
-    """Views of this process's share of 8 images in 2 large and 2 small views, and of 6 supports in 2."""
+    """Views of this process's share of 8 images in 2 large and 2 small views, and of the supports in 2."""
     shape = (BATCH_SIZE, NUM_IMAGES, 0, rank, world_size)
     index = batch_indices(step, STEPS_PER_EPOCH, *shape)
     epoch = step // STEPS_PER_EPOCH
@@ -87,8 +87,8 @@ def batch_of(step: int, rank: int = 0, world_size: int = 1, dtype: torch.dtype =
         torch.cat([pixels(index, size, epoch, size, view) for view in range(count)]).to(dtype)
         for size, count in ((8, 2), (6, NUM_SMALL))
     )
-    labels = np.tile(np.arange(NUM_CLASSES), 2)
-    images = np.split(np.arange(6) + 6 * (step % 3), world_size)[rank]
+    labels = np.tile(np.arange(NUM_CLASSES), NUM_SUPPORTS // NUM_CLASSES)
+    images = np.split(np.arange(NUM_SUPPORTS) + 6 * (step % 3), world_size)[rank]
     support = torch.cat([pixels(images, 8, step, "support", view) for view in range(2)]).to(dtype)
     return Batch(
         views=Views((large, small), (2, NUM_SMALL)),
@@ -119,8 +119,11 @@ def joined(name: str, parts: list[Tensor]) -> Tensor:
     if name == "queue":  # of each step, the first process's images come first
         steps = [part.unflatten(1, (-1, BATCH_SIZE // len(parts))) for part in parts]
         return torch.cat(steps, dim=2).flatten(1, 2)
-    if name == "bank":  # the first process has the images 0, 2, 4, ... of the pool
-        return torch.stack(parts, dim=2).flatten(1, 2)
+    if name == "bank":  # of two processes, the first one has the images 0, 2, 4, ... of the pool
+        whole = parts[0].new_empty(len(parts[0]), sum(part.shape[1] for part in parts), parts[0].shape[2])
+        for rank, part in enumerate(parts):
+            whole[:, rank :: len(parts)] = part
+        return whole
     assert name in ("pool", "labels"), name
     assert all(torch.equal(part, parts[0]) for part in parts)
     return parts[0]
@@ -182,14 +185,15 @@ def losses_of(method: Method) -> list[Tensor]:
     return losses
 
 
-def main(kind: str, folder: str, processes: int) -> None:
+def main(folder: str, processes: int) -> None:
     on = runtime(devices=processes)
-    run = trainer(kind, None, 10, on=on)
-    losses = losses_of(run.method)
-    run.fit()
-    parts = {"losses": torch.stack(losses), **run.method.state_dict()}
-    torch.save((parts, run.method.local_state()), f"{folder}/{on.rank}.pt")
+    for kind in CASES:
+        run = trainer(kind, None, 10, on=on)
+        losses = losses_of(run.method)
+        run.fit()
+        parts = {"losses": torch.stack(losses), **run.method.state_dict()}
+        torch.save((parts, run.method.local_state()), f"{folder}/{kind}-{on.rank}.pt")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,30 +41,41 @@ def test_exact_resume(family, kind, tmp_path):
         assert torch.equal(expected[name], found[name]), name
 
 
-def run_in(family, kind: str, folder: Path, processes: int) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-    """Losses and weights, and local state, of each process."""
-    folder.mkdir()
-    environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "WORLD_SIZE", "NODE_RANK")}
-    command = [sys.executable, family.__file__, kind, str(folder), str(processes)]
-    subprocess.run(command, env=environment, check=True, timeout=300)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(processes)]
+Ranks = list[tuple[dict[str, Tensor], dict[str, Tensor]]]
+"""Losses and weights, and local state, of each process."""
 
 
-def test_two_processes_equal_one(family, kind, tmp_path):
-    [(one, local)] = run_in(family, kind, tmp_path / "one", 1)
-    ranks = run_in(family, kind, tmp_path / "two", 2)
-    losses = torch.stack([parts["losses"] for parts, _ in ranks]).mean(0)
-    torch.testing.assert_close(losses, one["losses"], rtol=1e-10, atol=1e-10)
-    for parts, _ in ranks:
+@pytest.fixture(scope="session")
+def trained_in(family, tmp_path_factory) -> Callable[[int, str], Ranks]:
+    """(number of processes, method) -> what it came to. Processes are started once for all methods."""
+    folders: dict[int, Path] = {}
+
+    def ranks(processes: int, kind: str) -> Ranks:
+        if processes not in folders:
+            folder = tmp_path_factory.mktemp(f"{processes} processes")
+            environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "WORLD_SIZE", "NODE_RANK")}
+            command = [sys.executable, family.__file__, str(folder), str(processes)]
+            subprocess.run(command, env=environment, check=True, timeout=300)
+            folders[processes] = folder
+        return [torch.load(folders[processes] / f"{kind}-{rank}.pt") for rank in range(processes)]
+
+    return ranks
+
+
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_several_processes_equal_one(family, kind, processes, trained_in):
+    [(one, local)] = trained_in(1, kind)
+    several = trained_in(processes, kind)
+
+    def assert_close(found: Tensor, expected: Tensor, name: str) -> None:
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10, msg=lambda text: f"{name}: {text}")
+
+    assert_close(torch.stack([parts["losses"] for parts, _ in several]).mean(0), one["losses"], "losses")
+    for parts, _ in several:
         for name in one.keys() - {"losses"}:
-            torch.testing.assert_close(
-                parts[name], one[name], rtol=1e-10, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}"
-            )
+            assert_close(parts[name], one[name], name)
     for name, expected in local.items():
-        joined = family.joined(name, [state[name] for _, state in ranks])
-        torch.testing.assert_close(
-            joined, expected, rtol=1e-10, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        assert_close(family.joined(name, [state[name] for _, state in several]), expected, name)
 
 
 def test_autocast_lowers_no_loss(family, kind):

@@ -156,12 +156,13 @@ def first_bank(projector: ProjectionHead, embed_all: EmbedAll, num_views: int, n
     """
     index, embeddings = embed_all()
     parameter = next(projector.parameters(), embeddings)
-    pool, own = index.to(parameter.device), own_share(embeddings).to(parameter)
+    pool, own = index.to(parameter.device), own_share(embeddings)
     # Parts begin at multiples of 64 images, so that 1, 2, 4, ... processes see the same parts.
     parts = max(1, len(pool) // ROWS_AT_ONCE)
     starts = [part * len(pool) // parts // 64 * 64 // world_size() for part in range(parts)]
     with running_statistics_frozen(projector):
-        projected = [projector(own[start:stop]) for start, stop in zip(starts, [*starts[1:], len(own)], strict=True)]
+        bounds = zip(starts, [*starts[1:], len(own)], strict=True)
+        projected = [projector(own[start:stop].to(parameter)) for start, stop in bounds]
     rows = unit_length(torch.cat(projected))
     return MemoryBank(pool, rows.expand(num_views, -1, -1), num_images)
 
