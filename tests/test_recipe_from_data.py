@@ -18,6 +18,7 @@ def seen(**changes):
     values = {
         "num_images": 5000,
         "size": 32,
+        "aspect": 1.0,
         "one_size": True,
         "in_memory": False,
         "is_grey": False,
@@ -44,6 +45,7 @@ def test_mean_and_deviation_are_measured():
     found = glance(store, labels)
     assert found.mean == (0.5, 0.2, 0.0)
     assert found.std == (0.5, 0.01, 0.01)  # nothing divides by zero
+    assert found.aspect == 1.2
     assert (found.size, found.one_size, found.is_grey, found.fewest, found.num_labels) == (10, True, False, 2, 4)
 
 
@@ -75,6 +77,17 @@ def test_photographs(size, view):
     assert recipe.views.small is None
     assert recipe.data.workers >= 1
     assert recipe_for({"minutes": 1}, size=size).data.workers == 0
+
+
+@pytest.mark.parametrize("size,area", [(32, "50% to 100%"), (300, "20% to 100%")])
+def test_the_crops_are_said(size, area):
+    for aspect, remark in ((1.33, "central square"), (2.0, "2 times as long as wide: 50% lie beyond")):
+        _, choices = choose(seen(size=size, aspect=aspect), {"minutes": 1})
+        (crops,) = (choice for choice in choices if choice.what == "crops")
+        assert crops.value.startswith(area)
+        assert remark in crops.reason
+        least, most = recipe_for({"minutes": 1}, size=size, aspect=aspect).views.large.scale
+        assert f"{100 * least:.0f}% to {100 * most:.0f}%" == area
 
 
 @pytest.mark.parametrize("classes,fewest", [(10, 400), (10, 1), (2, 50), (39, 5), (1000, 9), (1000, 1)])

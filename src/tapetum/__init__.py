@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tapetum.recipe import RecipeError as RecipeError
     from tapetum.recipe import dump_recipe as dump_recipe
     from tapetum.recipe import load_recipe as load_recipe
+    from tapetum.verbs.check import check as check
     from tapetum.verbs.demo import demo as demo
     from tapetum.verbs.evaluate import evaluate as evaluate
     from tapetum.verbs.fit import fit as fit
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "Recipe": "tapetum.recipe",
     "RecipeError": "tapetum.recipe",
+    "check": "tapetum.verbs.check",
     "demo": "tapetum.verbs.demo",
     "dump_recipe": "tapetum.recipe",
     "evaluate": "tapetum.verbs.evaluate",

@@ -32,6 +32,7 @@ _SIZED, _READ = 2048, 128  # images whose size and whose pixels are looked at
 _BASE_SIZE = 32  # pixels of the images that the base recipe is for
 _BASE_CLASSES = 10  # and their classes
 _WARMUP_STEPS = 200
+_ELONGATED = 1.5  # longer by shorter side from which the central square leaves a third or more of an image out
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Glance:
     num_images: int
     size: int
     """Median shorter side, pixels."""
+    aspect: float
+    """Median of longer by shorter side."""
     one_size: bool
     """Whether all images looked at have the same height and width."""
     in_memory: bool
@@ -92,6 +95,7 @@ def glance(store: Store, labels: Labels) -> Glance:
     return Glance(
         num_images=len(store),
         size=int(np.median(sizes.min(axis=1))),
+        aspect=round(float(np.median(sizes.max(axis=1) / sizes.min(axis=1))), 2),
         one_size=bool((sizes == sizes[0]).all()),
         in_memory=not isinstance(store, FileStore),
         is_grey=is_grey,
@@ -126,6 +130,7 @@ def choose(seen: Glance, trainer: Mapping[str, float]) -> tuple[dict[str, Any], 
     few, many = f"{per_class} are soon learned by heart", f"{per_class}, whose images had better stay as they are"
     numbers = f"mean {', '.join(f'{m:.3f}' for m in seen.mean)}, std {', '.join(f'{s:.3f}' for s in seen.std)}"
     choices += [
+        _crops(seen, sections, base),
         Choice("colours", numbers, f"measured on {min(_READ, seen.num_images)} images, which are {colour}"),
         Choice("support views", *(("strong", few) if seen.labels_are_few else ("mild", many))),
         Choice("mirroring", "left-right", f"fits most photographs; {_no_mirroring(sections)} for letters and digits"),
@@ -187,6 +192,18 @@ def _photographs(seen: Glance) -> tuple[dict[str, Any], list[Choice]]:
             "half the images' size, but from 64 to 128 to keep steps fast",
         ),
     ]
+
+
+def _crops(seen: Glance, sections: Mapping[str, Any], base: Recipe) -> Choice:
+    """What of an image views cut out: written by the photographs' recipe, inherited by that of small images."""
+    least, most = sections["views"]["large"].get("scale", base.views.large.scale)
+    value = f"{100 * least:.0f}% to {100 * most:.0f}% of an image's area"
+    if seen.aspect <= _ELONGATED:
+        return Choice("crops", value, "as usual for images of this size; judged on the central square")
+    lost = f"{100 * (1 - 1 / seen.aspect):.0f}%"
+    return Choice(
+        "crops", value, f"images are {seen.aspect:g} times as long as wide: {lost} lie beyond the square judged"
+    )
 
 
 def _no_mirroring(sections: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What a run folder holds: recipe.yaml, metrics.csv, summary.json and checkpoints/."""
+"""What a run folder holds: recipe.yaml, metrics.csv, summary.json, checkpoints/ and, at need, unreadable.csv."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ import torch
 from tapetum.engine.checkpoint import sync_folder
 from tapetum.recipe import Recipe, dump_recipe, load_recipe
 
-RECIPE, SUMMARY, CHECKPOINTS = "recipe.yaml", "summary.json", "checkpoints"
+RECIPE, SUMMARY, CHECKPOINTS, UNREADABLE = "recipe.yaml", "summary.json", "checkpoints", "unreadable.csv"
+GIVEN = "given"
+"""Folder of images and labels that the caller had in memory."""
 _PARTIAL = ".partial"
 
 
@@ -31,8 +33,8 @@ def create_run_folder(path: str | Path) -> Path:
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: give a new folder as --output.")
-    # A recipe without its name is what a run leaves that was killed before it began.
-    if folder.is_dir() and any(entry.name != RECIPE + _PARTIAL for entry in folder.iterdir()):
+    # These are what a run leaves that was killed before it began.
+    if folder.is_dir() and any(entry.name not in (RECIPE + _PARTIAL, GIVEN) for entry in folder.iterdir()):
         go_on = f"go on with it by `tapetum resume {folder}`, or " if (folder / RECIPE).is_file() else ""
         raise ValueError(f"{folder} is not empty: {go_on}give another --output.")
     try:

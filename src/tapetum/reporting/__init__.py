@@ -1,0 +1,1 @@
+"""What people and programs are given to read: tables, figures and pages."""
