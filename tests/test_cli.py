@@ -103,7 +103,7 @@ COMMANDS = [
     ),
     ("resume r", {"run": Path("r"), "inexact": False, "plugins": ()}),
     ("resume r --inexact", {"run": Path("r"), "inexact": True, "plugins": ()}),
-    ("evaluate r --test t --plugin m", {"run": Path("r"), "test": "t", "plugins": ("m",)}),
+    ("evaluate r --test t --plugin m", {"run": Path("r"), "test": "t", "plugins": ("m",), "protocol": None}),
     (
         "predict r d --output p.csv",
         {"run": Path("r"), "images": "d", "output": Path("p.csv"), "neighbours": None, "json": False, "plugins": ()},

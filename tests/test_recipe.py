@@ -116,6 +116,42 @@ def test_published_values_of_imagenet(percent, labels, epochs):
     assert (recipe.method.head.output, recipe.method.head.predictor) == (2048, True)
 
 
+SWAV_SCRIPTS = {
+    # batch, epochs, large (size, count, scale), small, (start, peak), frozen, queue, hidden, width
+    "swav_imagenet_100ep": (4096, 100, (224, 2, 0.14), (96, 6, 0.05), (0.3, 4.8), 313, 0, 2048, 1),
+    "swav_imagenet_200ep": (4096, 200, (224, 2, 0.14), (96, 6, 0.05), (0.3, 4.8), 313, 0, 2048, 1),
+    "swav_imagenet_400ep": (4096, 400, (224, 2, 0.14), (96, 6, 0.05), (0.3, 4.8), 313, 0, 2048, 1),
+    "swav_imagenet_800ep": (4096, 800, (224, 2, 0.14), (96, 6, 0.05), (0.3, 4.8), 313, 0, 2048, 1),
+    "swav_imagenet_bs256_200ep": (256, 200, (224, 2, 0.14), (96, 6, 0.05), (None, 0.6), 5005, 3840, 2048, 1),
+    "swav_imagenet_bs256_400ep": (256, 400, (224, 2, 0.14), (96, 6, 0.05), (None, 0.6), 5005, 3840, 2048, 1),
+    "swav_imagenet_2x224_400ep": (4096, 400, (224, 2, 0.08), None, (0.3, 4.8), 313, 0, 2048, 1),
+    "swav_imagenet_w2_400ep": (4096, 400, (224, 2, 0.14), (96, 4, 0.05), (0.3, 4.8), 313, 0, 8192, 2),
+    "swav_imagenet_w4_400ep": (2560, 400, (224, 2, 0.08), (96, 4, 0.08), (0.3, 4.8), 313, 2560, 8192, 4),
+    "deepcluster_imagenet_2x224_400ep": (4096, 400, (224, 2, 0.08), None, (0.3, 4.8), None, None, 2048, 1),
+    "deepcluster_imagenet_400ep": (4096, 400, (160, 2, 0.08), (96, 4, 0.05), (0.3, 4.8), None, None, 2048, 1),
+    "deepcluster_imagenet_800ep": (4096, 800, (224, 2, 0.14), (96, 6, 0.05), (0.3, 4.8), None, None, 2048, 1),
+    "sela_imagenet_2x224_400ep": (4096, 400, (224, 2, 0.08), None, (0.3, 4.8), None, None, 2048, 1),
+    "sela_imagenet_400ep": (4096, 400, (160, 2, 0.08), (96, 4, 0.05), (0.3, 4.8), None, None, 2048, 1),
+}
+
+
+@pytest.mark.parametrize("name", SWAV_SCRIPTS)
+def test_published_values_of_swav(name):
+    batch, epochs, large, small, (start, peak), frozen, queue, hidden, width = SWAV_SCRIPTS[name]
+    recipe = load_recipe(name)
+    views, method, optimizer = recipe.views, recipe.method, recipe.optimizer
+    assert (recipe.data.batch_size, recipe.trainer.epochs) == (batch, epochs)
+    assert (views.large.size, views.large.count, views.large.scale) == (*large[:2], (large[2], 1.0))
+    found = views.small and (views.small.size, views.small.count, views.small.scale)
+    assert found == (small and (*small[:2], (small[2], 0.14)))
+    assert (optimizer.lr.peak, optimizer.lr.final) == (peak, pytest.approx(peak / 1000))
+    assert (optimizer.lr.start if optimizer.lr.warmup_epochs else None) == start
+    assert (optimizer.lr_in_buffer, optimizer.exclude, optimizer.lr.warmup_reaches_peak) == (False, False, True)
+    assert (getattr(method, "freeze_steps", None), getattr(method, "queue_length", None)) == (frozen, queue)
+    assert (method.head.hidden, recipe.backbone.width) == (hidden, width)
+    assert method.num_prototypes == ((3000,) if frozen else (3000, 3000, 3000))
+
+
 def test_defaults_need_not_be_written():
     recipe = parse_recipe(SMALLEST)
     assert recipe.seed == 0

@@ -27,6 +27,7 @@ from tapetum.engine.runtime import Runtime
 from tapetum.engine.state import fingerprint
 from tapetum.engine.trainer import Trainer
 from tapetum.evaluation.embedding import run_method
+from tapetum.evaluation.nearest_neighbours import NEIGHBOURS
 from tapetum.evaluation.soft_neighbours import Evaluation, evaluate_method
 from tapetum.initial_weights import load_initial_weights
 from tapetum.methods import method_class
@@ -240,8 +241,10 @@ class Run:
     def _evaluate_held_out(self) -> Mapping[str, float]:
         assert self.data.held_out is not None
         evaluation = self.evaluate(self.data.store, self.data.held_out)
-        judges = {"soft_nn_top1": evaluation.soft_neighbours, "classifier_top1": evaluation.classifier}
-        return {name: judge.top1 for name, judge in judges.items() if judge is not None}
+        nearest = evaluation.nearest_neighbours[NEIGHBOURS[0]]
+        judges = {"soft_nn_top1": evaluation.soft_neighbours, "knn_top1": nearest}
+        judges |= {"classifier_top1": evaluation.classifier} if evaluation.classifier is not None else {}
+        return {name: judge.top1 for name, judge in judges.items()}
 
     def evaluate(self, store: Store, labels: Labels) -> Evaluation:
         """Judge the method on labelled images, with the training labels as supports."""

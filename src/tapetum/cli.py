@@ -180,6 +180,7 @@ def resume(
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     test: Annotated[str, typer.Option(metavar="DIR", help="Labelled images that training has not seen.")],
+    protocol: Annotated[str | None, typer.Option(metavar="NAME", help="soft_nn, meant without it, or knn.")] = None,
     plugin: Plugins = None,
 ) -> None:
     """Measure a run's accuracy on labelled images.
@@ -189,7 +190,7 @@ def evaluate(
     """
     from tapetum.verbs.evaluate import evaluate as verb
 
-    verb(run=run, test=test, plugins=tuple(plugin or ()))
+    verb(run=run, test=test, plugins=tuple(plugin or ()), protocol=protocol)
 
 
 @app.command()

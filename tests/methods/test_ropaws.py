@@ -19,7 +19,7 @@ def test_forward_by_hand(family):
     small = method.projector(method.backbone(batch.views.groups[1]))
     labels = smooth_one_hot(batch.support_labels.repeat(2), batch.support_classes, 0.1)
     match, mean_entropy, known = ropaws_loss(
-        *(torch.cat([z[12:], small]), z[:12], labels, torch.cat([z[20:], z[12:20]]), z[:12]),
+        *(torch.cat([z[24:], small]), z[:24], labels, torch.cat([z[32:], z[24:32]]), z[:24]),
         *(2, 0.1, 0.25, 0.5, 2.0, 5.0),
     )
     torch.testing.assert_close(output.loss, match + mean_entropy)

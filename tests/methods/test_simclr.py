@@ -59,6 +59,27 @@ def test_explicit_labels_of_uneven_classes(family):
     assert (suncet([0, 1, 2, 3, 4], [0, 0, 0, 1, 1]) - some).abs() > 1e-3
 
 
+def test_suncet_alone_trains_on_labels_and_leaves_statistics_as_they_are(family):
+    method, batch = family.make("suncet", simclr_weight=0.0, freeze_statistics=True, supervised_epochs=0.0), None
+    buffers = {name: buffer.clone() for name, buffer in method.named_buffers()}
+    optimizer = torch.optim.SGD(method.parameters(), lr=1.0)
+    losses = []
+    for _ in range(40):
+        batch = family.batch_of(0)
+        output = method.train()(batch, family.progress_of(9))
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+        losses.append(output.loss.item())
+    assert losses[-1] < losses[0]
+    assert all(torch.equal(buffer, buffers[name]) for name, buffer in method.named_buffers())
+    one_hot = torch.eye(3, dtype=torch.float64)[batch.support_labels].repeat(2, 1)
+    expected = suncet_loss(method.eval().embed(batch.support.groups[0]), one_hot, 0.1)
+    torch.testing.assert_close(method.train()(batch, family.progress_of(9)).loss, expected)
+    assert method.projector.training
+    assert set(method.backbone.calls) == {24}
+
+
 @pytest.mark.parametrize("which", ["simclr", "suncet"])
 def test_too_little_to_compare_is_refused(family, which):
     batch = family.batch_of(0)

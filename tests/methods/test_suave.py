@@ -17,11 +17,11 @@ def test_forward_and_gradients_by_hand(family):
     large, small = batch.views.groups
     features = torch.cat([method.backbone(torch.cat([batch.support.groups[0], large])), method.backbone(small)])
     scores = normalize(method.projector(features), dim=1) @ method.prototypes[0].weight.T
-    views = scores[12:].unflatten(0, (4, 8))
+    views = scores[24:].unflatten(0, (4, 8))
     codes = torch.stack([sinkhorn(view, 0.05) for view in views[:2]])
     swapped = swapped_prediction_loss(views, codes, (0, 1), 0.1)
-    supervised = cross_entropy(scores[:12] / 0.1, batch.support_labels.repeat(2), label_smoothing=0.2)
-    expected = (32 * swapped + 12 * supervised) / 44
+    supervised = cross_entropy(scores[:24] / 0.1, batch.support_labels.repeat(2), label_smoothing=0.2)
+    expected = (32 * swapped + 24 * supervised) / 56
     results = []
     for loss in (output.loss, expected):
         method.zero_grad()
@@ -29,7 +29,7 @@ def test_forward_and_gradients_by_hand(family):
         results.append([loss.detach(), *(p.grad.clone() for p in method.parameters())])
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
-    assert method.backbone.calls[:2] == [12 + 16, 16]
+    assert method.backbone.calls[:2] == [24 + 16, 16]
 
 
 def test_there_is_a_prototype_for_each_class_and_it_classifies(family):
@@ -40,7 +40,7 @@ def test_there_is_a_prototype_for_each_class_and_it_classifies(family):
     method.train()  # so few steps leave running statistics behind
     logits = method.classify(batch.support.groups[0])
     accuracy = (logits.argmax(1) == batch.support_labels.repeat(2)).double().mean()
-    assert logits.shape == (12, family.NUM_CLASSES)
+    assert logits.shape == (24, family.NUM_CLASSES)
     assert accuracy > 0.8
 
 

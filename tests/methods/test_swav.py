@@ -1,7 +1,9 @@
 """SwAV: its forward image by image, its queue, and four steps of the published training loop."""
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,8 @@ from tapetum.ops.sinkhorn import sinkhorn
 from tapetum.optim.lars import LARS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def by_hand(method: SwAV, batch: Batch, queue: Tensor | None = None) -> Tensor:
@@ -100,6 +104,42 @@ def test_published_steps():
         assert output.loss.item() == pytest.approx(loss, rel=2e-5)
         ours, theirs = method.prototypes[0].weight[0].detach(), normalize(torch.tensor(prototype), dim=0)
         torch.testing.assert_close(ours, theirs, rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_golden_queue(number):
+    """The whole method: without queue, with a full one, and with one whose last places are still empty."""
+    backbone = nn.Identity()
+    with np.load(GOLDEN / f"swav_loss_{number}.npz") as g:
+        backbone.num_features = g["embeddings"].shape[1]
+        before = torch.from_numpy(g["queue_before"])
+        config = SwAVConfig(
+            num_prototypes=(len(g["prototypes"]),),
+            queue_length=before.shape[1] if before.ndim > 1 else 0,
+            queue_start_epoch=0,
+            head=HeadConfig(layers=0),
+        )
+        method = SwAV(config, backbone, num_classes=0, num_images=1).double()
+        with torch.no_grad():
+            method.prototypes[0].weight.copy_(torch.from_numpy(g["prototypes"]))
+        if number:
+            is_filled = before[0].abs().sum(dim=1) > 0
+            method.queue = before[:, is_filled]
+        rows, counts = torch.from_numpy(g["embeddings"]), tuple(g["num_crops"].tolist())
+        groups = rows.split([count * len(rows) // sum(counts) for count in counts])
+        output = method(Batch(views=Views(groups, counts), index=None), Progress(0, 1, 1))
+        output.loss.backward()
+        expected = g["grad_prototypes"]
+        assert output.loss.item() == pytest.approx(float(g["loss"]), rel=1e-9)
+        assert np.abs(method.prototypes[0].weight.grad.numpy() - expected).max() <= 1e-9 * np.abs(expected).max()
+        method.after_step(output, Batch(views=None, index=None))
+        after = g["queue_after"]
+        if number:
+            filled = method.queue.shape[1]
+            np.testing.assert_allclose(method.queue.numpy(), after[:, :filled], rtol=1e-9)
+            assert (after[:, filled:] == 0).all()
+        else:
+            assert method.queue is None
 
 
 def test_prototypes_stay_of_unit_length_and_frozen_as_long_as_asked(family):

@@ -51,20 +51,29 @@ class Encoder(nn.Module):
         return state
 
     def fill_procedurally(self) -> None:
-        state = self.published_state_dict()
-        for i, name in enumerate(sorted(state)):
-            tensor = state[name]
-            if tensor.dtype == torch.int64:
-                tensor.zero_()
-                continue
-            w = _noise(np.arange(tensor.numel()) + 1000003 * i)
-            if name.endswith("running_var"):
-                w = 1 + w / 2
-            elif tensor.ndim > 1:
-                w = w * np.sqrt(2 / (tensor.numel() / tensor.shape[0]))
-            else:
-                w = 1 + w / 10 if name.endswith("weight") else w / 10
-            tensor.copy_(torch.from_numpy(w).view(tensor.shape))
+        fill(self.published_state_dict())
+
+
+def fill(state: dict[str, Tensor]) -> None:
+    """Write the procedural weights into tensors, by their published names."""
+    for i, name in enumerate(sorted(state)):
+        tensor = state[name]
+        if tensor.dtype == torch.int64:
+            tensor.zero_()
+            continue
+        w = _noise(np.arange(tensor.numel()) + 1000003 * i)
+        if name.endswith("running_var"):
+            w = 1 + w / 2
+        elif tensor.ndim > 1:
+            w = w * np.sqrt(2 / (tensor.numel() / tensor.shape[0]))
+        else:
+            w = 1 + w / 10 if name.endswith("weight") else w / 10
+        tensor.copy_(torch.from_numpy(w).view(tensor.shape))
+
+
+@pytest.fixture
+def fill_procedurally() -> Callable[[dict[str, Tensor]], None]:
+    return fill
 
 
 @pytest.fixture

@@ -191,6 +191,20 @@ def test_evaluate_adds_to_the_summary(run, capsys):
     assert lines[-1].startswith("Next: tapetum report ")
 
 
+def test_evaluate_by_nearest_neighbours(run, capsys):
+    capsys.readouterr()
+    evaluation = tapetum.evaluate(run, "colours.npz", protocol="knn")
+    lines = capsys.readouterr().out.splitlines()
+    top1 = [evaluation.nearest_neighbours[count].top1 for count in (20, 200)]
+    assert lines[0] == f"20 nearest neighbours: top-1 {top1[0]:.2f}%, top-5 100.00% of 30 images"
+    assert lines[4] == f"200 nearest neighbours: top-1 {top1[1]:.2f}%, top-5 100.00% of 30 images"
+    found = json.loads((run / "summary.json").read_text())["test"]["nearest_neighbours"]
+    assert [found[count]["top1"] for count in ("20", "200")] == top1
+    assert rows(run)[-1]["eval/knn_top1"]
+    with pytest.raises(ValueError, match="protocol is 'linear': choose one of soft_nn, knn"):
+        tapetum.evaluate(run, "colours.npz", protocol="linear")
+
+
 def test_evaluate_on_a_folder_per_class(run):
     images = open_source("colours.npz", split="test")
     for i, image in enumerate(images.store.read(np.arange(6))):

@@ -15,6 +15,7 @@ from tapetum.data.stores import Store
 from tapetum.data.views import ViewsConfig
 from tapetum.evaluation.embedding import Compute, run_method
 from tapetum.evaluation.intervals import wilson
+from tapetum.evaluation.nearest_neighbours import nearest_neighbour_votes
 from tapetum.methods.base import Method
 from tapetum.ops.soft_neighbours import soft_neighbours
 
@@ -47,8 +48,10 @@ class Evaluation:
     """By soft nearest neighbours among all labelled images of the pool."""
     classifier: Accuracy | None
     """By the method's own linear classifier, where it trains one."""
+    nearest_neighbours: dict[int, Accuracy]
+    """By the votes of the k nearest among all labelled images of the pool, for each k."""
     predicts_by: str
-    """Which of the two the method predicts with: "soft_neighbours" or "classifier"."""
+    """Which of the first two the method predicts with: "soft_neighbours" or "classifier"."""
 
     @property
     def headline(self) -> Accuracy:
@@ -56,7 +59,8 @@ class Evaluation:
         return self.classifier if self.predicts_by == "classifier" and self.classifier else self.soft_neighbours
 
     def as_dict(self) -> dict[str, object]:
-        return asdict(self)
+        votes = {str(count): asdict(accuracy) for count, accuracy in self.nearest_neighbours.items()}  # as in JSON
+        return {**asdict(self), "nearest_neighbours": votes}
 
 
 def accuracy(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Accuracy:
@@ -118,8 +122,10 @@ def evaluate_method(
     truth = torch.from_numpy(test_labels.values[test_rows].astype(np.int64))
     classes = pool_labels.classes
     probabilities = classify_by_neighbours(queries.embeddings, supports.embeddings, labels, len(classes))
+    votes = nearest_neighbour_votes(queries.embeddings, supports.embeddings, labels, len(classes))
     return Evaluation(
         soft_neighbours=accuracy(probabilities, truth, classes),
         classifier=None if queries.logits is None else accuracy(queries.logits, truth, classes),
+        nearest_neighbours={count: accuracy(rows, truth, classes) for count, rows in votes.items()},
         predicts_by=method.predicts_by,
     )

@@ -52,5 +52,5 @@ def nt_xent_loss(projections: Tensor, num_views: int, temperature: float, key_gr
     own = own.unflatten(1, (num_views, num_images)).unflatten(0, (num_views, num_images))
     positives = own.diagonal(dim1=1, dim2=3)  # (V, V, B): of views a and b of each image
     losses = torch.logaddexp(negatives.view(num_views, 1, num_images), positives) - positives
-    is_other = ~torch.eye(num_views, dtype=torch.bool, device=scores.device)
-    return losses[is_other].mean()
+    is_other = 1 - torch.eye(num_views, dtype=losses.dtype, device=scores.device)
+    return (losses.mean(dim=2) * is_other).sum() / is_other.sum()

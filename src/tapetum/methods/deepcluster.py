@@ -17,7 +17,7 @@ Where this differs from the published code, on purpose:
 - the bank is kept by image: an image that an epoch leaves out (the last, incomplete batch) keeps its row and label,
   where it is left out of the loss of the whole next epoch;
 - before the first epoch, the bank is filled from evaluation views, once for all assigning views, not from training
-  views; the backbone runs with its initial running statistics, the projector with those of some thousand images;
+  views, and no running statistics move;
 - centroids take part in no optimiser step at all.
 """
 
@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from tapetum.data.batch import Batch
 from tapetum.losses.deepcluster import cluster_loss
 from tapetum.methods.base import EmbedAll, Method, Progress, StepOutput
-from tapetum.nn.batch_norm import running_statistics_frozen
+from tapetum.nn.batch_norm import batch_statistics
 from tapetum.nn.heads import HeadConfig, ProjectionHead, build_heads, unit_length
 from tapetum.nn.memory_bank import MemoryBank, own_share
 from tapetum.nn.multi_crop import check_assigning_views, embed_views
@@ -93,7 +93,8 @@ class DeepCluster(Method):
         """Cluster the bank: new prototypes, and a new label for every image."""
         seed = shared_seed(next(self.prototypes.parameters()).device)
         if self.bank is None:
-            self.bank = first_bank(self.projector, embed_all, len(self.config.assigning_views), self.num_images)
+            with batch_statistics(self):  # running ones know nothing yet
+                self.bank = first_bank(self.projector, embed_all, len(self.config.assigning_views), self.num_images)
         labels = [self.bank.everyones(self.assign(self.bank, head, seed)) for head in range(len(self.prototypes))]
         self.labels = torch.stack(labels)
 
@@ -150,18 +151,15 @@ ROWS_AT_ONCE = 4096
 
 @torch.no_grad()
 def first_bank(projector: ProjectionHead, embed_all: EmbedAll, num_views: int, num_images: int) -> MemoryBank:
-    """The bank before the first epoch: projections of the evaluation views of the pool, once for each view.
-
-    The projector normalises with statistics of the images at hand, for its running ones know nothing yet.
-    """
+    """The bank before the first epoch: projections of the evaluation views of the pool, once for each view."""
     index, embeddings = embed_all()
     parameter = next(projector.parameters(), embeddings)
-    pool, own = index.to(parameter.device), own_share(embeddings).to(parameter)
+    pool, own = index.to(parameter.device), own_share(embeddings)
     # Parts begin at multiples of 64 images, so that 1, 2, 4, ... processes see the same parts.
     parts = max(1, len(pool) // ROWS_AT_ONCE)
     starts = [part * len(pool) // parts // 64 * 64 // world_size() for part in range(parts)]
-    with running_statistics_frozen(projector):
-        projected = [projector(own[start:stop]) for start, stop in zip(starts, [*starts[1:], len(own)], strict=True)]
+    bounds = zip(starts, [*starts[1:], len(own)], strict=True)
+    projected = [projector(own[start:stop].to(parameter)) for start, stop in bounds]
     rows = unit_length(torch.cat(projected))
     return MemoryBank(pool, rows.expand(num_views, -1, -1), num_images)
 

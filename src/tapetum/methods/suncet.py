@@ -11,6 +11,9 @@ each of them by its soft nearest neighbours among the others:
 and NT-Xent alone from then on, when the labels have done their part: they shorten training, and the paper found them
 to cost accuracy if they stay.
 
+SuNCEt alone, with BatchNorm's running statistics as they are, is how PAWS was fine-tuned on its labels (`simclr_weight`
+0, `freeze_statistics`, and the recipe's `init`).
+
 Where this differs from the published code, on purpose:
 - labels are the images' own, any number in each class, any order; there they follow from the position in the batch;
 - several views of labelled images may be drawn;
@@ -25,6 +28,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tapetum.data.batch import Batch
 from tapetum.losses.simclr import nt_xent_loss
@@ -51,7 +55,10 @@ class SuNCEtConfig:
     supervised_weight: float = 1.0
     """Weight of SuNCEt; 1 in the paper."""
     simclr_weight: float = 1.0
-    """Weight of NT-Xent; 1 in the paper. 0 trains on the labelled images alone."""
+    """Weight of NT-Xent; 1 in the paper. 0 trains on the labelled images alone, in all epochs."""
+    freeze_statistics: bool = False
+    """Whether BatchNorm normalises by its running statistics and leaves them alone, as in the published fine-tuning
+    of PAWS; for runs that start from another's weights (`init`)."""
     key_gradient: bool = False
     """Whether NT-Xent's gradient also passes through the views compared with: not so in the published code."""
     head: HeadConfig = field(default_factory=lambda: HeadConfig(output=2048))
@@ -85,6 +92,9 @@ class SuNCEt(Method):
         assert batch.views is not None
         assert batch.support is not None
         config = self.config
+        if not config.simclr_weight:
+            loss = config.supervised_weight * self._supervised(self.embed(batch.support.groups[0]), batch)
+            return StepOutput(loss, {"loss": loss.detach()})
         num_views = sum(batch.views.counts)
         check_negatives(num_views, num_images=len(batch.views.groups[0]) // batch.views.counts[0])
         is_supervised = progress.step < config.supervised_epochs * progress.steps_per_epoch
@@ -100,6 +110,14 @@ class SuNCEt(Method):
             loss = loss + config.supervised_weight * metrics["suncet"]
         return StepOutput(loss, {name: value.detach() for name, value in (metrics | {"loss": loss}).items()})
 
+    def train(self, mode: bool = True) -> SuNCEt:
+        """Training or evaluation mode; BatchNorm stays in the latter where its statistics are frozen."""
+        super().train(mode)
+        for module in self.modules() if self.config.freeze_statistics else ():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+        return self
+
     def _supervised(self, projections: Tensor, batch: Batch) -> Tensor:
         assert batch.support is not None
         assert batch.support_labels is not None
@@ -108,5 +126,5 @@ class SuNCEt(Method):
         return suncet_loss(projections, smooth_one_hot(labels, batch.support_classes, 0.0), self.config.temperature)
 
     def embed(self, images: Tensor) -> Tensor:
-        """(B, F) backbone output."""
-        return self.backbone(images)
+        """(B, D) projector outputs, whose neighbours SuNCEt trains."""
+        return self.projector(self.backbone(images))

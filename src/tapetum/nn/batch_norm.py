@@ -188,3 +188,29 @@ def running_statistics_frozen(module: nn.Module) -> Iterator[None]:
     finally:
         for layer, setting in zip(layers, before, strict=True):
             layer.track_running_stats = setting
+
+
+@contextmanager
+def batch_statistics(module: nn.Module) -> Iterator[None]:
+    """Inside, BatchNorm layers use the batch's statistics in evaluation mode, too; the running ones are left alone.
+
+    For networks that are not trained yet: their running statistics say nothing, and without normalisation what is left
+    of an image after some layers can be smaller than the `eps` of the next one.
+
+    Example:
+        >>> layer = nn.BatchNorm1d(2).eval()
+        >>> with batch_statistics(layer):
+        ...     scaled = layer(torch.tensor([[0.0, 10.0], [2.0, 30.0]]))
+        >>> scaled.round().tolist(), layer.running_mean.tolist()
+        ([[-1.0, -1.0], [1.0, 1.0]], [0.0, 0.0])
+    """
+    layers = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    before = [(layer.running_mean, layer.running_var) for layer in layers]
+    try:
+        for layer in layers:
+            layer.running_mean = layer.running_var = None
+        with running_statistics_frozen(module):
+            yield
+    finally:
+        for layer, (mean, variance) in zip(layers, before, strict=True):
+            layer.running_mean, layer.running_var = mean, variance

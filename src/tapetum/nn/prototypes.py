@@ -50,8 +50,10 @@ class Prototypes(nn.ModuleList):
 
 
 def check_counts(counts: Sequence[int]) -> None:
-    """Raises:
-    ValueError: there is no set of prototypes, or one of fewer than two.
+    """Whether numbers of prototypes make sense.
+
+    Raises:
+        ValueError: there is no set, or one of fewer than two.
     """
     if not counts or min(counts) < 2:
         raise ValueError(f"num_prototypes is {list(counts)}: give one number of 2 or more for each set.")
