@@ -87,6 +87,9 @@ def replaced(old: str, new: str, path: str = "tiny.yaml") -> Prepare:
     return write
 
 
+other_head = replaced("output: 8", "output: 9", "run/recipe.yaml")
+
+
 def without_line(start: str) -> Prepare:
     def write() -> None:
         lines = Path("tiny.yaml").read_text().splitlines(keepends=True)
@@ -176,7 +179,10 @@ RECIPES = [
     Case("unknown recipe", "train paws_cifar10_400 --output out", ("did you mean 'paws_cifar10_4000'",)),
     Case("no such file", "train mine.yaml --output out", ("'mine.yaml' does not exist", "tapetum recipes")),
     Case(
-        "recipe is a folder", "train mine.yaml --output out", ("mine.yaml", "cannot be read"), text("mine.yaml/a", "")
+        "recipe is a folder",
+        "train mine.yaml --output out",
+        ("mine.yaml", "is a folder", "give a YAML file"),
+        text("mine.yaml/a", ""),
     ),
     Case("recipe is a picture", TRAIN, ("tiny.yaml", "UTF-8"), lambda: Path("tiny.yaml").write_bytes(b"\xff\xd8\xff")),
     Case("broken YAML", TRAIN, ("tiny.yaml, line 14", "not valid YAML"), replaced("steps: 4", "steps: 4]")),
@@ -215,21 +221,69 @@ IMAGES = [
     Case("no images", f"{TRAIN} data.images=null", ("data.images is not set", "data.images=photos")),
     Case("missing folder", f"{TRAIN} data.images=photo", ("nothing at photo", "check the path")),
     Case("empty folder", f"{TRAIN} data.images=empty", ("no images in empty", ".jpg"), lambda: Path("empty").mkdir()),
-    Case("images are a text", f"{TRAIN} data.images=a.txt", ("a.txt is a file", "folder"), text("a.txt", "a")),
+    Case("images are a script", f"{TRAIN} data.images=a.py", ("a.py is a file", "folder"), text("a.py", "a")),
+    Case(
+        "list of missing images",
+        f"{TRAIN} data.images=a.txt",
+        ("a.txt, line 2", "there is no image", "photos/red/9.jpg", "correct the path"),
+        photos_and(text("a.txt", "photos/red/1.jpg\nphotos/red/9.jpg\n")),
+    ),
+    Case(
+        "list with a double",
+        f"{TRAIN} data.images=a.txt",
+        ("a.txt, line 3", "'./photos/red/1.jpg'", "a.txt, line 1", "delete"),
+        photos_and(text("a.txt", "photos/red/1.jpg\nphotos/red/2.jpg\n./photos/red/1.jpg\n")),
+    ),
+    Case("empty list", f"{TRAIN} data.images=a.txt", ("a.txt is empty", "a line"), text("a.txt", "\n\n")),
+    Case(
+        "list that is no text",
+        f"{TRAIN} data.images=a.txt",
+        ("a.txt", "UTF-8"),
+        lambda: Path("a.txt").write_bytes(b"\xff\xd8\xff"),
+    ),
+    Case(
+        "table of images with three fields",
+        f"{TRAIN} data.images=a.csv",
+        ("a.csv, line 1", "path,label"),
+        photos_and(text("a.csv", "photos/red/1.jpg,red,train\n")),
+    ),
+    Case(
+        "table of images of one class",
+        f"{TRAIN} data.images=a.csv",
+        ("a.csv", "only the class 'red'"),
+        photos_and(text("a.csv", "photos/red/1.jpg,red\nphotos/red/2.jpg,\n")),
+    ),
+    Case("damaged .mat", f"{TRAIN} data.images=a.mat", ("a.mat", "train_32x32.mat"), text("a.mat", "MATLAB 5.0")),
     Case(
         "truncated JPEG",
-        PHOTOS,
-        ("photos/green/2.jpg", "cannot be read", "move it out"),
+        f"{PHOTOS} data.strict=true",
+        ("1 of 12 images", "photos/green/2.jpg", "move out"),
         photos_and(truncated("photos/green/2.jpg")),
     ),
     Case(
         "truncated JPEG of many sizes",
-        PHOTOS,
-        ("photos/green/2.jpg", "cannot be read", "move it out"),
+        f"{PHOTOS} data.strict=true",
+        ("1 of 12 images", "photos/green/2.jpg", "move out"),
         photos_and(truncated("photos/green/2.jpg"), sizes=(12, 13, 15)),
     ),
-    Case("no JPEG", PHOTOS, ("photos/red/9.jpg", "cannot be read"), photos_and(text("photos/red/9.jpg", "<html>"))),
-    Case("empty JPEG", PHOTOS, ("photos/red/1.jpg", "cannot be read"), photos_and(truncated("photos/red/1.jpg", 0))),
+    Case(
+        "no JPEG",
+        f"{PHOTOS} data.strict=true",
+        ("photos/red/9.jpg", "cannot identify"),
+        photos_and(text("photos/red/9.jpg", "<html>")),
+    ),
+    Case(
+        "a class of damaged JPEGs",
+        PHOTOS,
+        ("none of the 4 labelled images of class 'red'", "label others"),
+        photos_and(*(truncated(f"photos/red/{i}.jpg", 0) for i in range(4))),
+    ),
+    Case(
+        "nothing but damaged JPEGs",
+        PHOTOS,
+        ("12 of 12 images cannot be read", "give images"),
+        photos_and(*(truncated(f"photos/{name}/{i}.jpg", 9) for name in ("red", "green", "blue") for i in range(4))),
+    ),
     Case("one class folder", PHOTOS, ("photos", "only the class 'red'"), photos_and(classes=("red",))),
     Case("no class folders", PHOTOS.replace("=photos", "=photos/red"), ("no labels", "data.labels"), photos),
     Case("damaged array", f"{TRAIN} data.images=a.npz", ("a.npz cannot be read", "numpy.savez"), text("a.npz", "PK")),
@@ -269,8 +323,55 @@ LABELS = [
     Case(
         "two labels for one image",
         FLAT,
-        ("labels.csv, line 3", "'0.jpg' is labelled 'b'", "'a' on line 1"),
+        ("labels.csv, line 3", "'0.jpg' is labelled 'b'", "'a' at line 1"),
         photos_and(text("labels.csv", "0.jpg,a\n1.jpg,b\n0.jpg,b\n")),
+    ),
+    Case(
+        "damaged JSON",
+        FLAT.replace(".csv", ".json"),
+        ("labels.json is not JSON", "line 1", "save it as CSV"),
+        photos_and(text("labels.json", '{"0.jpg": "a"')),
+    ),
+    Case("empty JSON", FLAT.replace(".csv", ".json"), ("holds no labels",), photos_and(text("labels.json", "{}"))),
+    Case(
+        "two labels in JSON",
+        FLAT.replace(".csv", ".json"),
+        ("labels.json, entry 3", "'0.jpg' is labelled 'b'", "'a' at entry 1"),
+        photos_and(text("labels.json", '{"0.jpg": "a", "1.jpg": "b", "0.jpg": "b"}')),
+    ),
+    Case(
+        "unknown key in JSON",
+        FLAT.replace(".csv", ".json"),
+        ("labels.json, entry 1", "unknown key 'class'", "path and label"),
+        photos_and(text("labels.json", '[{"path": "0.jpg", "class": "a"}]')),
+    ),
+    Case(
+        "list of labelled images of a flat folder",
+        FLAT.replace(".csv", ".txt"),
+        ("labels.txt", "one folder per class", "path,label"),
+        photos_and(text("labels.txt", "0.jpg\n1.jpg\n")),
+    ),
+    Case(
+        "list of labelled images with a missing one",
+        f"{PHOTOS} data.labels=labels.txt",
+        ("labels.txt, line 2", "'red/7.jpg'", "correct the path"),
+        photos_and(text("labels.txt", "red/1.jpg\nred/7.jpg\n")),
+    ),
+    Case(
+        "list of labelled images of one class",
+        f"{PHOTOS} data.labels=labels.txt",
+        ("labels.txt", "class 'red' only", "two classes"),
+        photos_and(text("labels.txt", "red/1.jpg\nred/2.jpg\n")),
+    ),
+    Case(
+        "number and share of labels",
+        f"{TRAIN} data.labels_percent=10",
+        ("data.labels_percent is 10 beside labels_per_class 3", "null"),
+    ),
+    Case(
+        "share beyond all labels",
+        f"{TRAIN} data.labels_per_class=null data.labels_percent=101",
+        ("labels_percent is 101", "at most 100"),
     ),
     Case("one class", FLAT, ("labels.csv", "only the class 'a'"), photos_and(text("labels.csv", "0.jpg,a\n1.jpg,a\n"))),
     Case("no comma", FLAT, ("labels.csv, line 1", "'0.jpg'"), photos_and(text("labels.csv", "0.jpg\n1.jpg,a\n"))),
@@ -316,13 +417,13 @@ TESTS = [
     ),
     Case(
         "truncated test image",
-        f"{TRAIN} data.test=photos",
+        f"{TRAIN} data.test=photos data.strict=true",
         ("photos/2/3.jpg", "cannot be read"),
         photos_and(truncated("photos/2/3.jpg"), classes=("0", "1", "2")),
     ),
     Case(
         "truncated test image of many sizes",
-        f"{TRAIN} data.test=photos",
+        f"{TRAIN} data.test=photos data.strict=true",
         ("photos/2/3.jpg", "cannot be read"),
         photos_and(truncated("photos/2/3.jpg"), classes=("0", "1", "2"), sizes=(12, 13, 15)),
     ),
@@ -382,11 +483,12 @@ RESUME = [
     ),
     Case(
         "checkpoints of another model",
-        "resume run",
+        "resume run --inexact",
         ("does not fit this PAWS", "its own recipe"),
-        replaced("output: 8", "output: 9", "run/recipe.yaml"),
+        other_head,
         True,
     ),
+    Case("changed recipe", "resume run", ("(method.head.output: was 8, is 9)", "--inexact"), other_head, True),
     Case("other images", "resume run", ("(data: was 60 images (", "--inexact"), other_pixels, True),
     Case(
         "other labels",
@@ -509,7 +611,38 @@ VIEWS = [
 ]
 FIT = [
     Case("fit to nothing", "fit --images nowhere --labels l --output out --steps 1", ("nowhere",)),
+    Case("fit to flat images", "fit --images photos/red --output out", ("photos/red", "no image", "CSV"), photos),
+    Case(
+        "fit with two kinds of few labels",
+        "fit --images photos --output out --labels-per-class 2 --labels-percent 10",
+        ("labels per class (2)", "labels percent (10)", "give one"),
+        photos,
+    ),
+    Case(
+        "fit to no labels at all",
+        "fit --images photos --output out --labels-percent 0",
+        ("labels percent is 0", "more than 0"),
+        photos,
+    ),
+    Case(
+        "fit strictly to a damaged image",
+        "fit --images photos --output out --strict",
+        ("1 of 12 images", "photos/red/2.jpg", "strict"),
+        photos_and(truncated("photos/red/2.jpg", 9)),
+    ),
     Case("fit with two lengths", "fit --images a --labels b --output out --steps 1 --epochs 2", ("steps", "epochs")),
+]
+CHECK = [
+    Case("check of nothing", "check nowhere", ("nothing at nowhere", "check the path")),
+    Case("check with missing labels", "check photos --labels l.csv", ("no labels file l.csv",), photos),
+    Case("check with a missing test", "check photos --test nowhere", ("nothing at nowhere",), photos),
+    Case(
+        "check into a folder with files",
+        "check photos --output out",
+        ("out is not empty", "another --output"),
+        photos_and(text("out/thesis.txt", "years")),
+    ),
+    Case("check into a locked folder", "check photos --output locked", ("locked", "permissions"), unwritable),
 ]
 OTHERS = [
     Case("diverging", f"{TRAIN} optimizer.lr.peak=1e30", ("not finite", "learning rate"), writes=True),
@@ -530,6 +663,7 @@ CASES = [
         *REPORT,
         *VIEWS,
         *FIT,
+        *CHECK,
         *OTHERS,
     )
 ]

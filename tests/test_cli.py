@@ -16,7 +16,7 @@ from tapetum import cli
 from tapetum.engine.interruption import Interrupted
 
 VERBS = (
-    *("demo", "fit", "train", "resume", "evaluate"),
+    *("demo", "check", "fit", "train", "resume", "evaluate"),
     *("predict", "embed", "plot", "report", "recipes", "views"),
 )
 
@@ -54,6 +54,11 @@ def calls(monkeypatch):
 COMMANDS = [
     ("demo", {"output": None}),
     ("demo --output r", {"output": Path("r")}),
+    ("check d", {"images": "d", "labels": None, "test": None, "output": None}),
+    (
+        "check d --labels l.csv --test t --output o",
+        {"images": "d", "labels": "l.csv", "test": "t", "output": Path("o")},
+    ),
     (
         "fit --images d --labels l.csv --output r",
         {
@@ -62,24 +67,28 @@ COMMANDS = [
             "output": Path("r"),
             "test": None,
             "labels_per_class": None,
+            "labels_percent": None,
             "minutes": None,
             "epochs": None,
             "steps": None,
+            "strict": False,
             "overrides": (),
         },
     ),
     (
         "fit seed=1 --images d --labels l --output r --test t --labels-per-class 4 "
-        "--minutes 1.5 --epochs 2 --steps 3 a.b=c",
+        "--labels-percent 2.5 --minutes 1.5 --epochs 2 --steps 3 --strict a.b=c",
         {
             "images": "d",
             "labels": "l",
             "output": Path("r"),
             "test": "t",
             "labels_per_class": 4,
+            "labels_percent": 2.5,
             "minutes": 1.5,
             "epochs": 2.0,
             "steps": 3,
+            "strict": True,
             "overrides": ("seed=1", "a.b=c"),
         },
     ),
@@ -175,7 +184,7 @@ def test_help_in_a_list_is_not_cut_off():
     ("line", "message"),
     [
         ("trian", "No such command 'trian'. Did you mean 'train'?"),
-        ("fit --images d", "Missing option '--labels'."),
+        ("fit --images d", "Missing option '--output'."),
         ("fit --imags d", "No such option: --imags"),
         ("fit --images d --labels l --output r --steps many", "Invalid value for '--steps'"),
         ("recipes zzz", "'zzz' is neither a shipped recipe nor a file: `tapetum recipes` lists them."),

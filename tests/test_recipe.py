@@ -18,7 +18,8 @@ from tapetum.config_types import (
     section_kinds,
 )
 from tapetum.methods.base import Method
-from tapetum.recipe import Recipe, RecipeError, dump_recipe, field_notes, find_config, load_recipe, parse_recipe
+from tapetum.recipe import Recipe, RecipeError, dump_recipe, find_config, load_recipe, parse_recipe
+from tapetum.recipe_fields import field_notes
 from tapetum.recipe_files import shipped_recipes
 
 SMALLEST = """\
@@ -166,7 +167,7 @@ def test_defaults_need_not_be_written():
         ("{size: 8, scale: [0.5, 1]}", "8", "line 6: views.large is 8: expected a section"),
         ("{size: 8, scale: [0.5, 1]}", "null", "line 6: views.large is null: expected a section"),
         ("  steps: 3", "  log_every: 3", "line 17: trainer has none of them: give exactly one"),
-        ("  steps: 3", "  steps: 0", "line 18: trainer.steps is 0: use more than 0."),
+        ("  steps: 3", "  steps: -1", "line 18: trainer.steps is -1: use more than 0."),
         ("support:\n  images_per_class: 2\n", "", "support is null, but supervised draws labelled images"),
         (
             "{kind: supervised}",
@@ -302,7 +303,7 @@ def test_files_that_are_not_there_or_no_text(tmp_path):
         load_recipe("zzz")
     with pytest.raises(RecipeError, match="does not exist"):
         load_recipe(tmp_path / "x.yaml")
-    with pytest.raises(RecipeError, match="cannot be read: Is a directory"):
+    with pytest.raises(RecipeError, match="is a folder: give a YAML file"):
         load_recipe(tmp_path)
     (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(RecipeError, match="not text in UTF-8"):

@@ -4,7 +4,7 @@ import pytest
 from tapetum.data.labels import labels_from_values
 from tapetum.data.stores import ArrayStore
 from tapetum.recipe import load_recipe, parse_recipe
-from tapetum.recipe_from_data import BASE, Glance, choose, describe, glance
+from tapetum.recipe_from_data import FEW_LABELS, MANY_LABELS, Glance, choose, describe, glance
 from tapetum.yaml_lines import write_yaml
 
 
@@ -18,6 +18,7 @@ def seen(**changes):
     values = {
         "num_images": 5000,
         "size": 32,
+        "aspect": 1.0,
         "one_size": True,
         "in_memory": False,
         "is_grey": False,
@@ -34,7 +35,7 @@ def recipe_for(trainer, **changes):
     sections, choices = choose(seen(**changes), trainer)
     sections["trainer"] = sections.get("trainer", {}) | trainer
     assert len(describe(choices).splitlines()) == len(choices)
-    return parse_recipe(write_yaml({"extends": "paws_cifar10_cpu"} | sections))
+    return parse_recipe(write_yaml(sections))
 
 
 def test_mean_and_deviation_are_measured():
@@ -44,6 +45,7 @@ def test_mean_and_deviation_are_measured():
     found = glance(store, labels)
     assert found.mean == (0.5, 0.2, 0.0)
     assert found.std == (0.5, 0.01, 0.01)  # nothing divides by zero
+    assert found.aspect == 1.2
     assert (found.size, found.one_size, found.is_grey, found.fewest, found.num_labels) == (10, True, False, 2, 4)
 
 
@@ -64,7 +66,7 @@ def test_small_images(size, view):
     assert recipe.views.large.size == view
     assert recipe.views.support is None or recipe.views.support.size == view
     # In the proportion of the recipe that it starts from.
-    base = load_recipe(BASE).views
+    base = load_recipe(FEW_LABELS).views
     assert recipe.views.evaluation.crop / view == pytest.approx(base.evaluation.crop / base.large.size, abs=0.1)
 
 
@@ -77,14 +79,36 @@ def test_photographs(size, view):
     assert recipe_for({"minutes": 1}, size=size).data.workers == 0
 
 
+@pytest.mark.parametrize("size,area", [(32, "25% to 100%"), (300, "20% to 100%")])
+def test_the_crops_are_said(size, area):
+    for aspect, remark in ((1.33, "central square"), (2.0, "2 times as long as wide: 50% lie beyond")):
+        _, choices = choose(seen(size=size, aspect=aspect), {"minutes": 1})
+        (crops,) = (choice for choice in choices if choice.what == "crops")
+        assert crops.value.startswith(area)
+        assert remark in crops.reason
+        least, most = recipe_for({"minutes": 1}, size=size, aspect=aspect).views.large.scale
+        assert f"{100 * least:.0f}% to {100 * most:.0f}%" == area
+
+
 @pytest.mark.parametrize("classes,fewest", [(10, 400), (10, 1), (2, 50), (39, 5), (1000, 9), (1000, 1)])
 def test_supports_follow_from_the_labels(classes, fewest):
     support = recipe_for({"minutes": 1}, num_classes=classes, fewest=fewest).support
     num_classes = support.classes_per_batch or classes
-    usual = 10 * load_recipe(BASE).support.images_per_class
+    usual = 10 * load_recipe(FEW_LABELS).support.images_per_class
     assert 2 <= num_classes <= classes
     assert 2 <= support.images_per_class <= max(2, 2 * fewest)
     assert support.images_per_class * num_classes <= usual
+
+
+@pytest.mark.parametrize("size", [32, 100])
+def test_few_labels_are_seen_in_strong_views(size):
+    few = recipe_for({"minutes": 1}, size=size, num_labels=1000)
+    many = recipe_for({"minutes": 1}, size=size, num_labels=1001)
+    assert few.views.support is None  # as the unlabelled ones
+    assert many.views.support.jitter == 0
+    assert few.method == load_recipe(FEW_LABELS).method
+    assert many.method == load_recipe(MANY_LABELS).method
+    assert "3 labels a class are soon learned by heart" in describe(choose(seen(num_labels=30), {"minutes": 1})[1])
 
 
 def test_few_images_make_small_batches():

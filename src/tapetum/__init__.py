@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tapetum.recipe import RecipeError as RecipeError
     from tapetum.recipe import dump_recipe as dump_recipe
     from tapetum.recipe import load_recipe as load_recipe
+    from tapetum.verbs.check import check as check
     from tapetum.verbs.demo import demo as demo
     from tapetum.verbs.embed import embed as embed
     from tapetum.verbs.evaluate import evaluate as evaluate
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "Recipe": "tapetum.recipe",
     "RecipeError": "tapetum.recipe",
+    "check": "tapetum.verbs.check",
     "demo": "tapetum.verbs.demo",
     "dump_recipe": "tapetum.recipe",
     "embed": "tapetum.verbs.embed",

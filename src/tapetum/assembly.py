@@ -14,10 +14,11 @@ import torch
 
 from tapetum.data.batch import Batch
 from tapetum.data.cache import decoded
-from tapetum.data.labels import Labels, held_out, labels_per_class
+from tapetum.data.labels import Labels, drawn_labels, held_out
 from tapetum.data.pipeline import DataConfig, Pipeline
-from tapetum.data.sources import open_source
-from tapetum.data.stores import Store, check_images
+from tapetum.data.readable import Unreadable
+from tapetum.data.sources import Source, open_source
+from tapetum.data.stores import Store
 from tapetum.data.views import ViewsConfig
 from tapetum.engine.budget import measure_steps, resolve_steps
 from tapetum.engine.callbacks import Callback, ProgressBar, notify
@@ -27,13 +28,15 @@ from tapetum.engine.state import fingerprint
 from tapetum.engine.trainer import Trainer
 from tapetum.evaluation.embedding import run_method
 from tapetum.evaluation.soft_neighbours import Evaluation, evaluate_method
+from tapetum.initial_weights import load_initial_weights
 from tapetum.methods import method_class
 from tapetum.methods.base import Method
 from tapetum.nn.backbones import build_backbone, check_sizes
 from tapetum.nn.batch_norm import convert_batch_norm
+from tapetum.opening import open_test_part, report_decoding, skip_unreadable
 from tapetum.ops.randomness import torch_seed
 from tapetum.optim import build_optimizer, set_schedules
-from tapetum.recipe import Recipe
+from tapetum.recipe import Recipe, deciding_values
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class PoolData:
     pool: npt.NDArray[np.int64]
     """Images that may be drawn unlabelled."""
     description: str
+    unreadable: tuple[Unreadable, ...] = ()
+    """Image files that were skipped."""
 
     @property
     def fingerprint(self) -> dict[str, str]:
@@ -76,37 +81,30 @@ def open_pool(config: DataConfig, decode: bool = True) -> PoolData:
         raise ValueError(
             f"{config.images} has no labels: give a CSV of path,label lines as data.labels, or one folder a class."
         )
-    store = decoded(source.store, report=_report_decoding) if decode else source.store
-    if decode and store is source.store:
-        check_images(store)
+    source, unreadable = skip_unreadable(source, config.strict)
+    store = decoded(source.store, report=report_decoding) if decode else source.store
     labels, kept_out = source.labels, None
+    assert labels is not None
     if config.held_out_per_class is not None:
         with _blamed_on("data.held_out_per_class"):
             labels, kept_out = held_out(labels, per_class=config.held_out_per_class, seed=config.label_seed)
-    if config.labels_per_class is not None:
-        with _blamed_on("data.labels_per_class"):
-            labels = labels_per_class(labels, config.labels_per_class, config.label_seed)
+    with _blamed_on("data.labels_per_class" if config.labels_percent is None else "data.labels_percent"):
+        labels = drawn_labels(labels, config.labels_per_class, config.labels_percent, config.label_seed)
     if config.held_out_share is not None:
         with _blamed_on("data.held_out_share"):
             labels, kept_out = held_out(labels, fraction=config.held_out_share, seed=config.label_seed)
     pool = np.arange(len(store)) if config.pool else labels.labelled
     if kept_out is not None:
         pool = np.setdiff1d(pool, kept_out.labelled)
-    return PoolData(store, labels, kept_out, pool, source.description)
+    return PoolData(store, labels, kept_out, pool, source.description, tuple(unreadable))
 
 
-def find_test(path: str | Path, classes: tuple[str, ...]) -> tuple[Store, Labels]:
-    """As `open_test`, but no image is decoded yet."""
-    try:
-        source = open_source(path, split="test")
-    except ValueError as error:
-        # Only a source without parts: where a test part is damaged, the whole would be what was trained on.
-        if "has no test part" not in str(error):
-            raise
-        source = open_source(path)
+def find_test(path: str | Path, classes: tuple[str, ...]) -> Source:
+    """Labelled test images, their labels in the class order of training; nothing is decoded yet."""
+    source = open_test_part(path)
     if source.labels is None:
         raise ValueError(f"{path} has no labels to judge by: give one folder a class.")
-    return source.store, source.labels.in_order_of(classes)
+    return replace(source, labels=source.labels.in_order_of(classes))
 
 
 @contextmanager
@@ -118,16 +116,18 @@ def _blamed_on(field: str) -> Iterator[None]:
         raise ValueError(f"{field}: {error}") from error
 
 
-def open_test(path: str | Path, classes: tuple[str, ...]) -> tuple[Store, Labels]:
+def open_test(path: str | Path, classes: tuple[str, ...], strict: bool = False) -> tuple[Store, Labels]:
     """Labelled test images, their labels in the class order of training.
 
-    A source with a test part of its own gives that part; any other is taken whole.
+    A source with a test part of its own gives that part; any other is taken whole. Images that cannot be read are
+    skipped, with a notice, or refused where `strict`.
 
     Raises:
         ValueError: nothing there, a damaged test part, no labels, or a class that training did not know.
     """
-    store, labels = find_test(path, classes)
-    return decoded(store, report=_report_decoding), labels
+    source, _ = skip_unreadable(find_test(path, classes), strict)
+    assert source.labels is not None
+    return decoded(source.store, report=report_decoding), source.labels
 
 
 def check_evaluation(store: Store, views: ViewsConfig, trained_on: Store | None = None) -> None:
@@ -152,11 +152,6 @@ def check_evaluation(store: Store, views: ViewsConfig, trained_on: Store | None 
             f"views.evaluation.crop is {crop} but an image is {smallest} pixels wide or high: "
             f"set views.evaluation.resize to {crop} or more."
         )
-
-
-def _report_decoding(done: int, total: int) -> None:
-    if done == total or done % 10_000 < 1_000:
-        notify(f"decoded {done} of {total} images once, for this and later runs")
 
 
 @dataclass
@@ -204,10 +199,11 @@ class Run:
             embed_all=self._embed_all,
         )
 
-    def _embed_all(self) -> torch.Tensor:
-        """(N, D) of every image of the store, in its order."""
-        everything = np.arange(len(self.data.store))
-        return run_method(self.method, self.data.store, everything, self.recipe.views, self.runtime).embeddings
+    def _embed_all(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Indices and embeddings of the pool, without images held out."""
+        pool = self.data.pool
+        outputs = run_method(self.method, self.data.store, pool, self.recipe.views, self.runtime)
+        return torch.from_numpy(pool), outputs.embeddings
 
     def _callbacks(self, folder: Path | None) -> list[Callback]:
         logger = None
@@ -235,7 +231,7 @@ class Run:
             folder=folder,
             callbacks=self._callbacks(folder) if callbacks is None else callbacks,
             seed=recipe.seed,
-            fingerprint={**fingerprint(self.runtime, data=data["data"]), **data},
+            fingerprint={**fingerprint(self.runtime, data=data["data"]), **data, **deciding_values(recipe)},
             evaluate=self._evaluate_held_out if self.data.held_out is not None else None,
             embed_all=self._embed_all,
             inexact=inexact,
@@ -260,8 +256,14 @@ class Run:
         )
 
 
-def assemble(recipe: Recipe, decode: bool = True) -> Run:
-    """Build every part of a run, with initial weights that are a function of the recipe's seed.
+def assemble(recipe: Recipe, *, weights: bool = True, decode: bool = True) -> Run:
+    """Build every part of a run.
+
+    Initial weights are a function of the recipe's seed, or those that it starts from.
+
+    Args:
+        weights: False where a checkpoint will replace them: weights to start from are then neither looked for nor read.
+        decode: False leaves image files in the pool as they are, where few of them will be read.
 
     Raises:
         ValueError: whatever does not fit: names the field and the fix.
@@ -288,12 +290,16 @@ def assemble(recipe: Recipe, decode: bool = True) -> Run:
     )
     check_evaluation(data.store, recipe.views)
     runtime.seed(torch_seed(recipe.seed, "weights"))
-    backbone = build_backbone(recipe.backbone, in_channels=data.store.channels)
+    backbone = build_backbone(recipe.backbone, in_channels=data.store.channels, published=weights)
     sizes = {"views.large.size": recipe.views.large.size, "views.evaluation.crop": recipe.views.evaluation.crop}
     if recipe.views.small is not None:
         sizes["views.small.size"] = recipe.views.small.size
     check_sizes(backbone, sizes, channels=data.store.channels)
     method = kind(recipe.method, backbone, num_classes=data.labels.num_classes, num_images=len(data.store))
+    if weights and recipe.init is not None:
+        report = load_initial_weights(method, recipe.init)
+        if runtime.rank == 0:
+            notify(report)
     if runtime.world_size > 1:
         convert_batch_norm(method)
     return Run(recipe, runtime, data, method, build_optimizer(recipe.optimizer, method), pipeline)

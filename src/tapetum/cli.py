@@ -81,13 +81,19 @@ def demo(
 @app.command()
 def fit(
     images: Annotated[str, typer.Option(metavar="DIR", help="All images, labelled and not.")],
-    labels: Annotated[str, typer.Option(metavar="FILE|DIR", help="CSV of path,label; or a folder per class.")],
     output: Output,
+    labels: Annotated[
+        str | None, typer.Option(metavar="FILE|DIR", help="CSV of path,label and the like; or a folder per class.")
+    ] = None,
     test: Annotated[str | None, typer.Option(metavar="DIR", help="Labelled images to measure at the end.")] = None,
     labels_per_class: Annotated[int | None, typer.Option(metavar="N", help="Use only N labels of each class.")] = None,
+    labels_percent: Annotated[
+        float | None, typer.Option(metavar="P", help="Use only P percent of the labels of each class.")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(metavar="M", help="Train for about M minutes, or")] = None,
     epochs: Annotated[float | None, typer.Option(metavar="E", help="for E passes over the images, or")] = None,
     steps: Annotated[int | None, typer.Option(metavar="S", help="for S steps.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse images that cannot be read.")] = False,
     overrides: Overrides = None,
 ) -> None:
     """Train on your own images; settings follow from the data.
@@ -103,11 +109,30 @@ def fit(
         output=output,
         test=test,
         labels_per_class=labels_per_class,
+        labels_percent=labels_percent,
         minutes=minutes,
         epochs=epochs,
         steps=steps,
+        strict=strict,
         overrides=tuple(overrides or ()),
     )
+
+
+@app.command()
+def check(
+    images: Annotated[str, typer.Argument(metavar="DIR", help="The images, labelled and not.")],
+    labels: Annotated[str | None, typer.Option(metavar="FILE|DIR", help="Their labels, as for fit.")] = None,
+    test: Annotated[str | None, typer.Option(metavar="DIR", help="Test images to look for among them.")] = None,
+    output: Annotated[Path | None, typer.Option(metavar="FOLDER", help="New folder for a page and JSON.")] = None,
+) -> None:
+    """Find what is wrong with images before training on them.
+
+    \b
+    Example:  tapetum check photos --labels labels.csv --output health
+    """
+    from tapetum.verbs.check import check as verb
+
+    verb(images=images, labels=labels, test=test, output=output)
 
 
 @app.command()

@@ -23,7 +23,15 @@ def field_types(config: type) -> dict[str, Any]:
 
 @functools.cache
 def field_docstrings(config: type) -> dict[str, str]:
-    """The text under each field of a class, as pydantic's `use_attribute_docstrings` reads it, on one line."""
+    """The text under each field of a class and of the config classes that it extends, on one line."""
+    texts: dict[str, str] = {}
+    for part in reversed(config.__mro__):
+        texts |= _own_docstrings(part) if dataclasses.is_dataclass(part) else {}
+    return texts
+
+
+def _own_docstrings(config: type) -> dict[str, str]:
+    """As pydantic's `use_attribute_docstrings` reads them."""
     try:
         body = ast.parse(textwrap.dedent(inspect.getsource(config))).body[0]
     except OSError:  # a class typed into a session has no source

@@ -16,15 +16,14 @@ import functools
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
 from tapetum.config_types import (
     admits_null,
-    field_docstrings,
     field_types,
     in_words,
     is_section,
@@ -42,10 +41,18 @@ from tapetum.engine.trainer_config import TrainerConfig
 from tapetum.methods import MethodConfig, method_class, unknown_kind
 from tapetum.nn.backbones import BackboneConfig
 from tapetum.optim import OptimizerConfig
+from tapetum.recipe_fields import field_notes
 from tapetum.recipe_files import read_recipe, recipe_text
 from tapetum.yaml_lines import Node, RecipeError, write_yaml
 
-__all__ = ["FieldNote", "Recipe", "RecipeError", "dump_recipe", "field_notes", "load_recipe", "parse_recipe"]
+__all__ = [
+    "Recipe",
+    "RecipeError",
+    "deciding_values",
+    "dump_recipe",
+    "load_recipe",
+    "parse_recipe",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +67,9 @@ class Recipe:
     """The method, chosen by `kind`; `tapetum recipes --fields METHOD` prints its fields."""
     backbone: BackboneConfig
     """The network below the method's heads, chosen by `kind`."""
+    init: str | None = None
+    """Start from these weights: the folder of a run, or a file of tensors (.safetensors, .pth); null for random ones.
+    The backbone must be theirs; heads are taken where they fit."""
     data: DataConfig
     """Images, labels and batch size."""
     views: ViewsConfig
@@ -111,37 +121,25 @@ def dump_recipe(recipe: Recipe) -> str:
     return write_yaml(_plain(recipe))
 
 
-class FieldNote(NamedTuple):
-    """What there is to know about a config field."""
+def deciding_values(recipe: Recipe) -> dict[str, str]:
+    """What of a recipe decides the bits of a step, by dotted key: where images lie and what is logged does not.
 
-    key: str
-    """Dotted, e.g. "head.output"."""
-    type: str
-    """In words."""
-    default: str
-    """As in YAML; "required" where there is none."""
-    text: str
-    """The docstring under the field: meaning, unit, source."""
+    Lengths and the seed are left to the trainer, which knows them resolved.
+
+    Example:
+        >>> deciding_values(load_recipe("paws_cifar10_4000"))["optimizer.momentum"]
+        '0.9'
+    """
+    found = {"data.batch_size": str(recipe.data.batch_size)}
+    for name in ("method", "backbone", "views", "support", "optimizer"):
+        found |= _flat(_plain(getattr(recipe, name)), name)
+    return found
 
 
-def field_notes(config: type, prefix: str = "") -> Iterator[FieldNote]:
-    """Every field of a config dataclass, those of the sections in it included."""
-    described = field_docstrings(config)
-    for entry in dataclasses.fields(config):
-        annotation = field_types(config)[entry.name]
-        default = "required"
-        if entry.default is not dataclasses.MISSING:
-            default = show(entry.default)
-        elif entry.default_factory is not dataclasses.MISSING:
-            made = entry.default_factory()
-            default = "that of each field" if dataclasses.is_dataclass(made) else show(made)
-        kinds = section_kinds(annotation)
-        words = in_words(annotation)
-        if is_section(annotation):
-            words = f"a section{', kind ' if kinds else ''}{' or '.join(kinds)}"
-        yield FieldNote(f"{prefix}{entry.name}", words, default, described.get(entry.name, ""))
-        if is_section(annotation) and not kinds:
-            yield from field_notes(section_class(annotation, None), f"{prefix}{entry.name}.")
+def _flat(value: Any, key: str) -> dict[str, str]:
+    if not isinstance(value, dict):
+        return {key: show(value)}
+    return {deep: text for name, item in value.items() for deep, text in _flat(item, f"{key}.{name}").items()}
 
 
 def find_config(wanted: str) -> tuple[str, type]:

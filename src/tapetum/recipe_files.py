@@ -43,10 +43,14 @@ def recipe_text(name_or_path: str | os.PathLike[str]) -> tuple[str, str]:
         raise RecipeError(
             f"the recipe {given!r} does not exist: give a file or a name that `tapetum recipes` lists."
         ) from error
+    except IsADirectoryError as error:
+        raise RecipeError(
+            f"the recipe {given!r} is a folder: give a YAML file, such as the recipe.yaml of a run."
+        ) from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"the recipe {given!r} is not text in UTF-8: give a YAML file.") from error
     except OSError as error:
-        raise RecipeError(f"the recipe {given!r} cannot be read: {error.strerror}.") from error
+        raise RecipeError(f"the recipe {given!r} cannot be read ({error.strerror}): give a file that can.") from error
 
 
 def read_recipe(text: str, name: str, keeps: Keeps, overrides: Sequence[str] = ()) -> Node:

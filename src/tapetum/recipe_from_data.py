@@ -1,7 +1,7 @@
 """A recipe for images that nobody has tuned one for: a look at the data, and settings that follow from it.
 
-The shipped recipe `paws_cifar10_cpu` is where everything starts from that the data say nothing about. What is chosen
-is written as a recipe that extends it, so that overrides and errors work as in any other.
+A shipped recipe is where everything starts from that the data say nothing about: one for many labels a class or one
+for few. What is chosen is written as a recipe that extends it, so that overrides and errors work as in any other.
 """
 
 from __future__ import annotations
@@ -22,13 +22,17 @@ from tapetum.engine.runtime import available_threads
 from tapetum.ops.randomness import make_keys, permutation
 from tapetum.recipe import Recipe, load_recipe
 
-BASE = "paws_cifar10_cpu"
+MANY_LABELS, FEW_LABELS = "paws_cifar10_cpu", "paws_cifar10_250_cpu"
+"""Recipes to start from: mild views for many labels a class, strong ones for few, which are soon learned by heart."""
+FEW_UP_TO = 100
+"""Mean number of labels a class up to which they count as few."""
 SMALL_UP_TO = 40
 """Pixels of the shorter side up to which images count as small, like CIFAR's."""
 _SIZED, _READ = 2048, 128  # images whose size and whose pixels are looked at
 _BASE_SIZE = 32  # pixels of the images that the base recipe is for
 _BASE_CLASSES = 10  # and their classes
 _WARMUP_STEPS = 200
+_ELONGATED = 1.5  # longer by shorter side from which the central square leaves a third or more of an image out
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Glance:
     num_images: int
     size: int
     """Median shorter side, pixels."""
+    aspect: float
+    """Median of longer by shorter side."""
     one_size: bool
     """Whether all images looked at have the same height and width."""
     in_memory: bool
@@ -50,6 +56,10 @@ class Glance:
     fewest: int
     """Labels of the class that has fewest."""
     num_labels: int
+
+    @property
+    def labels_are_few(self) -> bool:
+        return self.num_labels <= FEW_UP_TO * self.num_classes
 
 
 @dataclass(frozen=True)
@@ -85,6 +95,7 @@ def glance(store: Store, labels: Labels) -> Glance:
     return Glance(
         num_images=len(store),
         size=int(np.median(sizes.min(axis=1))),
+        aspect=round(float(np.median(sizes.max(axis=1) / sizes.min(axis=1))), 2),
         one_size=bool((sizes == sizes[0]).all()),
         in_memory=not isinstance(store, FileStore),
         is_grey=is_grey,
@@ -103,9 +114,11 @@ def choose(seen: Glance, trainer: Mapping[str, float]) -> tuple[dict[str, Any], 
         seen: the pool.
         trainer: its length, as in the recipe's section: {"minutes": 10}.
     """
-    base = load_recipe(BASE)
-    batch_size, batch_choice = _batch(seen, base)
-    sections, choices = _small(seen, base) if seen.size <= SMALL_UP_TO else _photographs(seen)
+    name = FEW_LABELS if seen.labels_are_few else MANY_LABELS
+    base = load_recipe(name)
+    batch_size, batch_choice = _batch(seen, name)
+    sections, choices = _small(seen, name) if seen.size <= SMALL_UP_TO else _photographs(seen)
+    sections["extends"] = name
     sections["views"] |= {"mean": list(seen.mean), "std": list(seen.std)}
     sections["data"] = {"batch_size": batch_size, "workers": _workers(seen)}
     sections["support"], support_choice = _support(seen, base)
@@ -113,19 +126,24 @@ def choose(seen: Glance, trainer: Mapping[str, float]) -> tuple[dict[str, Any], 
     lr["peak"] = round(lr["peak"] * math.sqrt(batch_size / base.data.batch_size), 4)
     lr["warmup_epochs"] = _warmup(seen, batch_size, trainer)
     colour = "grey" if seen.is_grey else "colour"
+    per_class = f"{seen.num_labels / seen.num_classes:.3g} labels a class"
+    few, many = f"{per_class} are soon learned by heart", f"{per_class}, whose images had better stay as they are"
     numbers = f"mean {', '.join(f'{m:.3f}' for m in seen.mean)}, std {', '.join(f'{s:.3f}' for s in seen.std)}"
     choices += [
+        _crops(seen, sections, base),
         Choice("colours", numbers, f"measured on {min(_READ, seen.num_images)} images, which are {colour}"),
+        Choice("support views", *(("strong", few) if seen.labels_are_few else ("mild", many))),
         Choice("mirroring", "left-right", f"fits most photographs; {_no_mirroring(sections)} for letters and digits"),
         batch_choice,
         support_choice,
-        Choice("learning rate", f"{lr['peak']:g}", f"that of {BASE}, for this network and batch"),
+        Choice("learning rate", f"{lr['peak']:g}", f"that of {name}, for this network and batch"),
     ]
     return sections, choices
 
 
-def _small(seen: Glance, base: Recipe) -> tuple[dict[str, Any], list[Choice]]:
-    """The base recipe's network and views, in proportion to the images."""
+def _small(seen: Glance, name: str) -> tuple[dict[str, Any], list[Choice]]:
+    """A recipe's network and views, in proportion to the images."""
+    base = load_recipe(name)
     # Below 16 pixels the network has nothing left to pool, so tiny images are enlarged.
     worked_at = max(seen.size, round(16 * _BASE_SIZE / base.views.large.size))
 
@@ -133,17 +151,17 @@ def _small(seen: Glance, base: Recipe) -> tuple[dict[str, Any], list[Choice]]:
         return max(8, 2 * round(pixels * worked_at / _BASE_SIZE / 2))
 
     views: dict[str, Any] = {}
-    for name in ("large", "small", "support"):
-        config: ViewConfig | None = getattr(base.views, name)
+    for kind in ("large", "small", "support"):
+        config: ViewConfig | None = getattr(base.views, kind)
         if config is not None:
-            views[name] = {"size": scaled(config.size), **_without_colour(seen)}
+            views[kind] = {"size": scaled(config.size), **_without_colour(seen)}
     shown = scaled(base.views.evaluation.crop)
     views["evaluation"] = {"crop": shown, "resize": shown}
     sections = {"views": views, "optimizer": {"lr": {"peak": base.optimizer.lr.peak}}}
     sizes = f"{views['large']['size']} pixels, {shown} when judged"
     return sections, [
         Choice("network", base.backbone.kind, f"images are small: {seen.size} pixels (median shorter side)"),
-        Choice("views", sizes, f"as {BASE} for {_BASE_SIZE} pixels, in proportion"),
+        Choice("views", sizes, f"as {name} for {_BASE_SIZE} pixels, in proportion"),
     ]
 
 
@@ -157,7 +175,7 @@ def _photographs(seen: Glance) -> tuple[dict[str, Any], list[Choice]]:
     views = {
         "large": large | blur | _without_colour(seen),
         "small": None,
-        "support": support | _without_colour(seen),
+        "support": None if seen.labels_are_few else support | _without_colour(seen),
         "evaluation": {"crop": shown, "resize": round(shown * 8 / 7)},
     }
     sections = {
@@ -176,6 +194,18 @@ def _photographs(seen: Glance) -> tuple[dict[str, Any], list[Choice]]:
     ]
 
 
+def _crops(seen: Glance, sections: Mapping[str, Any], base: Recipe) -> Choice:
+    """What of an image views cut out: written by the photographs' recipe, inherited by that of small images."""
+    least, most = sections["views"]["large"].get("scale", base.views.large.scale)
+    value = f"{100 * least:.0f}% to {100 * most:.0f}% of an image's area"
+    if seen.aspect <= _ELONGATED:
+        return Choice("crops", value, "as usual for images of this size; judged on the central square")
+    lost = f"{100 * (1 - 1 / seen.aspect):.0f}%"
+    return Choice(
+        "crops", value, f"images are {seen.aspect:g} times as long as wide: {lost} lie beyond the square judged"
+    )
+
+
 def _no_mirroring(sections: Mapping[str, Any]) -> str:
     return " ".join(f"views.{name}.flip=0" for name in ("large", "small", "support") if sections["views"].get(name))
 
@@ -184,8 +214,8 @@ def _without_colour(seen: Glance) -> dict[str, Any]:
     return {"saturation": 0.0, "hue": 0.0, "grayscale": 0.0} if seen.is_grey else {}
 
 
-def _batch(seen: Glance, base: Recipe) -> tuple[int, Choice]:
-    size, reason = base.data.batch_size, f"that of {BASE}"
+def _batch(seen: Glance, name: str) -> tuple[int, Choice]:
+    size, reason = load_recipe(name).data.batch_size, f"that of {name}"
     if torch.cuda.is_available():
         size, reason = 256, "there is a GPU"
     if seen.num_images < 4 * size:

@@ -1,4 +1,4 @@
-"""What a run folder holds: recipe.yaml, metrics.csv, summary.json and checkpoints/."""
+"""What a run folder holds: recipe.yaml, metrics.csv, summary.json, checkpoints/ and, at need, unreadable.csv."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from tapetum.engine.checkpoint import sync_folder
 from tapetum.recipe import Recipe, dump_recipe, load_recipe
 
 RECIPE, METRICS, SUMMARY, CHECKPOINTS = "recipe.yaml", "metrics.csv", "summary.json", "checkpoints"
+UNREADABLE = "unreadable.csv"
+GIVEN = "given"
+"""Folder of images and labels that the caller had in memory."""
 _PARTIAL = ".partial"
 
 
@@ -31,8 +34,8 @@ def create_run_folder(path: str | Path) -> Path:
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: give a new folder as --output.")
-    # A recipe without its name is what a run leaves that was killed before it began.
-    if folder.is_dir() and any(entry.name != RECIPE + _PARTIAL for entry in folder.iterdir()):
+    # These are what a run leaves that was killed before it began.
+    if folder.is_dir() and any(entry.name not in (RECIPE + _PARTIAL, GIVEN) for entry in folder.iterdir()):
         go_on = f"go on with it by `tapetum resume {folder}`, or " if (folder / RECIPE).is_file() else ""
         raise ValueError(f"{folder} is not empty: {go_on}give another --output.")
     try:
@@ -68,7 +71,7 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """summary.json; empty where the run has not finished.
+    """summary.json; no more than the command where the run has not finished.
 
     Raises:
         ValueError: it is damaged.
@@ -83,11 +86,10 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, the kind of machine, the exact command and peak memory so far, for a summary."""
+    """Versions, the kind of machine and peak memory so far, for a summary."""
     # ru_maxrss is in kilobytes on Linux and in bytes on macOS.
     scale = 1024 if sys.platform == "darwin" else 1
     return {
-        "command": shlex.join([_program(), *sys.argv[1:]]),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 / scale),
         "versions": {
             "tapetum": version("tapetum"),
@@ -104,9 +106,11 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _program() -> str:
+def command() -> str:
+    """What was typed to start this process."""
     name = Path(sys.argv[0]).name
-    return "tapetum" if name == "__main__.py" else name  # as `python -m tapetum` calls it
+    program = "tapetum" if name == "__main__.py" else name  # as `python -m tapetum` calls it
+    return shlex.join([program, *sys.argv[1:]])
 
 
 def _write_atomically(path: Path, text: str) -> None:

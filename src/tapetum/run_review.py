@@ -12,6 +12,7 @@ from tapetum.data.stores import Store
 from tapetum.engine.callbacks import notify
 from tapetum.evaluation.calibration import Calibration, reliability
 from tapetum.evaluation.prediction import Supports, predict_from
+from tapetum.opening import skip_unreadable
 from tapetum.ops.randomness import make_keys, permutation
 from tapetum.reporting.review import Judged, Predicted, Review, read_curves
 from tapetum.run_folder import METRICS, RECIPE, read_summary
@@ -53,8 +54,9 @@ def _judged(trained: TrainedRun, test: str | None) -> Judged | None:
     found: tuple[Store, Labels, str] | None = None
     if test is not None:
         try:
-            store, labels = find_test(test, trained.classes)
-            found = store, labels, "test images"
+            source, _ = skip_unreadable(find_test(test, trained.classes), trained.parts.recipe.data.strict)
+            assert source.labels is not None
+            found = source.store, source.labels, "test images"
         except ValueError as error:
             notify(f"the test images are left out ({error})")
     if found is None and trained.held_out is not None:

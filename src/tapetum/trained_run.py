@@ -145,7 +145,7 @@ def open_trained_run(run: str | Path, plugins: Sequence[str] = (), decode: bool 
     """
     load_plugins(plugins)
     folder, recipe = open_run_folder(run)
-    parts = assemble(replace(recipe, runtime=replace(recipe.runtime, devices=1)), decode)
+    parts = assemble(replace(recipe, runtime=replace(recipe.runtime, devices=1)), weights=False, decode=decode)
     checkpoint = latest_checkpoint(folder / CHECKPOINTS, notify)
     if checkpoint is None:
         raise ValueError(f"{folder} has no checkpoint yet: finish it with `tapetum resume {folder}`.")

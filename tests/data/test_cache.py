@@ -97,7 +97,7 @@ def test_interrupted_decoding_goes_on(tmp_path, small_chunks, monkeypatch):
 
 def test_an_array_that_was_cut_off_while_created_is_begun_anew(tmp_path, small_chunks):
     files = write_pool(tmp_path / "pool", [(8, 8)] * 3)
-    partial = tmp_path / "cache" / f"images-{cache._key(files, None)}.partial"
+    partial = tmp_path / "cache" / f"images-{cache.cache_key(files, None)}.partial"
     partial.mkdir(parents=True)
     (partial / "images.npy").write_bytes(b"\x93NUM")
     (partial / "done").write_text("0\n")

@@ -85,6 +85,22 @@ def test_exif_orientation_turns_pixels_and_header_size_alike(tmp_path, name, ori
     assert np.abs(pixels[0].numpy().astype(int) - expected).max() < 12
 
 
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png", "a.tif"])
+def test_of_an_animation_the_first_frame_is_taken(tmp_path, name):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    path = saved(tmp_path, frames[0], name, save_all=True, append_images=frames[1:])
+    pixels = decode(path)
+    assert pixels.shape == (3, 8, 8)
+    assert (pixels[0] > 200).all()
+    assert (pixels[2] < 50).all()
+
+
+def test_16_bit_colour_becomes_8_bit(tmp_path):
+    header, rows = b"P6 2 1 65535\n", np.array([0, 256, 65535, 511, 32768, 255], dtype=">u2").tobytes()
+    (tmp_path / "a.ppm").write_bytes(header + rows)
+    assert decode(tmp_path / "a.ppm")[:, 0].T.tolist() == [[0, 1, 255], [2, 128, 1]]
+
+
 def test_resizing_is_after_turning(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -5,11 +5,13 @@ from hypothesis import strategies as st
 
 from tapetum.data.labels import (
     Labels,
+    drawn_labels,
     held_out,
     labels_from_folders,
     labels_from_names,
     labels_from_values,
     labels_per_class,
+    labels_percent,
     sorted_classes,
 )
 
@@ -184,6 +186,32 @@ def test_classes_with_fewer_than_three_labels_keep_them():
         held_out(labels, per_class=1, seed=0)
     with pytest.raises(ValueError, match="no class has three"):
         held_out(labels_from_folders(["a/1", "a/2", "b/1"]), fraction=0.5, seed=0)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(1, 40), min_size=2, max_size=4), st.floats(0.1, 100), st.integers(0, 99))
+def test_a_share_of_labels_is_drawn_class_by_class(sizes, percent, seed):
+    labels = labels_from_folders([f"{c}/{i}" for c, size in enumerate(sizes) for i in range(size)])
+    share = labels_percent(labels, percent, seed)
+    assert (share.counts >= 1).all()
+    assert (np.abs(share.counts - np.maximum(1, percent / 100 * np.array(sizes))) <= 0.5 + 1e-9).all()
+    assert labelled_names(share) <= labelled_names(labels_percent(labels, min(100, 2 * percent), seed))
+
+
+def test_a_share_is_more_than_none_and_at_most_all():
+    assert labels_percent(pool(), 100, 0).counts.tolist() == pool().counts.tolist()
+    for percent in (0, -1, 100.5, float("nan")):
+        with pytest.raises(ValueError, match="more than 0 and at most 100"):
+            labels_percent(pool(), percent, 0)
+
+
+def test_a_number_or_a_share_of_labels_is_drawn():
+    labels = pool()
+    assert drawn_labels(labels, None, None, 0) is labels
+    assert labelled_names(drawn_labels(labels, 2, None, 5)) == labelled_names(labels_per_class(labels, 2, 5))
+    assert labelled_names(drawn_labels(labels, None, 30, 5)) == labelled_names(labels_percent(labels, 30, 5))
+    with pytest.raises(ValueError, match="give one"):
+        drawn_labels(labels, 2, 30, 5)
 
 
 def test_held_out_needs_one_size():

@@ -5,6 +5,7 @@ import struct
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import savemat
 from sklearn.datasets import load_digits
 
 from tapetum.data.sources import open_source
@@ -168,6 +169,102 @@ def test_array_files(tmp_path):
     ):
         assert labels_by_name(source) == {"0": "3", "1": "5", "2": None, "3": "3"}
     assert open_source(tmp_path / "a.npz", "none").labels is None
+
+
+def test_a_list_of_paths(tmp_path, monkeypatch):
+    write_images(tmp_path / "pets", ["dog/b.JPG", "dog/a.png", "cat/c.webp", "cat/unlisted.png"])
+    (tmp_path / "list.txt").write_text(f"pets/dog/b.JPG\n\n{tmp_path}/pets/cat/c.webp\n  pets/dog/a.png\n")
+    expected = {"cat/c.webp": "cat", "dog/a.png": "dog", "dog/b.JPG": "dog"}
+    source = open_source(tmp_path / "list.txt")
+    assert labels_by_name(source) == expected
+    assert source.store.root == tmp_path / "pets"
+    monkeypatch.chdir(tmp_path)
+    assert labels_by_name(open_source(["pets/dog/b.JPG", tmp_path / "pets/cat/c.webp", "pets/dog/a.png"])) == expected
+    write_images(tmp_path / "named", ["ape/1.jpg", "bat/2.jpg"])
+    joined = labels_by_name(open_source(tmp_path / "list.txt", tmp_path / "named"))
+    assert sorted(filter(None, joined.values())) == ["ape", "bat"]
+    assert len(joined) == 5
+    with pytest.raises(ValueError, match="has no test part"):
+        open_source(tmp_path / "list.txt", split="test")
+    with pytest.raises(ValueError, match=r"image 1 of the list: there is no image .*typo\.jpg"):
+        open_source(["pets/dog/b.JPG", "typo.jpg"])
+
+
+def test_a_csv_of_images_and_labels(tmp_path):
+    write_images(tmp_path / "pool", ["1.jpg", "2.jpg", "3.jpg"])
+    (tmp_path / "list.csv").write_text("pool/2.jpg,b\npool/1.jpg,a\npool/3.jpg,\n")
+    assert labels_by_name(open_source(tmp_path / "list.csv")) == {"2.jpg": "b", "1.jpg": "a", "3.jpg": None}
+    (tmp_path / "few.txt").write_text("1.jpg\n2.jpg\n")
+    assert open_source(tmp_path / "list.csv", tmp_path / "few.txt").labels.counts.tolist() == [1, 1]
+    assert open_source(tmp_path / "list.csv", "none").labels is None
+
+
+def test_lists_of_names_choose_among_the_rows_of_cifar(tmp_path):
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for i in range(1, 6):
+        (folder / f"data_batch_{i}").write_bytes(pickle.dumps(cifar_batch(4, i), protocol=2))
+    (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": CIFAR_CLASSES}, protocol=2))
+    (tmp_path / "spc.txt").write_text("0\n5\n19\n")
+    labels = open_source(folder, tmp_path / "spc.txt").labels
+    assert labels.labelled.tolist() == [0, 5, 19]
+    assert [labels.classes[v] for v in labels.values[[0, 5, 19]]] == ["automobile", "cat", "ship"]
+
+
+def test_svhn(tmp_path):
+    images = np.arange(32 * 32 * 3 * 4).reshape(32, 32, 3, 4).astype(np.uint8)
+    for split in ("train", "test"):
+        content = {"X": images, "y": np.array([[10], [1], [9], [10]], np.uint8)}
+        savemat(tmp_path / f"{split}_32x32.mat", content, do_compression=True)
+    for source in (open_source(tmp_path, split="test"), open_source(tmp_path / "train_32x32.mat")):
+        assert labels_by_name(source) == {"0": "0", "1": "1", "2": "9", "3": "0"}
+        assert np.array_equal(source.store.read(np.array([2]))[0].numpy(), images[..., 2].transpose(2, 0, 1))
+    for faulty in ({"a": images}, {"X": images[..., :3], "y": content["y"]}, {"X": images, "y": content["y"] + 1}):
+        savemat(tmp_path / "train_32x32.mat", faulty)
+        with pytest.raises(ValueError, match=r"train_32x32\.mat is no file of SVHN"):
+            open_source(tmp_path)
+
+
+def test_dicts_of_arrays_and_tables():
+    images, values = np.zeros((2, 8, 8), np.uint8), [4, 5]
+    assert labels_by_name(open_source({"images": images, "labels": values})) == {"0": "4", "1": "5"}
+    parts = {"x_train": images, "y_train": values, "x_test": images[:1], "y_test": values[:1]}
+    assert len(open_source(parts, "none", "test").store) == 1
+    tables = {"train": Frame(img=list(images), label=values)}
+    assert labels_by_name(open_source(tables)) == {"0": "4", "1": "5"}
+    with pytest.raises(ValueError, match="has no test part but train"):
+        open_source(tables, split="test")
+
+
+class Frame:
+    """As much of a data frame as is asked for."""
+
+    def __init__(self, **columns):
+        self._columns = columns
+        self.columns = list(columns)
+
+    def __len__(self):
+        return len(next(iter(self._columns.values())))
+
+    def __getitem__(self, name):
+        return self._columns[name]
+
+
+def test_a_data_frame_of_paths(tmp_path, monkeypatch):
+    write_images(tmp_path, ["1.jpg", "2.jpg", "3.jpg", "4.jpg"])
+    monkeypatch.chdir(tmp_path)
+    frame = Frame(path=[f"{i}.jpg" for i in (3, 1, 2, 4)], kind=["x", "y", None, "x "], label=[1.0, 2.0, np.nan, -1])
+    source = open_source(frame)
+    assert isinstance(source.store, FileStore)
+    assert labels_by_name(source) == {"3.jpg": "1", "1.jpg": "2", "2.jpg": None, "4.jpg": None}
+    assert labels_by_name(open_source(frame, "kind")) == {"3.jpg": "x", "1.jpg": "y", "2.jpg": None, "4.jpg": "x"}
+    assert open_source(frame, "none").labels is None
+    (tmp_path / "labels.csv").write_text("1.jpg,p\n2.jpg,q\n")
+    assert open_source(frame, "labels.csv").labels.classes == ("p", "q")
+    with pytest.raises(ValueError, match="no such column but path, kind, label"):
+        open_source(frame, "species")
+    with pytest.raises(ValueError, match=r"column label, row 1: the label is 1\.5"):
+        open_source(Frame(path=["1.jpg", "2.jpg"], label=[1, 1.5]))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tapetum.data.stores import ArrayStore, FileStore, Store, check_images
+from tapetum.data.stores import ArrayStore, FileStore, Store
 
 
 def images(n=7, size=(5, 6), channels=3):
@@ -99,29 +99,3 @@ def test_file_store_refuses_doubles_and_missing_files(tmp_path):
         FileStore(tmp_path, ["a.png", "b.png", "a.png"])
     with pytest.raises(ValueError, match=r"a\.png cannot be opened"):
         _ = FileStore(tmp_path, ["a.png"]).fingerprint
-
-
-def test_check_images_names_every_damaged_file_and_reports_progress(tmp_path):
-    names = write_files(tmp_path, images(6))
-    seen = []
-    check_images(FileStore(tmp_path, names), report=lambda done, total: seen.append((done, total)))
-    assert seen == [(6, 6)]
-    for name in (names[1], names[4]):
-        (tmp_path / name).write_bytes(b"damaged")
-    with pytest.raises(ValueError) as caught:
-        check_images(FileStore(tmp_path, names))
-    assert names[1] in str(caught.value)
-    assert names[4] in str(caught.value)
-    assert names[0] not in str(caught.value)
-
-
-def test_check_images_names_ten_at_most(tmp_path):
-    names = [f"{i}.jpg" for i in range(13)]
-    for name in names:
-        (tmp_path / name).write_bytes(b"damaged")
-    with pytest.raises(ValueError, match="and 3 more"):
-        check_images(FileStore(tmp_path, names))
-
-
-def test_check_images_has_nothing_to_do_for_arrays():
-    check_images(ArrayStore(images()))

@@ -322,7 +322,7 @@ def test_evaluation_leaves_training_mode_as_it_was(toy):
     [
         ({}, "none of them"),
         ({"epochs": 1, "steps": 2}, "epochs and steps"),
-        ({"steps": 0}, "steps is 0"),
+        ({"steps": -1}, "steps is -1"),
         ({"steps": 5, "log_every": 0}, "log_every is 0"),
     ],
 )

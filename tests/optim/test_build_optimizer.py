@@ -1,5 +1,7 @@
 """Parameter groups, the builder, and what schedules write."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -51,6 +53,18 @@ def test_downsampling_batch_norm_is_excluded():
     decayed, excluded = group_parameters(build_backbone(ResNetConfig(depth=18)))
     assert "layer2.0.downsample.1.weight" in dict(excluded["params"])
     assert all(p.ndim == 4 for _, p in decayed["params"])
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_backbone_may_learn_more_slowly(config):
+    model = nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    optimizer = build_optimizer(replace(config, backbone_lr=0.1), model)
+    set_schedules(optimizer, config, 10, 10, 20)
+    rates = {name: group["lr"] for group in optimizer.param_groups for name in group["param_names"]}
+    assert rates["head.weight"] == rates["head.bias"] == pytest.approx(1.0)
+    assert rates["backbone.weight"] == rates["backbone.bias"] == pytest.approx(0.1)
+    assert len(optimizer.param_groups) == 4
+    assert len(build_optimizer(config, model).param_groups) == 2
 
 
 def test_nothing_to_train():

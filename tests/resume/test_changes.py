@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 import tapetum.assembly
 import tapetum.evaluation.soft_neighbours
+import tapetum.methods.paws
 from tapetum import cli
 
 LAST = "run/checkpoints/step-00000024.safetensors"
@@ -76,6 +77,33 @@ def test_a_change_of_the_data_is_refused_by_name(stopped, capsys, change, names)
     assert stopped.checkpoints("run")[-1] == 24
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "names"),
+    [
+        ("peak: 0.1\n", "peak: 0.2\n", "optimizer.lr.peak: was 0.1, is 0.2"),
+        ("batch_size: 8\n", "batch_size: 4\n", "data.batch_size: was 8, is 4"),
+        ("hue: 0.1\n", "hue: 0.2\n", "views.large.hue: was 0.1, is 0.2"),
+        ("log_every: 4\n", "log_every: 3\n", None),
+    ],
+)
+def test_a_change_of_the_recipe_is_refused_by_name_where_it_changes_bits(stopped, capsys, old, new, names):
+    recipe = Path("run/recipe.yaml")
+    assert recipe.read_text().count(old) == 1
+    recipe.write_text(recipe.read_text().replace(old, new))
+    if names is None:
+        assert call("resume", "run") == 0
+        stopped.assert_same("whole", "run")
+    else:
+        assert names in refusal(capsys)
+
+
+def test_the_command_stays_that_of_the_training(stopped, monkeypatch):
+    Path("run/summary.json").write_text(json.dumps({"command": "tapetum train tiny.yaml --output run"}))
+    monkeypatch.setattr("sys.argv", ["tapetum", "resume", "run"])
+    assert call("resume", "run") == 0
+    assert json.loads(Path("run/summary.json").read_text())["command"] == "tapetum train tiny.yaml --output run"
+
+
 def test_held_out_labels_count_as_data(stopped, capsys):
     """They change no weight, but the accuracies of metrics.csv."""
     Path("photos/labels.csv").write_text(labels_of("photos/train"))
@@ -136,6 +164,22 @@ def test_ctrl_c_saves_and_says_how_to_go_on(stopped, capsys, monkeypatch):
     monkeypatch.setattr(tapetum.assembly, "set_schedules", set_schedules)
     assert stopped.checkpoints("run") == [6, 9]
     assert call("resume", "run") == 0
+    stopped.assert_same("whole", "run")
+
+
+def test_ctrl_c_while_steps_are_timed_leaves_the_folder_free(stopped, capsys, monkeypatch):
+    shutil.rmtree("run")
+    forward = tapetum.methods.paws.PAWS.forward
+
+    def interrupting(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        return forward(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tapetum.methods.paws.PAWS, "forward", interrupting)
+        assert call(*TRAIN, "run", "trainer.minutes=1") == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "tapetum: stopped at once, nothing saved."
+    assert call(*TRAIN, "run", "trainer.keep_every=6") == 0
     stopped.assert_same("whole", "run")
 
 

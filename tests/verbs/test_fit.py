@@ -151,6 +151,64 @@ def test_images_in_the_pool_may_be_judged_if_their_labels_are_not_used(capsys):
     assert "6 test images are in the pool too: the model sees them, though not their labels" in capsys.readouterr().err
 
 
+def test_damaged_images_are_skipped_and_listed(capsys):
+    for path in ("photos/03.png", "photos/20.png", "test/ash/102.png"):
+        with open(path, "w") as file:
+            file.write("<html>")
+    summary = quick(test="test")
+    said = capsys.readouterr()
+    assert "2 of 24 images cannot be read, such as photos/03.png (cannot identify" in said.err
+    assert "1 of 6 images cannot be read, such as test/ash/102.png" in said.err
+    # One label of each class is held out of everything.
+    judged = [summary[part]["soft_neighbours"]["count"] for part in ("heldout", "test")]
+    assert (summary["num_images"], summary["num_labels"], judged) == (22 - 3, 11 - 3, [3, 5])
+    with open("run/unreadable.csv") as file:
+        assert [line.split(",")[0] for line in file] == ["path", "photos/03.png", "photos/20.png", "test/ash/102.png"]
+    with pytest.raises(ValueError, match="2 of 24 images cannot be read"):
+        quick(output="strict", strict=True)
+
+
+def test_arrays_and_lists_in_memory_become_a_run_that_can_be_resumed(tmp_path):
+    images = np.stack([np.asarray(Image.open(f"photos/{number:02}.png")) for number in range(24)])
+    classes = [CLASSES[number % 3] if number < 12 else "" for number in range(24)]
+    test = {"images": images[12:], "labels": [CLASSES[number % 3] for number in range(12, 24)]}
+    summary = quick(images=images, labels=classes, test=test)
+    judged = [summary[part]["soft_neighbours"]["count"] for part in ("heldout", "test")]
+    assert (summary["num_labels"], summary["num_images"], judged) == (12 - 3, 24 - 3, [3, 12])
+    shutil.rmtree("run/checkpoints")
+    assert resume("run")["test_top1"] == summary["test_top1"]
+    paths = [f"photos/{number:02}.png" for number in range(24)]
+    for given in ({"images": paths}, {}):
+        quick(**given, labels=classes, output=f"listed{len(given)}", labels_percent=50)
+        assert load_recipe(f"listed{len(given)}/recipe.yaml").data.labels_percent == 50
+    assert resume("listed0")["num_labels"] == 6
+
+
+def test_a_refused_run_leaves_room_for_another(tmp_path):
+    images = np.zeros((24, 20, 24, 3), np.uint8)
+    with pytest.raises(ValueError, match="batch_size"):
+        quick(images=images, labels=np.arange(24) % 3, overrides=["data.batch_size=100"])
+    assert quick(images=images, labels=np.arange(24) % 3)["steps"] == 2
+
+
+def test_labels_may_come_with_the_images():
+    assert quick(images="labelled", labels=None)["num_labels"] == 12 - 3
+
+
+@pytest.mark.parametrize("counts,held_out", [((1, 1, 1), 0), ((4, 1, 2), 1)])
+def test_one_label_a_class_and_unequal_counts_work(counts, held_out):
+    lines = [f"{3 * i + kind:02}.png,{CLASSES[kind]}" for kind, count in enumerate(counts) for i in range(count)]
+    with open("few.csv", "w") as file:
+        file.write("\n".join(lines))
+    summary = quick(labels="few.csv", test="test")
+    assert (summary["num_labels"], summary["test"]["soft_neighbours"]["count"]) == (sum(counts) - held_out, 6)
+
+
+def test_whole_images_leave_no_list():
+    quick()
+    assert not os.path.exists("run/unreadable.csv")
+
+
 @pytest.mark.parametrize(
     "arguments,message",
     [

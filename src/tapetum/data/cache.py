@@ -32,7 +32,7 @@ from tapetum.data.stores import ArrayStore, FileStore, ReportProgress, Store
 
 _FORMAT = 1  # raise when decoding or the layout of the folder changes: old caches are then not found
 _CHUNK_BYTES = 4 * 2**20
-_THREADED_FROM_PIXELS = 128 * 128  # below, Python's overhead outweighs decoding and threads only contend
+THREADED_FROM_PIXELS = 128 * 128  # below, Python's overhead outweighs decoding and threads only contend
 
 
 def cache_folder() -> Path:
@@ -107,12 +107,12 @@ def decoded(
         return store
     folder = cache_folder() if folder is None else Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"images-{_key(store, size)}"
+    final = folder / f"images-{cache_key(store, size)}"
     if not _is_finished(final):
         shape = _shape_to_cache(store, size, int(memory_fraction * memory_bytes()))
         if shape is None or not _has_room(folder, len(store) * 3 * shape[0] * shape[1]):
             return store
-        with _only_one(final.with_suffix(".lock")):
+        with only_one(final.with_suffix(".lock")):
             if not _is_finished(final):
                 _build(store, shape, final, report, threads)
     about = json.loads((final / "cache.json").read_text())
@@ -147,7 +147,7 @@ def _fingerprint(store: FileStore, shape: tuple[int, int]) -> str:
     return hashlib.blake2b(f"{store.fingerprint} {shape}".encode(), digest_size=16).hexdigest()
 
 
-def _key(store: FileStore, size: int | None) -> str:
+def cache_key(store: FileStore, size: int | None) -> str:
     """What a cache is found by. Local, so it may look at what a fingerprint must not: place and time of change."""
     digest = hashlib.blake2b(f"{_FORMAT} {size} {store.fingerprint}".encode(), digest_size=16)
     digest.update(os.fsencode(store.root.resolve()))
@@ -160,7 +160,7 @@ def _is_finished(final: Path) -> bool:
 
 
 @contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
+def only_one(lock: Path) -> Iterator[None]:
     """Held by one process at a time; the system frees it when that process dies."""
     try:
         import fcntl
@@ -207,7 +207,7 @@ def _build(store: FileStore, shape: tuple[int, int], final: Path, report: Report
     step = max(1, _CHUNK_BYTES // (3 * shape[0] * shape[1]))
     finished = _finished_chunks(partial)
     done = sum(len(range(c * step, min((c + 1) * step, len(store)))) for c in finished)
-    workers = threads if store.sizes.prod(axis=1).mean() >= _THREADED_FROM_PIXELS else 1
+    workers = threads if store.sizes.prod(axis=1).mean() >= THREADED_FROM_PIXELS else 1
     with ThreadPoolExecutor(workers) as pool, (partial / "done").open("a") as log:
         for chunk, start in enumerate(range(0, len(store), step)):
             if chunk in finished:
@@ -225,13 +225,13 @@ def _build(store: FileStore, shape: tuple[int, int], final: Path, report: Report
                 report(done, len(store))
     del images
     about = {"format": _FORMAT, "root": str(store.root), "images": len(store), "shape": [3, *shape]}
-    _write_durably(partial / "cache.json", json.dumps({**about, "fingerprint": _fingerprint(store, shape)}))
+    write_durably(partial / "cache.json", json.dumps({**about, "fingerprint": _fingerprint(store, shape)}))
     if final.exists():  # a folder without cache.json: not ours to trust
         shutil.rmtree(final)
     partial.rename(final)
 
 
-def _write_durably(path: Path, text: str) -> None:
+def write_durably(path: Path, text: str) -> None:
     with path.open("w") as file:
         file.write(text)
         file.flush()

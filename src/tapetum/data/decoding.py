@@ -64,13 +64,37 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")  # no copy where it is RGB already
 
 
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    if isinstance(error, FileNotFoundError):
-        return ValueError(f"image {path} does not exist (any more): restore it, or open the folder anew")
-    reason = str(error) or type(error).__name__
-    return ValueError(
-        f"image {path} cannot be read ({reason}): convert it to 8-bit PNG or JPEG, or move it out of the folder"
-    )
+class UnreadableImage(ValueError):
+    """An image that cannot be decoded; `reason` says why in a few words."""
+
+    def __init__(self, what: str, error: Exception) -> None:
+        self.reason = str(error) or type(error).__name__
+        if isinstance(error, FileNotFoundError):
+            super().__init__(f"image {what} does not exist (any more): restore it, or open the folder anew")
+        else:
+            super().__init__(
+                f"image {what} cannot be read ({self.reason}): convert it to 8-bit PNG or JPEG, or move it out of the "
+                "folder"
+            )
+
+
+def _upright(opened: Image.Image) -> Image.Image:
+    orientation = _orientation(opened)
+    image = _to_rgb(opened)
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def read_upright(path: Path) -> tuple[Image.Image, str]:
+    """An image file as upright RGB at its own size, and the Pillow mode that it is stored in.
+
+    Raises:
+        UnreadableImage: as of `decode`.
+    """
+    try:
+        with Image.open(path) as opened:
+            return _upright(opened), opened.mode
+    except Exception as error:  # Pillow's readers raise nearly any type on damaged files
+        raise UnreadableImage(str(path), error) from error
 
 
 def decode(path: Path, resize_to: tuple[int, int] | None = None) -> Tensor:
@@ -85,20 +109,22 @@ def decode(path: Path, resize_to: tuple[int, int] | None = None) -> Tensor:
         uint8 tensor (3, height, width), contiguous.
 
     Raises:
-        ValueError: the file is missing, damaged or of a kind this module cannot turn into RGB; names the file.
+        UnreadableImage: the file is missing, damaged or of a kind this module cannot turn into RGB; a ValueError that
+            names the file.
     """
-    try:
-        with Image.open(path) as opened:
-            orientation = _orientation(opened)
-            image = _to_rgb(opened)
-            if orientation in _UPRIGHT:
-                image = image.transpose(_UPRIGHT[orientation])
-            if resize_to is not None and image.size != resize_to[::-1]:
-                image = image.resize(resize_to[::-1], Image.Resampling.BILINEAR)
-            pixels = np.array(image)
-    except Exception as error:  # Pillow's readers raise nearly any type on damaged files
-        raise _unreadable(path, error) from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    image, _ = read_upright(path)
+    if resize_to is not None and image.size != resize_to[::-1]:
+        image = image.resize(resize_to[::-1], Image.Resampling.BILINEAR)
+    return _as_tensor(image)
+
+
+def upright_tensor(image: Image.Image) -> Tensor:
+    """A Pillow image as `decode` gives a file: uint8 (3, height, width). Errors are Pillow's own."""
+    return _as_tensor(_upright(image))
+
+
+def _as_tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 def header_size(path: Path) -> tuple[int, int]:
@@ -112,7 +138,7 @@ def header_size(path: Path) -> tuple[int, int]:
             width, height = opened.size
             turned = _orientation(opened) in (5, 6, 7, 8)
     except Exception as error:  # Pillow's readers raise nearly any type on damaged files
-        raise _unreadable(path, error) from error
+        raise UnreadableImage(str(path), error) from error
     return (width, height) if turned else (height, width)
 
 

@@ -229,11 +229,22 @@ def read_numpy(path: Path, split: Split) -> tuple[npt.NDArray[Any], npt.NDArray[
         raise ValueError(
             f"{path} cannot be read ({error}): save plain numeric arrays with numpy.save or numpy.savez"
         ) from error
+    return named_arrays(arrays, split, str(path))
+
+
+def named_arrays(
+    arrays: Mapping[str, npt.NDArray[Any]], split: Split, where: str
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
+    """Images and labels of a split, by the names that `read_numpy` lists; `where` is what errors call them.
+
+    Raises:
+        ValueError: none of these names, or no such split.
+    """
     for images_key, labels_key in _NPZ_KEYS:
         images = arrays.get(images_key.format(split=split))
         if images is None:
             continue
         if "split" not in images_key and split == "test":
-            raise ValueError(f"{path} has no test part: it holds {', '.join(arrays)}; name one x_test, y_test")
+            raise ValueError(f"{where} has no test part: it holds {', '.join(arrays)}; name one x_test, y_test")
         return images, arrays.get(labels_key.format(split=split))
-    raise ValueError(f"{path} holds {', '.join(arrays) or 'nothing'}: name the arrays images and labels")
+    raise ValueError(f"{where} holds {', '.join(arrays) or 'nothing'}: name the arrays images and labels")

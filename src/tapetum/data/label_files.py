@@ -1,13 +1,26 @@
-"""Labels from CSV files: one line `path,label` per labelled image."""
+"""Labels from files: CSV, JSON, or a text file that lists the images whose own labels count."""
 
 from __future__ import annotations
 
 import csv
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from tapetum.data.labels import Labels, labels_from_names
+from tapetum.data.lists import listed_files, read_lines
+from tapetum.data.stores import FileStore
+
+
+class _Entry(NamedTuple):
+    place: str
+    """Where in the file, e.g. "line 3"."""
+    image: str
+    label: str
 
 
 class _NameMatcher:
@@ -19,12 +32,12 @@ class _NameMatcher:
         for name in names:
             self._bare.setdefault(PurePosixPath(name).name, []).append(name)
         # As written and with links followed: a label file may spell either.
-        self._roots = [] if root is None else [Path(os.path.abspath(root)), root.resolve()]
+        self._roots = [] if root is None else [Path(os.path.abspath(root)), Path(os.path.realpath(root))]
         self._folder = Path(os.path.abspath(folder))
 
     def _below_root(self, text: str) -> int | None:
         path = Path(os.path.normpath(self._folder / text))  # an absolute path replaces the folder
-        for candidate in (path, path.parent.resolve() / path.name):
+        for candidate in (path, Path(os.path.realpath(path.parent)) / path.name):
             for root in self._roots:
                 if candidate.is_relative_to(root):
                     found = self._index.get(candidate.relative_to(root).as_posix())
@@ -50,6 +63,94 @@ class _NameMatcher:
         raise ValueError(f"there is no image {text!r}{where}: correct the path or delete the line")
 
 
+def read_label_file(
+    path: Path, names: Sequence[str], root: Path | None = None, own: Callable[[], Labels | None] = lambda: None
+) -> Labels:
+    """Read labels from a file; its form follows from the ending of its name.
+
+    - `.json`: `{"1.jpg": "cat", ...}`, or a list of `{"path": "1.jpg", "label": "cat"}` or of `["1.jpg", "cat"]`;
+      null for no label;
+    - `.txt` without a comma in its first line: one name a line, as in the published splits of SimCLR and PAWS: these
+      images keep the labels that they come with, all others are unlabelled;
+    - anything else: CSV of `path,label` lines with or without that header.
+
+    Args:
+        path: the file, in UTF-8. Its paths may be absolute, relative to `root` or to the file's folder, or bare file
+            names where these are unique. Images that are not named are unlabelled.
+        names: the store's names; of arrays, the numbers of rows.
+        root: the folder the names are relative to; None for stores that are not files.
+        own: gives the labels that the images come with; asked for lists of names alone.
+
+    Raises:
+        ValueError: naming file, line, value and the fix: no such image, two labels for one image, an unknown
+            column, a line without a label, or one class only.
+    """
+    path = Path(path)
+    matcher = _NameMatcher(names, root, path.parent)
+    if path.suffix.lower() == ".json":
+        return _labels_of(path, _json_entries(path), matcher, names)
+    if path.suffix.lower() == ".txt":
+        lines = read_lines(path, "labels file")
+        if "," not in lines[0][1]:
+            return _only_listed(path, lines, matcher, own())
+    return _labels_of(path, _csv_entries(path), matcher, names)
+
+
+def _labels_of(path: Path, entries: Iterator[_Entry], matcher: _NameMatcher, names: Sequence[str]) -> Labels:
+    class_of: list[str | None] = [None] * len(names)
+    place_of: dict[int, str] = {}
+    for place, name, label in entries:
+        where = f"{path}, {place}"
+        try:
+            image = matcher.find(name)
+        except ValueError as error:
+            hint = " (a header, if there is one, must be path,label)" if place == "line 1" else ""
+            raise ValueError(f"{where}: {error}{hint}") from None
+        if class_of[image] not in (None, label):
+            raise ValueError(
+                f"{where}: {name!r} is labelled {label!r}, but {class_of[image]!r} at {place_of[image]}: delete one of "
+                "the two"
+            )
+        class_of[image] = label
+        place_of[image] = place
+    try:
+        return labels_from_names(names, class_of)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _only_listed(path: Path, lines: list[tuple[int, str]], matcher: _NameMatcher, own: Labels | None) -> Labels:
+    if own is None:
+        raise ValueError(
+            f"{path} lists images whose own labels count, but they come without: put them into one folder per class, "
+            "or write path,label lines"
+        )
+    kept = []
+    for number, name in lines:
+        try:
+            image = matcher.find(name)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
+        if own.values[image] < 0:
+            raise ValueError(
+                f"{path}, line {number}: image {name!r} has no label of its own: put it into a class folder"
+            )
+        kept.append(image)
+    if len(set(own.values[kept].tolist())) < 2:
+        only = own.classes[own.values[kept[0]]]
+        raise ValueError(f"{path} lists images of the class {only!r} only: list some of at least two classes")
+    return own.only(np.unique(kept))
+
+
+def _csv_entries(path: Path) -> Iterator[_Entry]:
+    for line, fields in _rows(path):
+        if len(fields) != 2 or not all(fields):
+            raise ValueError(
+                f"{path}, line {line}: {','.join(fields)!r} is not path,label: write two fields and one comma"
+            )
+        yield _Entry(f"line {line}", *fields)
+
+
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
     """(line number, stripped fields) of the lines that hold something; the header is taken off and checked."""
     try:
@@ -71,40 +172,66 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
     return rows
 
 
-def read_csv(path: Path | str, names: Sequence[str], root: Path | None = None) -> Labels:
-    """Read `path,label` lines; the header `path,label` may be there or not.
+class _Object(list[tuple[str, Any]]):
+    """A JSON object with its keys in order, doubles included."""
 
-    Args:
-        path: CSV in UTF-8. Its paths may be absolute, relative to `root` or to the CSV's folder, or bare file
-            names where these are unique. Images that no line names are unlabelled.
-        names: the store's names.
-        root: the folder the names are relative to; None for stores that are not files.
+
+def _json_entries(path: Path) -> Iterator[_Entry]:
+    for number, item in enumerate(_json_items(path), start=1):
+        place = f"entry {number}"
+        image, label = _json_pair(item, f"{path}, {place}")
+        if label is None:
+            continue
+        if isinstance(label, int) and not isinstance(label, bool):
+            label = str(label)
+        if not (isinstance(image, str) and isinstance(label, str) and image.strip() and label.strip()):
+            raise ValueError(f"{path}, {place}: {image!r} and {label!r} are no path and label: write two texts")
+        if not label.isprintable():
+            raise ValueError(f"{path}, {place}: label {label!r} cannot be printed: use letters, digits and signs")
+        yield _Entry(place, image.strip(), label.strip())
+
+
+def _json_items(path: Path) -> list[Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_Object)
+    except OSError as error:
+        raise ValueError(f"labels file {path} cannot be read ({error.strerror}): check the path") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"labels file {path} is not JSON ({error}): correct it, or save it as CSV") from error
+    if not isinstance(content, list) or not content:
+        raise ValueError(f'labels file {path} holds no labels: write a JSON object such as {{"1.jpg": "cat"}}')
+    return content
+
+
+def _json_pair(item: Any, where: str) -> tuple[Any, Any]:
+    """Path and label of an item of a list, or of an object, whose items are tuples."""
+    if isinstance(item, _Object):
+        odd = next((key for key, _ in item if key not in ("path", "label")), None)
+        if odd is not None:
+            raise ValueError(f"{where}: unknown key {odd!r}: the keys must be path and label")
+        return dict(item).get("path"), dict(item).get("label")
+    if isinstance(item, (list, tuple)) and len(item) == 2:
+        return item[0], item[1]
+    raise ValueError(f'{where}: {item!r} is no label: write {{"path": ..., "label": ...}}')
+
+
+def read_listing(path: Path) -> tuple[FileStore, Labels | None]:
+    """The images that a CSV names, and their labels: lines `path` or `path,label`, the label empty where there is none.
 
     Raises:
-        ValueError: naming file, line, value and the fix: no such image, two labels for one image, an unknown
-            column, a line without a label, or one class only.
+        ValueError: as of `read_label_file`, or a file does not exist or is listed twice.
     """
-    path = Path(path)
-    matcher = _NameMatcher(names, root, path.parent)
-    class_of: list[str | None] = [None] * len(names)
-    line_of: dict[int, int] = {}
-    for line, fields in _rows(path):
-        where = f"{path}, line {line}"
-        if len(fields) != 2 or not all(fields):
-            raise ValueError(f"{where}: {','.join(fields)!r} is not path,label: write two fields and one comma")
-        try:
-            image = matcher.find(fields[0])
-        except ValueError as error:
-            hint = " (a header, if there is one, must be path,label)" if line == 1 else ""
-            raise ValueError(f"{where}: {error}{hint}") from None
-        if class_of[image] not in (None, fields[1]):
+    rows = _rows(path)
+    for line, fields in rows:
+        if len(fields) > 2 or not fields[0]:
             raise ValueError(
-                f"{where}: {fields[0]!r} is labelled {fields[1]!r}, but {class_of[image]!r} "
-                f"on line {line_of[image]}: delete one of the two lines"
+                f"{path}, line {line}: {','.join(fields)!r} is not path,label: write two fields and one comma"
             )
-        class_of[image] = fields[1]
-        line_of[image] = line
+    store = listed_files(((f"{path}, line {line}", fields[0]) for line, fields in rows), path.parent)
+    classes = [fields[1] or None if len(fields) == 2 else None for _, fields in rows]
+    if not any(classes):
+        return store, None
     try:
-        return labels_from_names(names, class_of)
+        return store, labels_from_names(store.names, classes)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

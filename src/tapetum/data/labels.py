@@ -90,7 +90,23 @@ class Labels:
         table = np.array([position.get(name, UNLABELLED) for name in self.classes] + [UNLABELLED], np.int64)
         return Labels(classes, self.names, table[self.values])
 
-    def _only(self, kept: npt.NDArray[np.int64]) -> Labels:
+    def of_images(self, kept: npt.NDArray[np.int64]) -> Labels:
+        """The labels of some of the images, which are then all that there are.
+
+        Raises:
+            ValueError: a class that had labels loses all of them.
+        """
+        left = Labels(self.classes, tuple(self.names[int(i)] for i in kept), self.values[kept])
+        lost = np.flatnonzero((self.counts > 0) & (left.counts == 0))
+        if lost.size:
+            raise ValueError(
+                f"none of the {self.counts[lost[0]]} labelled images of class {self.classes[lost[0]]!r} can be read: "
+                "label others of that class, or take it out of the labels"
+            )
+        return left
+
+    def only(self, kept: npt.NDArray[np.int64]) -> Labels:
+        """Over the same images, the labels of some of them."""
         values = np.full_like(self.values, UNLABELLED)
         values[kept] = self.values[kept]
         return Labels(self.classes, self.names, values)
@@ -176,7 +192,36 @@ def labels_per_class(labels: Labels, count: int, seed: int) -> Labels:
             f"labels per class asked for: ask for at most {labels.counts[short]} or label more images"
         )
     drawn = [_drawn_order(labels, c, "labels per class", seed)[:count] for c in range(labels.num_classes)]
-    return labels._only(np.concatenate(drawn))
+    return labels.only(np.concatenate(drawn))
+
+
+def labels_percent(labels: Labels, percent: float, seed: int) -> Labels:
+    """Keep the labels of a share of each class's labelled images, and drop the others.
+
+    A class keeps the nearest number to its share, but at least one. Otherwise as `labels_per_class`: with one seed,
+    smaller shares are subsets of larger ones.
+
+    Raises:
+        ValueError: `percent` is not above 0 and at most 100.
+    """
+    if not 0 < percent <= 100:
+        raise ValueError(f"labels percent is {percent:g}: give more than 0 and at most 100")
+    counts = [max(1, int(percent / 100 * available + 0.5)) for available in labels.counts.tolist()]
+    drawn = [_drawn_order(labels, c, "labels per class", seed)[:count] for c, count in enumerate(counts)]
+    return labels.only(np.concatenate(drawn))
+
+
+def drawn_labels(labels: Labels, per_class: int | None, percent: float | None, seed: int) -> Labels:
+    """`labels_per_class` or `labels_percent`, whichever is given; all labels where neither is.
+
+    Raises:
+        ValueError: both are given, or too few labels for what is.
+    """
+    if per_class is not None and percent is not None:
+        raise ValueError(f"both labels per class ({per_class}) and labels percent ({percent:g}) are given: give one")
+    if per_class is not None:
+        return labels_per_class(labels, per_class, seed)
+    return labels if percent is None else labels_percent(labels, percent, seed)
 
 
 LEAST_TO_SPARE = 3
@@ -225,4 +270,4 @@ def held_out(
         kept.append(order[count:])
     if not any(part.size for part in out):
         raise ValueError("no class has three labelled images, so none can be held out: label more images")
-    return labels._only(np.concatenate(kept)), labels._only(np.concatenate(out))
+    return labels.only(np.concatenate(kept)), labels.only(np.concatenate(out))

@@ -35,15 +35,17 @@ class DataConfig:
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     images: str | None = None
-    """The pool: a folder of images (one folder a class, or flat), `cifar-10-batches-py`, a folder of IDX files, an
-    .npy or .npz file, or `digits`."""
+    """The pool: a folder of images (one folder a class, or flat), a .txt or .csv of their paths,
+    `cifar-10-batches-py`, a folder of IDX files or of SVHN's .mat files, an .npy or .npz file, or `digits`."""
     labels: str | None = None
-    """A CSV file `path,label`, or a folder of class folders whose images join the pool; null takes labels from the
-    class folders of `images`."""
+    """A CSV of `path,label`, JSON, a .txt of names whose own labels count, or a folder of class folders whose images
+    join the pool; null takes labels from the class folders of `images`."""
     test: str | None = None
     """Labelled images that only the end of the run looks at; null for none."""
     labels_per_class: int | None = None
     """Keep this many labels a class and treat the other images as unlabelled; null keeps all."""
+    labels_percent: float | None = None
+    """Keep this share of the labels of each class, in percent and at least one label; null keeps all."""
     held_out_per_class: int | None = None
     """Put this many of the remaining labelled images a class out of everything and measure accuracy on them while
     training; null for none. They are drawn before `labels_per_class`, from all labels."""
@@ -54,6 +56,8 @@ class DataConfig:
     """Whether unlabelled images are used; false cuts the pool to the labelled images (an ablation)."""
     label_seed: int = 0
     """Decides which labels `labels_per_class`, `held_out_per_class` and `held_out_share` keep."""
+    strict: bool = False
+    """Whether an image that cannot be read stops the run; false skips it and lists it in unreadable.csv."""
     batch_size: int = 256
     """Pool images in one loss."""
     workers: int = 0
@@ -64,6 +68,13 @@ class DataConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}: use 1 or more.")
+        if self.labels_percent is not None and self.labels_per_class is not None:
+            raise ValueError(
+                f"labels_percent is {self.labels_percent:g} beside labels_per_class {self.labels_per_class}: set one "
+                "of them to null."
+            )
+        if self.labels_percent is not None and not 0 < self.labels_percent <= 100:
+            raise ValueError(f"labels_percent is {self.labels_percent:g}: use more than 0 and at most 100.")
         if self.held_out_share is not None:
             if not 0 < self.held_out_share < 1:
                 raise ValueError(f"held_out_share is {self.held_out_share}: use a share between 0 and 1, such as 0.2.")

@@ -1,13 +1,14 @@
 """From what a user points at to a store and its labels.
 
-`open_source` recognises, in this order: arrays in memory; "digits"; a .npy or .npz file; a folder with CIFAR batches;
-one with IDX files; one with `train/` and `test/` (or `val/`) folders; any other folder of images.
+`open_source` recognises, in this order: what is in memory (tables, lists of paths, arrays); "digits"; a file of paths,
+arrays or SVHN; a folder with CIFAR batches; one with SVHN's or IDX files; one with `train/` and `test/` (or `val/`)
+folders; any other folder of images.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tapetum.data.decoding import IMAGE_SUFFIXES
-from tapetum.data.formats import Split, find_idx, is_cifar, read_cifar, read_idx, read_numpy
-from tapetum.data.label_files import read_csv
+from tapetum.data.formats import Split, find_idx, is_cifar, named_arrays, read_cifar, read_idx, read_numpy
+from tapetum.data.label_files import read_label_file, read_listing
 from tapetum.data.label_folders import image_names, with_labelled_folder
-from tapetum.data.labels import Labels, held_out, labels_from_folders, labels_from_values
+from tapetum.data.labels import Labels, held_out, labels_from_folders, labels_from_names, labels_from_values
+from tapetum.data.lists import listed_files, read_lines
+from tapetum.data.matlab import find_mat, read_mat
 from tapetum.data.stores import ArrayStore, FileStore, Store
+from tapetum.data.tables import images_of_table, is_table, label_column, labels_of_table
 
 NO_LABELS = "none"
 """As `labels`: read images only, whatever folders they lie in."""
@@ -40,8 +44,8 @@ class Source:
 
 
 def open_source(
-    path: str | os.PathLike[str] | npt.ArrayLike,
-    labels: str | os.PathLike[str] | npt.ArrayLike | None = None,
+    path: Any,
+    labels: Any = None,
     split: Split = "train",
 ) -> Source:
     """Open a pool of images.
@@ -53,13 +57,20 @@ def open_source(
             - a folder with one of these in `train/` and in `test/` (or `val/`);
             - `cifar-10-batches-py` or `cifar-100-python`, or the folder that holds it;
             - a folder of IDX files (MNIST, Fashion-MNIST), gzipped or not;
+            - SVHN's `train_32x32.mat` and `test_32x32.mat`, or the folder that holds them;
             - a .npy or .npz file (see `tapetum.data.formats.read_numpy`);
+            - a .txt file of one path a line, absolute or relative to that file; or a list of paths;
+            - a .csv file of `path` or `path,label` lines, the label empty where there is none;
             - "digits": scikit-learn's 1,797 grey images of 8x8 pixels, scaled to 0..255: 50 of each digit, always the
               same ones, are "test", the other 1,297 are "train". A folder of that name is "./digits";
-            - uint8 arrays: (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 channels.
-        labels: a CSV of path,label lines; for image files also a folder of class folders, whose images join the
-            pool (see `tapetum.data.label_folders`); an array or a .npy file, one integer or text per image; "none"
-            to read no labels; None for those that come with the images.
+            - uint8 arrays: (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 channels;
+            - a data frame or a Hugging Face data set with a column of images or of their paths (see
+              `tapetum.data.tables`);
+            - a dict of arrays, named as in a .npz file, or of tables, named train and test.
+        labels: a CSV or JSON of paths and labels, or a list of names (see `tapetum.data.label_files`); for image files
+            also a folder of class folders, whose images join the pool (see `tapetum.data.label_folders`); an array or
+            a .npy file, one integer or text per image; the name of a table's column; "none" to read no labels; None
+            for those that come with the images.
         split: which part, where the source has two. A source without parts is its own "train" and has no "test".
 
     Raises:
@@ -68,8 +79,7 @@ def open_source(
     if split not in ("train", "test"):
         raise ValueError(f"split is {split!r}: choose 'train' or 'test'")
     if not isinstance(path, (str, os.PathLike)):
-        _only_train(split, "an array")
-        return _from_arrays(np.asarray(path), None, labels, "an array in memory")
+        return _from_memory(path, labels, split)
     if os.fspath(path) == "digits":
         images, values = _digits(split)
         return _from_arrays(images, values, labels, f"scikit-learn's digits ({split})")
@@ -79,17 +89,69 @@ def open_source(
     return _from_folder(path, labels, split) if path.is_dir() else _from_file(path, labels, split)
 
 
+def _from_memory(given: Any, labels: Any, split: Split) -> Source:
+    if isinstance(given, Mapping):
+        if not all(is_table(table) for table in given.values()):
+            arrays = {str(key): np.asarray(value) for key, value in given.items()}
+            return _from_arrays(*named_arrays(arrays, split, "the dict"), labels, "arrays in memory")
+        if split not in given:
+            raise ValueError(
+                f"the dict has no {split} part but {', '.join(map(str, given)) or 'nothing'}: name one {split}"
+            )
+        given = given[split]
+    else:
+        _only_train(split, "what is in memory")
+    if is_table(given):
+        return _from_table(given, labels)
+    if isinstance(given, (list, tuple)) and given and all(isinstance(path, (str, os.PathLike)) for path in given):
+        store = listed_files(((f"image {i} of the list", path) for i, path in enumerate(given)), Path.cwd())
+        return _labelled_files(store, labels, "a list of paths")
+    return _from_arrays(np.asarray(given), None, labels, "an array in memory")
+
+
+def _from_table(table: Any, labels: Any) -> Source:
+    store = images_of_table(table)
+    column = None if _is_none(labels) else label_column(table, labels)
+
+    def own() -> Labels | None:
+        own_column = column or label_column(table, None)
+        return None if own_column is None else labels_from_names(store.names, labels_of_table(table, own_column))
+
+    root = store.root if isinstance(store, FileStore) else None
+    known = own() if column or labels is None else _given_labels(labels, store, root, own)
+    return Source(store, known, _describe(store, known, "a table in memory"))
+
+
 def _from_file(path: Path, labels: Any, split: Split) -> Source:
+    if path.suffix == ".txt":
+        _only_train(split, str(path))
+        lines = read_lines(path, "list of images")
+        store = listed_files(((f"{path}, line {number}", text) for number, text in lines), path.parent)
+        return _labelled_files(store, labels, path.name)
+    if path.suffix == ".csv":
+        _only_train(split, str(path))
+        listed, known = read_listing(path)
+        if labels is not None:
+            known = _given_labels(labels, listed, listed.root, lambda: known)
+        return Source(listed, known, _describe(listed, known, path.name))
+    if path.suffix == ".mat":
+        _only_train(split, str(path))
+        return _from_arrays(*read_mat(path), labels, path.name)
     if path.suffix not in (".npy", ".npz"):
-        raise ValueError(f"{path} is a file: give a folder of images, or arrays as .npy or .npz")
+        raise ValueError(
+            f"{path} is a file: give a folder of images, a .txt or .csv of their paths, or arrays as .npy or .npz"
+        )
     if path.suffix == ".npy":
         _only_train(split, str(path))
     return _from_arrays(*read_numpy(path, split), labels, path.name)
 
 
+def _is_none(labels: Any) -> bool:
+    return isinstance(labels, str) and labels == NO_LABELS
+
+
 def _is_folder(labels: Any) -> bool:
-    is_path = isinstance(labels, (str, os.PathLike)) and os.fspath(labels) != NO_LABELS
-    return is_path and Path(labels).expanduser().is_dir()
+    return isinstance(labels, (str, os.PathLike)) and not _is_none(labels) and Path(labels).expanduser().is_dir()
 
 
 def _from_folder(path: Path, labels: Any, split: Split) -> Source:
@@ -99,6 +161,8 @@ def _from_folder(path: Path, labels: Any, split: Split) -> Source:
         if is_cifar(folder):
             images, values, classes = read_cifar(folder, split)
             return _from_arrays(images, values, labels, f"{folder.name} ({split})", classes)
+    if mat := find_mat(path, split):
+        return _from_arrays(*read_mat(mat), labels, mat.name)
     for folder in (path, path / "raw"):
         if files := find_idx(folder, split):
             return _from_arrays(read_idx(files[0]), read_idx(files[1]), labels, files[0].name)
@@ -156,15 +220,17 @@ def _from_arrays(
     classes: Sequence[str] | None = None,
 ) -> Source:
     store = ArrayStore(_as_channels_first(images))
-    if labels is not None:
-        known = _given_labels(labels, store, None)
-    else:
-        known = None if values is None else labels_from_values(store.names, values, classes)
+
+    def own() -> Labels | None:
+        return None if values is None else labels_from_values(store.names, values, classes)
+
+    known = own() if labels is None else _given_labels(labels, store, None, own)
     return Source(store, known, _describe(store, known, described))
 
 
-def _given_labels(labels: Any, store: Store, root: Path | None) -> Labels | None:
-    if isinstance(labels, str) and labels == NO_LABELS:
+def _given_labels(labels: Any, store: Store, root: Path | None, own: Callable[[], Labels | None]) -> Labels | None:
+    """Labels as `open_source` takes them; `own` gives those that the images come with."""
+    if _is_none(labels):
         return None
     if not isinstance(labels, (str, os.PathLike)):
         return labels_from_values(store.names, labels)
@@ -175,7 +241,7 @@ def _given_labels(labels: Any, store: Store, root: Path | None) -> Labels | None
         raise ValueError(f"labels is the folder {path}, but the images are no files: give a .npy file of labels")
     if path.suffix == ".npy":
         return labels_from_values(store.names, read_numpy(path, "train")[0])
-    return read_csv(path, store.names, root)
+    return read_label_file(path, store.names, root, own)
 
 
 def _from_files(root: Path, labels: Any, described: str) -> Source:
@@ -183,23 +249,25 @@ def _from_files(root: Path, labels: Any, described: str) -> Source:
     if not names:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise ValueError(f"there are no images in {root}: put some there; recognised are {kinds}")
+    return _labelled_files(FileStore(root, names), labels, described)
+
+
+def _labelled_files(store: FileStore, labels: Any, described: str) -> Source:
     known: Labels | None
     if _is_folder(labels):
-        names, known = with_labelled_folder(Path(labels).expanduser(), root, names)
+        names, known = with_labelled_folder(Path(labels).expanduser(), store.root, store.names)
         # Not through a link: names may begin with "../".
-        store = FileStore(Path(os.path.realpath(root)), names)
+        store = FileStore(Path(os.path.realpath(store.root)), names)
         return Source(store, known, _describe(store, known, described))
-    store = FileStore(root, names)
-    if labels is not None:
-        known = _given_labels(labels, store, root)
-    elif any("/" in name for name in names):
-        known = _folder_labels(root, names)
-    else:
-        known = None
+
+    def own() -> Labels | None:
+        return _folder_labels(store.root, store.names) if any("/" in name for name in store.names) else None
+
+    known = own() if labels is None else _given_labels(labels, store, store.root, own)
     return Source(store, known, _describe(store, known, described))
 
 
-def _folder_labels(root: Path, names: list[str]) -> Labels:
+def _folder_labels(root: Path, names: Sequence[str]) -> Labels:
     try:
         return labels_from_folders(names)
     except ValueError as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -239,38 +238,6 @@ class FileStore:
         """
         return [decode(self.root / self._names[int(i)]) for i in indices]
 
-
-_MAX_SHOWN = 10
-
-
-def check_images(store: Store, report: ReportProgress | None = None, threads: int = 2) -> None:
-    """Decode every image once, so that a damaged file fails before training and not in its tenth hour.
-
-    Args:
-        store: only a `FileStore` is decoded; an array has nothing to check.
-        report: called with (images checked, all images).
-        threads: files decoded at the same time; pays off for photographs, not for thumbnails.
-
-    Raises:
-        ValueError: files that cannot be read, with reason and fix; the first ten of them are named.
-    """
-    if not isinstance(store, FileStore):
-        return
-
-    def problem(path: Path) -> str | None:
-        try:
-            decode(path)
-        except ValueError as error:
-            return str(error)
-        return None
-
-    problems: list[str] = []
-    with ThreadPoolExecutor(threads) as pool:
-        for done, found in enumerate(pool.map(problem, store.paths), start=1):
-            if found is not None:
-                problems.append(found)
-            if report is not None and (done % 256 == 0 or done == len(store)):
-                report(done, len(store))
-    if problems:
-        more = f"\n... and {len(problems) - _MAX_SHOWN} more" if len(problems) > _MAX_SHOWN else ""
-        raise ValueError("\n".join(problems[:_MAX_SHOWN]) + more)
+    def only(self, kept: Indices) -> FileStore:
+        """The store of some of its images, in their order."""
+        return FileStore(self.root, [self._names[int(i)] for i in kept])

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from tapetum.data.batch import Batch
 from tapetum.engine.callbacks import Callback, Row
+from tapetum.engine.interruption import Interrupted
 from tapetum.engine.runtime import Runtime
 from tapetum.engine.trainer import Trainer
 from tapetum.engine.trainer_config import TrainerConfig
@@ -71,14 +72,22 @@ def measure_steps(
 
     Returns:
         Steps, at least 1; the same on every rank.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM.
     """
     # Copied together, so that the copied optimizer refers to the copied parameters.
     trial, trial_optimizer = copy.deepcopy((method, optimizer))
     epoch_watch, step_watch = _EpochWatch(trial), _StepWatch()
     shared: dict[str, Any] = {"runtime": runtime, "seed": seed, "embed_all": embed_all, "config": _trial_config(config)}
+    shared["notify"] = _say_nothing
     length: dict[str, Any] = {"steps_per_epoch": TRIAL_STEPS, "total_steps": TRIAL_STEPS}
     with torch.random.fork_rng([runtime.device] if runtime.device.type == "cuda" else []):
-        Trainer(trial, trial_optimizer, _keep_rates, batches, callbacks=[step_watch], **length, **shared).fit()
+        trainer = Trainer(trial, trial_optimizer, _keep_rates, batches, callbacks=[step_watch], **length, **shared)
+        try:
+            trainer.fit()
+        except Interrupted:
+            raise KeyboardInterrupt from None  # there is nothing yet to save or to go on with
     if runtime.rank != 0:
         return runtime.broadcast(0)
     seconds = step_watch.seconds_per_step() + epoch_watch.seconds / steps_per_epoch
@@ -115,6 +124,10 @@ class _EpochWatch:
         start = time.perf_counter()
         self._hook(progress, embed_all)
         self.seconds += time.perf_counter() - start
+
+
+def _say_nothing(message: str) -> None:
+    """What the trial would say holds for the training or not at all."""
 
 
 def _keep_rates(step: int) -> None:

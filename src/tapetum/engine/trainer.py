@@ -114,6 +114,8 @@ class Trainer:
             )
         self.method.train()
         self._load()
+        if self.total_steps == 0:
+            self._save()
         try:
             with StopRequest(self.notify) as self._stop:
                 while self.state.step < self.total_steps:
@@ -287,7 +289,7 @@ def _is_due(step: int, every: int | None) -> bool:
     return every is not None and step % every == 0
 
 
-def _no_embed_all() -> Tensor:
+def _no_embed_all() -> tuple[Tensor, Tensor]:
     raise NotImplementedError("This method embeds all images each epoch: give the Trainer embed_all.")
 
 

@@ -15,7 +15,7 @@ class TrainerConfig:
     epochs: float | None = None
     """Length in passes over the images."""
     steps: int | None = None
-    """Length in optimiser steps."""
+    """Length in optimiser steps; 0 trains nothing and saves the weights as they are."""
     minutes: float | None = None
     """Length in minutes of wall time: turned into steps by measuring, once, before step 0."""
     log_every: int = 10
@@ -38,8 +38,9 @@ class TrainerConfig:
         if len(given) != 1:
             have = " and ".join(given) or "none of them"
             raise ValueError(f"trainer has {have}: give exactly one of epochs, steps and minutes.")
-        if getattr(self, given[0]) <= 0:
-            raise ValueError(f"trainer.{given[0]} is {getattr(self, given[0])}: use more than 0.")
+        length = getattr(self, given[0])
+        if length < 0 or (length == 0 and given[0] != "steps"):
+            raise ValueError(f"trainer.{given[0]} is {length}: use more than 0.")
         for name in ("log_every", "evaluate_every", "checkpoint_every", "keep_every", "accumulate"):
             value = getattr(self, name)
             if value is not None and value < 1:

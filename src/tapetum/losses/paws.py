@@ -46,10 +46,17 @@ def cross_entropy(targets: Tensor, probabilities: Tensor) -> Tensor:
 
 
 @full_precision
-def mean_entropy_loss(probabilities: Tensor, sharpen_temperature: float) -> Tensor:
-    """-H(mean of the sharpened predictions), 0-d; over all ranks. At least -ln C, reached when classes are even."""
+def mean_entropy_loss(probabilities: Tensor, sharpen_temperature: float, class_prior: Tensor | None = None) -> Tensor:
+    """-H(mean of the sharpened predictions), 0-d; over all ranks. At least -ln C, reached when classes are even.
+
+    With a class prior pi (C,), rows that sum to one: KL(mean || pi) - ln C, which reaches the same bound when classes
+    come out as pi says, and is the same for an even pi.
+    """
     mean = mean_over_ranks(sharpen(probabilities, sharpen_temperature).mean(dim=0))
-    return (mean * mean.clamp_min(torch.finfo(mean.dtype).tiny).log()).sum()
+    loss = (mean * mean.clamp_min(torch.finfo(mean.dtype).tiny).log()).sum()
+    if class_prior is None:
+        return loss
+    return loss - (mean * (class_prior.to(mean.dtype) * len(mean)).log()).sum()
 
 
 @full_precision
@@ -62,6 +69,7 @@ def paws_loss(
     num_small_views: int,
     temperature: float,
     sharpen_temperature: float,
+    class_prior: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The two terms of PAWS: cross-entropy to the other view's pseudo-label, and mean-entropy maximisation.
 
@@ -74,6 +82,7 @@ def paws_loss(
         num_small_views: M.
         temperature: tau.
         sharpen_temperature: T.
+        class_prior: (C,) expected share of each class, positive; None: even.
 
     Returns:
         (cross_entropy, mean_entropy), both 0-d. The loss of the paper is their sum, which is usually negative:
@@ -85,5 +94,5 @@ def paws_loss(
         targets = paws_targets(other_view, num_small_views, sharpen_temperature)
     return (
         cross_entropy(targets, predictions).mean(),
-        mean_entropy_loss(predictions, sharpen_temperature),
+        mean_entropy_loss(predictions, sharpen_temperature, class_prior),
     )

@@ -19,8 +19,16 @@ if TYPE_CHECKING:
     from tapetum.methods.base import Method
 
 METHODS = {
+    "deepcluster": "tapetum.methods.deepcluster:DeepCluster",
+    "frozen": "tapetum.methods.frozen:Frozen",
     "paws": "tapetum.methods.paws:PAWS",
+    "ropaws": "tapetum.methods.ropaws:RoPAWS",
+    "sela": "tapetum.methods.sela:SeLa",
+    "simclr": "tapetum.methods.simclr:SimCLR",
+    "suave": "tapetum.methods.suave:Suave",
+    "suncet": "tapetum.methods.suncet:SuNCEt",
     "supervised": "tapetum.methods.supervised:Supervised",
+    "swav": "tapetum.methods.swav:SwAV",
 }
 """Methods of this package: kind -> "module:Class"."""
 

@@ -46,8 +46,9 @@ class StepOutput:
     """Whatever `after_step` needs again, e.g. embeddings for a queue."""
 
 
-EmbedAll = Callable[[], Tensor]
-"""Embeds the whole pool in index order, (N, D), with the evaluation views."""
+EmbedAll = Callable[[], tuple[Tensor, Tensor]]
+"""Embeds the pool with the evaluation views: which images, (P,) int64 ascending, and their embeddings, (P, D).
+Images held out of everything are not among them."""
 
 
 class Method(nn.Module):

@@ -28,9 +28,9 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from tapetum.data.batch import Batch
+from tapetum.losses.classification import classification_loss
 from tapetum.losses.paws import paws_loss
 from tapetum.losses.suncet import suncet_loss
 from tapetum.methods.base import Method, Progress, StepOutput
@@ -53,6 +53,9 @@ class PAWSConfig:
     """T: targets are raised to the power 1 / T and rescaled; 1 leaves them as they are."""
     me_max: bool = True
     """Whether the entropy of the mean prediction is maximised. Off risks collapse to few classes."""
+    class_prior: tuple[float, ...] | None = None
+    """Expected share of each class among the unlabelled images, in the order of the classes; any positive numbers,
+    scaled to sum to one. The mean prediction is then drawn to these shares. null: to even ones, as in the paper."""
     label_smoothing: float = 0.1
     """Share of each support label that is spread evenly over all classes, in [0, 1)."""
     supervised_weight: float = 0.0
@@ -80,12 +83,14 @@ class PAWSConfig:
             raise ValueError(f"paws_ramp is {self.paws_ramp}: use a share of training from 0 to 1.")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing is {self.label_smoothing}: use a number from 0 to below 1.")
+        if self.class_prior is not None and not all(share > 0 for share in self.class_prior):
+            raise ValueError(f"class_prior is {list(self.class_prior)}: give a number above 0 for each class.")
 
 
 class PAWS(Method):
     """Trains backbone, projector and (optionally) predictor to assign both views of an image to the same classes."""
 
-    Config = PAWSConfig
+    Config: ClassVar[type] = PAWSConfig
     uses_views = True
     num_large_views = 2
     uses_support = True
@@ -97,6 +102,11 @@ class PAWS(Method):
         num_features: Any = backbone.num_features
         self.projector, self.predictor = build_heads(config.head, num_features)
         self.classifier = nn.Linear(num_features, num_classes) if config.supervised_weight else None
+        shares = config.class_prior
+        if shares is not None and len(shares) != num_classes:
+            raise ValueError(
+                f"class_prior has {len(shares)} numbers, but there are {num_classes} classes: give one each."
+            )
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """Loss of one step; anchors are predictor outputs z, targets projector outputs h (z = h without predictor)."""
@@ -119,7 +129,7 @@ class PAWS(Method):
         labels = batch.support_labels.repeat(batch.support.counts[0])
         smoothed = smooth_one_hot(labels, batch.support_classes, self.config.label_smoothing)
         first, second = h[num_supports:].detach().split(num_images)
-        match, mean_entropy = paws_loss(
+        match, mean_entropy, more_metrics = self.unsupervised_terms(
             anchor_views=anchors,
             anchor_supports=z[:num_supports],
             support_labels=smoothed,
@@ -128,9 +138,10 @@ class PAWS(Method):
             num_small_views=num_small,
             temperature=self.config.temperature,
             sharpen_temperature=self.config.sharpen,
+            class_prior=self._class_prior(batch.support_classes),
         )
         loss = self._paws_weight(progress) * (match + mean_entropy if self.config.me_max else match)
-        metrics = {"cross_entropy": match, "mean_entropy": mean_entropy}
+        metrics = {"cross_entropy": match, "mean_entropy": mean_entropy, **more_metrics}
         if self.classifier is not None:
             metrics["supervised"] = self._classification_loss(features[:num_supports], labels)
             loss = loss + self.config.supervised_weight * metrics["supervised"]
@@ -139,6 +150,17 @@ class PAWS(Method):
             loss = loss + self.config.suncet_weight * metrics["suncet"]
         metrics = {name: value.detach() for name, value in metrics.items()}
         return StepOutput(loss, metrics | {"loss": loss.detach()})
+
+    def unsupervised_terms(self, **inputs: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The two terms of the paper, and further metrics, from the arguments of `paws_loss`."""
+        return *paws_loss(**inputs), {}
+
+    def _class_prior(self, classes: Tensor) -> Tensor | None:
+        """(C,) shares of the classes of a step."""
+        if self.config.class_prior is None:
+            return None
+        shares = torch.tensor(self.config.class_prior, dtype=torch.float64, device=classes.device)[classes]
+        return shares / shares.sum()
 
     def _heads(self, features: Tensor) -> tuple[Tensor, Tensor]:
         h = self.projector(features)
@@ -150,8 +172,7 @@ class PAWS(Method):
 
     def _classification_loss(self, features: Tensor, labels: Tensor) -> Tensor:
         assert self.classifier is not None
-        logits = self.classifier(features).float()
-        return cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        return classification_loss(self.classifier(features), labels, self.config.label_smoothing)
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, D) projector outputs, as the published evaluation uses."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from tapetum.data.batch import Batch
+from tapetum.losses.classification import classification_loss
 from tapetum.methods.base import Method, Progress, StepOutput
 
 
@@ -52,8 +52,8 @@ class Supervised(Method):
         assert batch.support is not None
         assert batch.support_labels is not None
         labels = batch.support_labels.repeat(batch.support.counts[0])
-        logits = self.classifier(self.backbone(batch.support.groups[0])).float()
-        loss = cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        logits = self.classifier(self.backbone(batch.support.groups[0]))
+        loss = classification_loss(logits, labels, self.config.label_smoothing)
         accuracy = (logits.detach().argmax(dim=1) == labels).float().mean()
         return StepOutput(loss, {"loss": loss.detach(), "accuracy": accuracy})
 

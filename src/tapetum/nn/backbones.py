@@ -56,12 +56,13 @@ BackboneConfig = WideResNetConfig | ResNetConfig | SmallNetConfig | TimmConfig
 """The `backbone:` section of a recipe, told apart by `kind`."""
 
 
-def build_backbone(config: BackboneConfig, in_channels: int = 3) -> nn.Module:
-    """A backbone with fresh weights from torch's default generator (seed it before).
+def build_backbone(config: BackboneConfig, in_channels: int = 3, *, published: bool = True) -> nn.Module:
+    """A backbone with fresh weights from torch's default generator (seed it before), or with published ones.
 
     Args:
         config: which network.
         in_channels: channels of the images, 1 for grey and 3 for colour.
+        published: False leaves published weights alone that `config` asks for, because others will replace them.
 
     Returns:
         A module with the attribute `num_features`; maps (B, in_channels, H, W) to (B, num_features).
@@ -81,10 +82,10 @@ def build_backbone(config: BackboneConfig, in_channels: int = 3) -> nn.Module:
         return ResNet(config, in_channels)
     if isinstance(config, SmallNetConfig):
         return SmallNet(config, in_channels)
-    return _build_timm(config, in_channels)
+    return _build_timm(config, in_channels, config.pretrained and published)
 
 
-def _build_timm(config: TimmConfig, in_channels: int) -> nn.Module:
+def _build_timm(config: TimmConfig, in_channels: int, pretrained: bool) -> nn.Module:
     try:
         import timm
     except ImportError as error:
@@ -97,7 +98,7 @@ def _build_timm(config: TimmConfig, in_channels: int) -> nn.Module:
         raise ValueError(f"name is {config.name!r}, which timm {timm.__version__} does not know: {hint}.")
     arguments: dict[str, Any] = {**config.options, "in_chans": in_channels, "num_classes": 0}
     try:
-        model: Any = timm.create_model(config.name, pretrained=config.pretrained, **arguments)
+        model: Any = timm.create_model(config.name, pretrained=pretrained, **arguments)
     except TypeError as error:
         raise ValueError(f"options is {config.options}, but timm's {config.name} refuses it: {error}.") from error
     # Some timm models (MobileNet-V3, VGG) keep a layer between pooling and classifier; their `num_features` is the

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from tapetum.ops.precision import full_precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,3 +102,9 @@ def build_heads(config: HeadConfig, in_features: int) -> tuple[ProjectionHead, P
     hidden = in_features if config.hidden is None else config.hidden
     projector = ProjectionHead(in_features, hidden, config.output, config.layers)
     return projector, PredictionHead(projector.out_features) if config.predictor else None
+
+
+@full_precision
+def unit_length(projections: Tensor) -> Tensor:
+    """Rows of (B, D) scaled to length 1, in float32 or better also inside autocast."""
+    return normalize(projections, dim=1)

@@ -53,6 +53,8 @@ class LARSConfig:
     """L2 coefficient of weights (1e-6 in PAWS and SwAV); biases and normalisation layers are never decayed."""
     weight_decay_schedule: ScheduleConfig | None = None
     """Weight decay over training, in place of `weight_decay`."""
+    backbone_lr: float = 1.0
+    """Learning rate of the backbone as a multiple of `lr`; below 1 where it starts from good weights."""
     trust_coefficient: float = 0.001
     """Ratio of step to weight norm at learning rate 1 (0.001 in PAWS and SwAV)."""
     eps: float = 1e-8
@@ -63,7 +65,7 @@ class LARSConfig:
     """Leave biases and normalisation layers out of decay and trust ratios, as in PAWS; False: as in SwAV."""
 
     def __post_init__(self) -> None:
-        _check(momentum=self.momentum, weight_decay=self.weight_decay)
+        _check(momentum=self.momentum, weight_decay=self.weight_decay, backbone_lr=self.backbone_lr)
         _check(trust_coefficient=self.trust_coefficient, eps=self.eps)
 
 
@@ -85,9 +87,11 @@ class SGDConfig:
     """L2 coefficient of weights; biases and normalisation layers are never decayed."""
     weight_decay_schedule: ScheduleConfig | None = None
     """Weight decay over training, in place of `weight_decay`."""
+    backbone_lr: float = 1.0
+    """Learning rate of the backbone as a multiple of `lr`; below 1 where it starts from good weights."""
 
     def __post_init__(self) -> None:
-        _check(momentum=self.momentum, weight_decay=self.weight_decay)
+        _check(momentum=self.momentum, weight_decay=self.weight_decay, backbone_lr=self.backbone_lr)
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov is on, but momentum is 0: raise momentum or switch nesterov off.")
 
@@ -110,9 +114,11 @@ class AdamWConfig:
     """Decoupled decay of weights per step, times the learning rate; biases and normalisation layers have none."""
     weight_decay_schedule: ScheduleConfig | None = None
     """Weight decay over training, in place of `weight_decay`."""
+    backbone_lr: float = 1.0
+    """Learning rate of the backbone as a multiple of `lr`; below 1 where it starts from good weights."""
 
     def __post_init__(self) -> None:
-        _check(weight_decay=self.weight_decay, eps=self.eps)
+        _check(weight_decay=self.weight_decay, eps=self.eps, backbone_lr=self.backbone_lr)
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas is {self.betas}: use two numbers of 0 or more and less than 1.")
 
@@ -143,7 +149,7 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
         [['weight'], ['bias']]
     """
     if isinstance(config, LARSConfig):
-        groups = group_parameters(model, exclude=config.exclude)
+        groups = group_parameters(model, exclude=config.exclude, backbone_lr=config.backbone_lr)
         return LARS(
             [{**group, "adapt": group["decayed"]} for group in groups],
             lr=0.0,
@@ -154,7 +160,7 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
             eps=config.eps,
             lr_in_buffer=config.lr_in_buffer,
         )
-    groups = group_parameters(model)
+    groups = group_parameters(model, backbone_lr=config.backbone_lr)
     if isinstance(config, SGDConfig):
         return torch.optim.SGD(
             groups,
@@ -194,6 +200,6 @@ def set_schedules(
     if config.weight_decay_schedule is not None:
         decay = value(config.weight_decay_schedule, step, steps_per_epoch, total_steps)
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_factor", 1.0)
         group["weight_decay"] = decay if group.get("decayed", True) else 0.0
     return lr, decay

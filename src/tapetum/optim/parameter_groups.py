@@ -16,7 +16,7 @@ _NORMALISATION: tuple[type[nn.Module], ...] = (
 )
 
 
-def group_parameters(model: nn.Module, *, exclude: bool = True) -> list[dict[str, Any]]:
+def group_parameters(model: nn.Module, *, exclude: bool = True, backbone_lr: float = 1.0) -> list[dict[str, Any]]:
     """Two groups of trainable parameters for an optimizer: decayed ones and excluded ones.
 
     Excluded from weight decay and from LARS are the parameters of every normalisation layer, found by the layer's
@@ -27,6 +27,7 @@ def group_parameters(model: nn.Module, *, exclude: bool = True) -> list[dict[str
     Args:
         model: parameters with `requires_grad` off are left out; shared ones are listed once.
         exclude: False puts all parameters into one decayed group, as in SwAV.
+        backbone_lr: if not 1, parameters under "backbone." make groups of their own, with this as "lr_factor".
 
     Returns:
         Groups {"params": [(name, parameter), ...] sorted by name, "decayed": bool}, the excluded one with
@@ -52,4 +53,12 @@ def group_parameters(model: nn.Module, *, exclude: bool = True) -> list[dict[str
         {"params": decayed, "decayed": True},
         {"params": excluded, "decayed": False, "weight_decay": 0.0},
     ]
+    if backbone_lr != 1.0:
+        groups = [part for group in groups for part in _split(group, backbone_lr)]
     return [group for group in groups if group["params"]]
+
+
+def _split(group: dict[str, Any], backbone_lr: float) -> list[dict[str, Any]]:
+    inside = [(name, p) for name, p in group["params"] if name.startswith("backbone.")]
+    outside = [(name, p) for name, p in group["params"] if not name.startswith("backbone.")]
+    return [{**group, "params": outside}, {**group, "params": inside, "lr_factor": backbone_lr}]

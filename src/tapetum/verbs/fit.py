@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from tapetum.assembly import find_test
-from tapetum.data.labels import LEAST_TO_SPARE, Labels, held_out
-from tapetum.data.labels import labels_per_class as draw_labels
+from tapetum.data.handed_over import is_path, save_source
+from tapetum.data.labels import LEAST_TO_SPARE, Labels, drawn_labels, held_out
+from tapetum.data.readable import readable
 from tapetum.data.sources import Source, open_source
 from tapetum.data.stores import FileStore, Store
 from tapetum.engine.callbacks import notify
+from tapetum.opening import report_reading
 from tapetum.recipe import Recipe, parse_recipe
-from tapetum.recipe_from_data import BASE, Choice, choose, describe, glance
-from tapetum.run_folder import create_run_folder
+from tapetum.recipe_from_data import Choice, choose, describe, glance
+from tapetum.run_folder import GIVEN, create_run_folder
 from tapetum.verbs.train import train
 from tapetum.yaml_lines import write_yaml
 
@@ -26,27 +28,33 @@ _HELD_OUT = 0.2
 
 
 def fit(
-    images: str | Path,
-    labels: str | Path,
+    images: Any,
+    labels: Any,
     output: str | Path,
-    test: str | Path | None = None,
+    test: Any = None,
     labels_per_class: int | None = None,
+    labels_percent: float | None = None,
     minutes: float | None = None,
     epochs: float | None = None,
     steps: int | None = None,
+    strict: bool = False,
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Choose a recipe that suits the images and labels, say why, and train it as `train` does.
 
     Args:
-        images: all images, labelled and not: a folder, or any other source.
+        images: all images, labelled and not: a folder, or any other source (`tapetum.data.sources.open_source`).
+            What lies in memory is written into the run folder, so that the run can be resumed.
         labels: a CSV of path,label lines; or a folder with one folder of images per class, which may be `images`
-            itself, lie in it, or lie elsewhere: its images then join the pool.
+            itself, lie in it, or lie elsewhere: its images then join the pool; or any other form that `open_source`
+            takes. None: those that come with the images.
         output: the run folder, new or empty.
         test: labelled images to measure on after the last step. They change nothing in the training: with or without
             them a fifth of the labels of each class that has three is kept out of it, and measured.
         labels_per_class: use this many labels of each class; the other images stay, unlabelled.
+        labels_percent: use this share of the labels of each class, at least one; instead of `labels_per_class`.
         minutes, epochs, steps: how long; at most one of them. None: 10 minutes.
+        strict: refuse images that cannot be read; else they are skipped and listed in the run's unreadable.csv.
         overrides: `key.path=value` each; they win over everything chosen.
 
     Returns:
@@ -61,21 +69,46 @@ def fit(
     """
     length, remark = _length(minutes, epochs, steps)
     create_run_folder(output)
-    data = {"images": os.fspath(images), "labels": os.fspath(labels), "test": None if test is None else os.fspath(test)}
     source = open_source(images, labels)
     if source.labels is None:
-        raise ValueError(f"{labels} labels no image: give a CSV of path,label lines or a folder of class folders.")
-    used = source.labels if labels_per_class is None else draw_labels(source.labels, labels_per_class, seed=0)
-    if test is not None:
-        _check_unseen(source.store, used, test)
+        raise ValueError(
+            f"{_shown(images if labels is None else labels)} labels no image: give a CSV of path,label lines or a "
+            "folder of class folders as labels."
+        )
+    kept, _ = readable(source, strict, report_reading)
+    assert kept.labels is not None
+    used = drawn_labels(kept.labels, labels_per_class, labels_percent, seed=0)
+    tests = None if test is None else find_test(test, used.classes)
+    if tests is not None:
+        _check_unseen(kept.store, used, tests, _shown(test))
     share, trained, spared = _held_out(used)
-    sections, choices = choose(glance(source.store, trained), length)
-    sections["data"] |= {**data, "labels_per_class": labels_per_class, "label_seed": 0, "held_out_share": share}
+    sections, choices = choose(glance(kept.store, trained), length)
+    drawn = {"labels_per_class": labels_per_class, "labels_percent": labels_percent, "label_seed": 0}
+    drawn["held_out_share"] = share
+    sections["data"] |= {**_on_disk(images, labels, source, test, tests, Path(output)), **drawn, "strict": strict}
     sections["trainer"] = sections.get("trainer", {}) | length
     recipe = _recipe(sections, source, overrides)
     print(f"Found {source.description}. Settings that suit them, changed by KEY=VALUE:")
     print(describe([*choices, spared, Choice("length", _in_words(length), remark)]), flush=True)
     return train(recipe, output)
+
+
+def _shown(thing: Any) -> str:
+    return os.fspath(thing) if is_path(thing) else f"the {type(thing).__name__} in memory"
+
+
+def _on_disk(
+    images: Any, labels: Any, source: Source, test: Any, tests: Source | None, folder: Path
+) -> dict[str, str | None]:
+    """What a recipe says of the data, after writing into the run folder what is no file yet."""
+    found: dict[str, str | None] = {}
+    if is_path(images) and (labels is None or is_path(labels)):
+        found |= {"images": os.fspath(images), "labels": None if labels is None else os.fspath(labels)}
+    else:
+        found |= {"images": save_source(source, folder / GIVEN / "pool"), "labels": None}
+    if tests is None or is_path(test):
+        return found | {"test": None if test is None else os.fspath(test)}
+    return found | {"test": save_source(tests, folder / GIVEN / "test")}
 
 
 def _length(minutes: float | None, epochs: float | None, steps: int | None) -> tuple[dict[str, float], str]:
@@ -109,13 +142,14 @@ def _held_out(labels: Labels) -> tuple[float | None, Labels, Choice]:
 
 
 def _recipe(sections: dict[str, Any], source: Source, overrides: Sequence[str]) -> Recipe:
-    described = {"extends": BASE, "description": f"Chosen by tapetum fit for {source.description}"}
+    described = {"description": f"Chosen by tapetum fit for {source.description}"}
     return parse_recipe(write_yaml(described | sections), "the settings that fit chose", overrides)
 
 
-def _check_unseen(store: Store, used: Labels, test: str | Path) -> None:
+def _check_unseen(store: Store, used: Labels, tests: Source, test: str) -> None:
     """No accuracy on labels that train the model; a notice where the model sees test images without labels."""
-    test_store, test_labels = find_test(test, used.classes)
+    test_store, test_labels = tests.store, tests.labels
+    assert test_labels is not None
     if isinstance(store, FileStore) and isinstance(test_store, FileStore):
         judged = {os.path.realpath(test_store.root / test_store.names[i]) for i in test_labels.labelled}
         shared = [i for i, path in enumerate(store.paths) if os.path.realpath(path) in judged]

@@ -67,7 +67,8 @@ def _whole(name: str) -> str:
 
 
 def _print_fields(wanted: str) -> None:
-    from tapetum.recipe import field_notes, find_config  # loads torch, which the list does without
+    from tapetum.recipe import find_config  # loads torch, which the list does without
+    from tapetum.recipe_fields import field_notes
 
     section, config = find_config(wanted)
     about = (config.__doc__ or "").strip().splitlines()[0]

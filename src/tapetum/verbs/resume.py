@@ -8,6 +8,7 @@ from typing import Any
 
 from tapetum.assembly import assemble
 from tapetum.engine.callbacks import notify
+from tapetum.engine.checkpoint import list_checkpoints
 from tapetum.methods import load_plugins
 from tapetum.run_folder import CHECKPOINTS, open_run_folder
 from tapetum.verbs.train import finish
@@ -35,6 +36,7 @@ def resume(run: str | Path, inexact: bool = False, plugins: Sequence[str] = ()) 
     """
     load_plugins(plugins)
     folder, recipe = open_run_folder(run)
-    if not (folder / CHECKPOINTS).is_dir():
+    begins = not list_checkpoints(folder / CHECKPOINTS)
+    if begins:
         notify("no checkpoint was written yet: starting from step 0")
-    return finish(assemble(recipe), folder, inexact=inexact)
+    return finish(assemble(recipe, weights=begins), folder, inexact=inexact)

@@ -6,13 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tapetum.assembly import Run, assemble, check_evaluation, open_test
+from tapetum.assembly import Run, assemble, check_evaluation, find_test, open_test
+from tapetum.data.readable import write_unreadable
 from tapetum.engine.callbacks import notify
 from tapetum.engine.interruption import Interrupted
 from tapetum.engine.state import TrainState
 from tapetum.methods import load_plugins
+from tapetum.opening import skip_unreadable
 from tapetum.recipe import Recipe, load_recipe
-from tapetum.run_folder import create_run_folder, environment, read_summary, write_recipe, write_summary
+from tapetum.run_folder import (
+    UNREADABLE,
+    command,
+    create_run_folder,
+    environment,
+    read_summary,
+    write_recipe,
+    write_summary,
+)
 
 
 def train(
@@ -40,14 +50,20 @@ def train(
     settings = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     folder = create_run_folder(output)
     run = assemble(settings)
+    unreadable = list(run.data.unreadable)
     if run.recipe.data.test is not None:
         # Found to be missing now, not after hours of training. Its images are looked at after the last step alone.
-        test_images, _ = open_test(run.recipe.data.test, run.data.labels.classes)
-        check_evaluation(test_images, run.recipe.views, trained_on=run.data.store)
+        test = find_test(run.recipe.data.test, run.data.labels.classes)
+        test, unreadable_tests = skip_unreadable(test, run.recipe.data.strict)
+        unreadable += unreadable_tests
+        check_evaluation(test.store, run.recipe.views, trained_on=run.data.store)
     notify(f"pool: {run.data.description}; {len(run.data.labels.labelled)} labels")
     run.resolve()
     if run.runtime.rank == 0:
         write_recipe(folder, run.recipe)
+        write_summary(folder, {"command": command()})
+        if unreadable:
+            write_unreadable(folder / UNREADABLE, unreadable)
     return finish(run, folder)
 
 
@@ -55,6 +71,7 @@ def finish(run: Run, folder: Path, inexact: bool = False) -> dict[str, Any]:
     """Train to the end from whatever the folder holds, judge, and write the summary.
 
     What an earlier summary says and this one does not, such as a later `evaluate`, stays: the weights are the same.
+    So does the command, which a resumption did not choose.
 
     Raises:
         Interrupted: Ctrl-C; it has been printed how to go on.
@@ -62,7 +79,7 @@ def finish(run: Run, folder: Path, inexact: bool = False) -> dict[str, Any]:
     earlier = read_summary(folder)
     trainer = run.trainer(folder, inexact=inexact)
     try:
-        summary = earlier | _judge(run, trainer.fit()) | environment()
+        summary = {"command": command()} | earlier | _judge(run, trainer.fit()) | environment()
     except KeyboardInterrupt:  # while judging, or for the second time while training
         message = f"Stopped at once. Go on from what is saved with: tapetum resume {folder}"
         if run.runtime.rank == 0:

@@ -1,0 +1,133 @@
+"""Images that are the same, or nearly so: hashes of what they look like, and a search for the close ones.
+
+Two images are *near duplicates* where both hold:
+
+- their difference hashes differ in at most `RADIUS` of 64 bits: a bit says whether a pixel of the image, shrunk to
+  8 rows of 9 grey pixels, is darker than its right neighbour;
+- their thumbnails, 12x12 pixels in colour, correlate to at least `LEAST_CORRELATION`, each channel less its mean.
+
+The first is fast to search and forgiving (brightness, scale, compression); the second keeps apart what merely has the
+same layout, such as two small aeroplanes in the sky. Mirrored or turned copies are not found.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Pairs = npt.NDArray[np.int64]
+"""(M, 2) indices of images, the smaller one first."""
+
+RADIUS = 9
+"""Bits of 64 in which hashes of near duplicates may differ."""
+LEAST_CORRELATION = 0.92
+"""Of thumbnails of near duplicates. Of the pairs on CIFAR-10, those above show one photograph or one product; below
+0.9 begin those that merely resemble each other, and those of different classes."""
+_BANDS = 5  # of 12 or 13 bits: of 9 differing bits, some band has one at most
+_THUMBNAIL = 12
+_CHUNK = 1 << 20  # pairs compared at a time, for memory
+
+
+def grey_rows(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """An RGB image shrunk to 8 rows of 9 grey pixels, (72,)."""
+    return np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX)).reshape(-1)
+
+
+def thumbnail(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """An RGB image shrunk to 12x12 pixels, (432,)."""
+    return np.asarray(image.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)).reshape(-1)
+
+
+def difference_hashes(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
+    """(N,) hashes of N images from their `grey_rows` (N, 72)."""
+    grey = rows.reshape(-1, 8, 9)
+    bits = (grey[:, :, 1:] > grey[:, :, :-1]).reshape(-1, 64)
+    return np.packbits(bits, axis=1).view(">u8").astype(np.uint64).reshape(-1)
+
+
+def close_pairs(hashes: npt.NDArray[np.uint64], radius: int = RADIUS) -> Pairs:
+    """All pairs of hashes that differ in at most `radius` bits, without comparing each with each.
+
+    The bits are cut into bands. Two hashes that differ in fewer than twice as many bits as there are bands have a band
+    that differs in one bit at most, so only hashes that share a band, or a band but for one bit, are compared.
+
+    Args:
+        hashes: (N,).
+        radius: at most 9.
+    """
+    assert radius < 2 * _BANDS
+    found = [np.empty((0, 2), dtype=np.int64)]
+    edges = [64 * band // _BANDS for band in range(_BANDS + 1)]
+    for first, last in itertools.pairwise(edges):
+        keys = (hashes >> np.uint64(first)).astype(np.int64) & ((1 << (last - first)) - 1)
+        order = np.argsort(keys, kind="stable")
+        for left, right in _candidates(keys[order], last - first):
+            one, other = order[left], order[right]
+            close = np.bitwise_count(hashes[one] ^ hashes[other]) <= radius
+            found.append(np.stack([one[close], other[close]], axis=1))
+    pairs = np.sort(np.concatenate(found), axis=1)
+    return np.unique(pairs, axis=0)
+
+
+def _candidates(keys: npt.NDArray[np.int64], bits: int) -> Iterator[tuple[Pairs, Pairs]]:
+    """Positions of equal keys, and of keys that differ in one bit, in sorted keys."""
+    for mask in (0, *(1 << bit for bit in range(bits))):
+        positions = np.arange(len(keys)) if mask == 0 else np.flatnonzero(keys & mask == 0)
+        start = positions + 1 if mask == 0 else np.searchsorted(keys, keys[positions] | mask, side="left")
+        stop = np.searchsorted(keys, keys[positions] | mask, side="right")
+        positions, start, stop = (array[start < stop] for array in (positions, start, stop))
+        ends = np.cumsum(stop - start)
+        for cut in _cuts(ends):
+            counts = (stop - start)[cut]
+            left = np.repeat(positions[cut], counts)
+            within = np.arange(len(left)) - np.repeat(np.cumsum(counts) - counts, counts)
+            yield left, np.repeat(start[cut], counts) + within
+
+
+def _cuts(ends: npt.NDArray[np.int64]) -> Iterator[slice]:
+    """Slices of about `_CHUNK` pairs, where `ends` counts pairs from the start."""
+    first = 0
+    while first < len(ends):
+        done = ends[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, done + _CHUNK, side="right")))
+        yield slice(first, last)
+        first = last
+
+
+def alike(pairs: Pairs, thumbnails: npt.NDArray[np.uint8]) -> Pairs:
+    """Those pairs whose thumbnails (N, 432) correlate to `LEAST_CORRELATION`."""
+    kept = [np.empty((0, 2), dtype=np.int64)]
+    for start in range(0, len(pairs), 65536):
+        some = pairs[start : start + 65536]
+        one, other = (_centred(thumbnails[some[:, side]]) for side in (0, 1))
+        norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+        kept.append(some[(one * other).sum(axis=1) >= LEAST_CORRELATION * np.maximum(norms, 1e-6)])
+    return np.concatenate(kept)
+
+
+def _centred(thumbnails: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    values = thumbnails.astype(np.float32).reshape(len(thumbnails), -1, 3)
+    return (values - values.mean(axis=1, keepdims=True)).reshape(len(thumbnails), -1)
+
+
+def groups(pairs: Pairs, count: int) -> list[list[int]]:
+    """Sets of images that pairs connect, each ascending, those with the smallest first member first."""
+    parent = list(range(count))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for one, other in pairs.tolist():
+        one, other = root(one), root(other)
+        parent[max(one, other)] = min(one, other)
+    members: dict[int, list[int]] = {}
+    for i in np.unique(pairs).tolist():
+        members.setdefault(root(i), []).append(i)
+    return sorted(members.values())

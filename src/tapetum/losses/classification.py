@@ -1,0 +1,14 @@
+"""Cross-entropy to given labels."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from tapetum.ops.precision import full_precision
+
+
+@full_precision
+def classification_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+    """Mean cross-entropy, 0-d, of (B, C) logits to (B,) labels, of each of which a share is spread over all classes."""
+    return cross_entropy(logits, labels, label_smoothing=label_smoothing)

@@ -1,0 +1,172 @@
+"""DeepCluster-v2: predicting the clusters of the last epoch's features (Caron et al., NeurIPS 2020, appendix D).
+
+https://arxiv.org/abs/2006.09882
+
+No label is used. While an epoch trains, a *memory bank* remembers the projection z (unit length) of every image, one
+row for each assigning view. When the next epoch begins, spherical k-means clusters a bank; its K centroids C become
+the prototypes for that epoch, and every view of an image learns to predict the cluster its image was in:
+
+    loss = mean over sets of prototypes, views v and images i of  H(cluster of i, softmax(z_iv . C^T / tau))
+
+So one view predicts the assignment of another that was seen an epoch earlier. Several sets come from the banks in
+turn and from other starting points. Nothing but clustering anew keeps the embedding from collapsing: as soon as two
+images are told apart at all, k-means pulls them apart.
+
+Where this differs from the published code, on purpose:
+- k-means starts from images drawn from the whole pool, not from those of the first process;
+- the bank is kept by image: an image that an epoch leaves out (the last, incomplete batch) keeps its row and label,
+  where it is left out of the loss of the whole next epoch;
+- before the first epoch, the bank is filled from evaluation views, once for all assigning views, not from training
+  views; the backbone runs with its initial running statistics, the projector with those of some thousand images;
+- centroids take part in no optimiser step at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tapetum.data.batch import Batch
+from tapetum.losses.deepcluster import cluster_loss
+from tapetum.methods.base import EmbedAll, Method, Progress, StepOutput
+from tapetum.nn.batch_norm import running_statistics_frozen
+from tapetum.nn.heads import HeadConfig, ProjectionHead, build_heads, unit_length
+from tapetum.nn.memory_bank import MemoryBank, own_share
+from tapetum.nn.multi_crop import check_assigning_views, embed_views
+from tapetum.nn.prototypes import Prototypes, check_counts
+from tapetum.ops.collectives import rank, sum_over_ranks, world_size
+from tapetum.ops.kmeans import kmeans
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepClusterConfig:
+    """DeepCluster-v2; defaults are the published ones for ImageNet."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    kind: Literal["deepcluster"] = "deepcluster"
+    """The method."""
+    num_prototypes: tuple[int, ...] = (3000, 3000, 3000)
+    """K of each set of prototypes, which are clustered independently."""
+    temperature: float = 0.1
+    """tau of the predictions; 0.1 in the paper."""
+    iterations: int = 10
+    """Rounds of k-means; 10 in the published code."""
+    assigning_views: tuple[int, ...] = (0, 1)
+    """The views that have a bank, counted from 0, large ones first. Sets of prototypes use the banks in turn."""
+    head: HeadConfig = field(default_factory=lambda: HeadConfig(hidden=2048, output=128, layers=2))
+    """Projector."""
+
+    def __post_init__(self) -> None:
+        check_counts(self.num_prototypes)
+        check_assigning_views(self.assigning_views)
+        if not self.temperature > 0:
+            raise ValueError(f"temperature is {self.temperature}: use a number above 0, for example 0.1.")
+        if self.iterations < 1:
+            raise ValueError(f"iterations is {self.iterations}: use 1 or more.")
+        if self.head.predictor:
+            raise ValueError("head.predictor is true, but this method has no prediction head: set it to false.")
+
+
+class DeepCluster(Method):
+    """Trains backbone and projector to predict clusters of their own features."""
+
+    Config: ClassVar[type] = DeepClusterConfig
+
+    def __init__(self, config: DeepClusterConfig, backbone: nn.Module, *, num_classes: int, num_images: int) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.num_images = num_images
+        num_features: Any = backbone.num_features
+        self.projector, _ = build_heads(config.head, num_features)
+        self.prototypes = Prototypes(self.projector.out_features, config.num_prototypes)
+        self.prototypes.requires_grad_(False)
+        self.bank: MemoryBank | None = None
+        self.labels: Tensor | None = None  # (sets, N) cluster of every image in this epoch
+
+    def before_epoch(self, progress: Progress, embed_all: EmbedAll) -> None:
+        """Cluster the bank: new prototypes, and a new label for every image."""
+        seed = shared_seed(next(self.prototypes.parameters()).device)
+        if self.bank is None:
+            self.bank = first_bank(self.projector, embed_all, len(self.config.assigning_views), self.num_images)
+        labels = [self.bank.everyones(self.assign(self.bank, head, seed)) for head in range(len(self.prototypes))]
+        self.labels = torch.stack(labels)
+
+    @torch.no_grad()
+    def assign(self, bank: MemoryBank, head: int, seed: int) -> Tensor:
+        """(P_own,) clusters of this process's images, by one set of prototypes, which become the centroids."""
+        prototypes = list(self.prototypes.parameters())[head]
+        start = bank.some_rows(head, len(prototypes), seed)
+        centroids, clusters = kmeans(bank.rows(head), start, self.config.iterations)
+        prototypes.copy_(centroids)
+        return clusters
+
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
+        """Loss of one step."""
+        assert batch.views is not None
+        assert batch.index is not None
+        assert self.labels is not None, "before_epoch comes before the first step"
+        num_views = sum(batch.views.counts)
+        check_assigning_views(self.config.assigning_views, num_views)
+        embeddings = embed_views(self.backbone, batch.views.groups)
+        projections = unit_length(self.projector(embeddings)).unflatten(0, (num_views, -1))  # (V, B, D)
+        losses = [
+            cluster_loss(scores, labels[batch.index], self.config.temperature)
+            for scores, labels in zip(self.prototypes(projections), self.labels, strict=True)
+        ]
+        loss = torch.stack(losses).mean()
+        newest = projections[list(self.config.assigning_views)].detach()
+        return StepOutput(loss, {"loss": loss.detach()}, carry=newest)
+
+    def after_step(self, output: StepOutput, batch: Batch) -> None:
+        """The bank remembers what this step has seen, as it was before the step."""
+        assert self.bank is not None
+        assert batch.index is not None
+        self.bank.update(batch.index, output.carry)
+
+    def local_state(self) -> dict[str, Tensor]:
+        """This process's share of the bank, and the labels of all images."""
+        if self.bank is None or self.labels is None:
+            return {}
+        return {**self.bank.state(), "labels": self.labels}
+
+    def load_local_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `local_state` returned."""
+        self.bank, self.labels = MemoryBank.from_state(state, self.num_images), state.get("labels")
+
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, F) backbone output, as in the published evaluations."""
+        return self.backbone(images)
+
+
+ROWS_AT_ONCE = 4096
+"""Embeddings that the projector takes at a time (up to twice as many), over all processes."""
+
+
+@torch.no_grad()
+def first_bank(projector: ProjectionHead, embed_all: EmbedAll, num_views: int, num_images: int) -> MemoryBank:
+    """The bank before the first epoch: projections of the evaluation views of the pool, once for each view.
+
+    The projector normalises with statistics of the images at hand, for its running ones know nothing yet.
+    """
+    index, embeddings = embed_all()
+    parameter = next(projector.parameters(), embeddings)
+    pool, own = index.to(parameter.device), own_share(embeddings).to(parameter)
+    # Parts begin at multiples of 64 images, so that 1, 2, 4, ... processes see the same parts.
+    parts = max(1, len(pool) // ROWS_AT_ONCE)
+    starts = [part * len(pool) // parts // 64 * 64 // world_size() for part in range(parts)]
+    with running_statistics_frozen(projector):
+        projected = [projector(own[start:stop]) for start, stop in zip(starts, [*starts[1:], len(own)], strict=True)]
+    rows = unit_length(torch.cat(projected))
+    return MemoryBank(pool, rows.expand(num_views, -1, -1), num_images)
+
+
+def shared_seed(device: torch.device) -> int:
+    """A number drawn by the first process, whose generator the engine has seeded for this epoch."""
+    drawn = torch.randint(2**31, ()) * (rank() == 0)
+    return int(sum_over_ranks(drawn.to(device)))

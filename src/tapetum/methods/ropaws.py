@@ -1,0 +1,72 @@
+"""RoPAWS: PAWS that does not trust what it has not seen (Mo, Sohn, Ma, Lee, Shin & Lee, ICLR 2023).
+
+https://arxiv.org/abs/2302.14483
+
+As PAWS (`methods/paws.py`), with other targets. PAWS labels an unlabelled image by its soft nearest neighbours among
+the labelled ones, however far they are; images of classes that nobody labelled get confident and wrong targets. Here
+all unlabelled images of the step are neighbours, too, weighted by a prior that falls with the distance to the nearest
+labelled image:
+
+    [C_S | C_U] = prior * softmax([z . Z_S^T + tau ln r, z . Z_U^T] / tau)
+    prior = exp((max z . Z_S^T - 1) / tau_prior)
+    P = (1 - C_U)^-1 C_S Y                           which solves P = C_S Y + C_U P
+
+Rows of P sum to w <= 1; the rest is spread evenly over the classes before sharpening, and w weighs the image:
+
+    loss = mean_i w_i^power H(q_i, p_i) - H(mean_i sharpen(p_i))
+
+Where this differs from the published code, on purpose:
+- r compares the numbers of images that take part, over all processes; there, those of one class and one process;
+- the linear system is solved, in float32; no inverse is formed;
+- and what PAWS does differently here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from tapetum.losses.ropaws import ropaws_loss
+from tapetum.methods.paws import PAWS, PAWSConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoPAWSConfig(PAWSConfig):
+    """RoPAWS: the fields of PAWS, and those of its prior; defaults are the published ones for CIFAR-10."""
+
+    kind: Literal["ropaws"] = "ropaws"  # type: ignore[assignment]
+    """The method."""
+    prior_temperature: float = 0.1
+    """tau_prior, how fast the prior falls with the distance to the nearest support: 0.1 on CIFAR-10, 3.0 on ImageNet
+    and Semi-iNat."""
+    prior_power: float = 1.0
+    """Power of an image's known share in its weight; 1 in the paper. 0 weighs all images alike."""
+    label_ratio: float = 5.0
+    """How much all supports weigh together as neighbours, relative to all unlabelled images; 5 in the paper."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("prior_temperature", "label_ratio"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: use a number above 0, for example 1.0.")
+        if not self.prior_power >= 0:
+            raise ValueError(f"prior_power is {self.prior_power}: use 0 or more.")
+
+
+class RoPAWS(PAWS):
+    """PAWS with targets propagated through the unlabelled images."""
+
+    Config: ClassVar[type] = RoPAWSConfig
+    config: RoPAWSConfig
+
+    def unsupervised_terms(self, **inputs: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The two terms of the paper; `known` is the mean share that the labelled images explain."""
+        match, mean_entropy, known = ropaws_loss(
+            **inputs,
+            prior_temperature=self.config.prior_temperature,
+            prior_power=self.config.prior_power,
+            label_ratio=self.config.label_ratio,
+        )
+        return match, mean_entropy, {"known": known.mean()}

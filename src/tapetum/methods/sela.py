@@ -1,0 +1,97 @@
+"""SeLa-v2: predicting balanced assignments of the last epoch's features (Caron et al., NeurIPS 2020, appendix D).
+
+https://arxiv.org/abs/2006.09882, after Asano et al., ICLR 2020, https://arxiv.org/abs/1911.05371
+
+As DeepCluster-v2 (`methods/deepcluster.py`), with two things exchanged: images are assigned by Sinkhorn over the
+features of the whole data set, so that every prototype has an equal share of the images, and the prototypes C are
+learned:
+
+    Q = Sinkhorn(Z . C^T, epsilon) over all images, once an epoch;    label of i = argmax_k q_ik
+    loss = mean over sets of prototypes, views v and images i of  H(label of i, softmax(z_iv . C^T / tau))
+
+No training code was ever published. The paper and its authors' answers fix: everything that is SwAV's (views, batch,
+projector, optimizer, tau = 0.1), three sets of 3,000 prototypes, features that the previous epoch computed, labels
+renewed once an epoch by Sinkhorn-Knopp over the whole data set, one hard label an image, prototypes learned by the
+same loss.
+
+We chose, because nothing says:
+- epsilon and the rounds of Sinkhorn-Knopp: 0.05, as in SwAV, and 10, as many as k-means has in DeepCluster-v2 (the
+  first SeLa's lambda of 25 would be an epsilon of 0.004; any is finite here);
+- that prototypes are brought to unit length after each step, as in SwAV, and are never frozen;
+- a bank for each of the two large views, used by the sets in turn, and how it is filled before the first epoch: both
+  as in DeepCluster-v2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tapetum.data.batch import Batch
+from tapetum.methods.base import StepOutput
+from tapetum.methods.deepcluster import DeepCluster, DeepClusterConfig
+from tapetum.nn.heads import HeadConfig
+from tapetum.nn.memory_bank import MemoryBank
+from tapetum.ops.sinkhorn import sinkhorn_labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeLaConfig:
+    """SeLa-v2; what the paper leaves open is said under `epsilon` and `iterations`."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    kind: Literal["sela"] = "sela"
+    """The method."""
+    num_prototypes: tuple[int, ...] = (3000, 3000, 3000)
+    """K of each set of prototypes; three of 3,000 in the paper."""
+    temperature: float = 0.1
+    """tau of the predictions; 0.1 in the paper."""
+    epsilon: float = 0.05
+    """Smoothness of the codes whose largest entries are the labels; not published, SwAV's."""
+    iterations: int = 10
+    """Rounds of Sinkhorn-Knopp over the data set; not published. More make the shares more equal."""
+    assigning_views: tuple[int, ...] = (0, 1)
+    """The views that have a bank, counted from 0, large ones first. Sets of prototypes use the banks in turn."""
+    head: HeadConfig = field(default_factory=lambda: HeadConfig(hidden=2048, output=128, layers=2))
+    """Projector."""
+
+    def __post_init__(self) -> None:
+        if not self.epsilon > 0:
+            raise ValueError(f"epsilon is {self.epsilon}: use a number above 0, for example 0.05.")
+        self.shared()
+
+    def shared(self) -> DeepClusterConfig:
+        """What SeLa-v2 has in common with DeepCluster-v2."""
+        return DeepClusterConfig(
+            num_prototypes=self.num_prototypes,
+            temperature=self.temperature,
+            iterations=self.iterations,
+            assigning_views=self.assigning_views,
+            head=self.head,
+        )
+
+
+class SeLa(DeepCluster):
+    """Trains backbone, projector and prototypes to predict balanced labels of their own making."""
+
+    Config = SeLaConfig
+
+    def __init__(self, config: SeLaConfig, backbone: nn.Module, *, num_classes: int, num_images: int) -> None:
+        super().__init__(config.shared(), backbone, num_classes=num_classes, num_images=num_images)
+        self.epsilon = config.epsilon
+        self.prototypes.requires_grad_(True)
+
+    @torch.no_grad()
+    def assign(self, bank: MemoryBank, head: int, seed: int) -> Tensor:
+        """(P_own,) labels of this process's images, balanced over all images, by one set of prototypes."""
+        prototypes = list(self.prototypes.parameters())[head]
+        return sinkhorn_labels(bank.rows(head), prototypes, self.epsilon, self.config.iterations)
+
+    def after_step(self, output: StepOutput, batch: Batch) -> None:
+        """Prototypes of unit length; the bank remembers what this step has seen."""
+        self.prototypes.normalise()
+        super().after_step(output, batch)

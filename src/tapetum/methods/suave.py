@@ -1,0 +1,113 @@
+"""Suave: SwAV whose prototypes are the classes (Fini, Astolfi et al., CVPR 2023).
+
+https://arxiv.org/abs/2306.07483
+
+There is one prototype for each class, and it is the class's weight in a classifier. Unlabelled images are trained as
+in SwAV (`methods/swav.py`): each view predicts the balanced code of the other views. Labelled images say which
+prototype is which:
+
+    loss = w_u swapped(unlabelled) + w_l H(y, softmax(z_l . C^T / tau))
+
+with each term weighted by its share of all views in the step. Codes are balanced over the classes, so the unlabelled
+images are taken to hold them evenly.
+
+Where this differs from the published code, on purpose:
+- labelled images are not mixed with each other (mixup): they are drawn and augmented as for every method here;
+- there is one classifier, the prototypes; no second one is trained beside it for evaluation;
+- and what SwAV does differently here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tapetum.data.batch import Batch
+from tapetum.losses.classification import classification_loss
+from tapetum.methods.base import Progress, StepOutput
+from tapetum.methods.swav import SwAV, SwAVConfig
+from tapetum.nn.heads import HeadConfig, unit_length
+from tapetum.nn.multi_crop import embed_views
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuaveConfig:
+    """Suave; defaults are the published ones for ImageNet, where the backbone comes from SwAV."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    kind: Literal["suave"] = "suave"
+    """The method."""
+    temperature: float = 0.1
+    """tau of both terms; 0.1 in the paper."""
+    epsilon: float = 0.05
+    """Smoothness of the codes; 0.05 in the paper."""
+    iterations: int = 3
+    """Rounds of Sinkhorn-Knopp; 3 in the paper."""
+    label_smoothing: float = 0.01
+    """Share of each label that is spread evenly over all classes, in [0, 1); 0.01 in the published code."""
+    assigning_views: tuple[int, ...] = (0, 1)
+    """The views whose codes are predicted, counted from 0, large ones first."""
+    queue_length: int = 0
+    """Projections of earlier unlabelled images that take part in balancing, as in SwAV. 0: none."""
+    queue_start_epoch: int = 0
+    """The epoch, counted from 0, that begins to fill the queue."""
+    head: HeadConfig = field(default_factory=lambda: HeadConfig(hidden=2048, output=128, layers=2))
+    """Projector."""
+
+    def __post_init__(self) -> None:
+        self.shared(num_classes=2)
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing is {self.label_smoothing}: use a number from 0 to below 1.")
+
+    def shared(self, num_classes: int) -> SwAVConfig:
+        """What Suave has in common with SwAV."""
+        return SwAVConfig(
+            num_prototypes=(num_classes,),
+            temperature=self.temperature,
+            epsilon=self.epsilon,
+            iterations=self.iterations,
+            assigning_views=self.assigning_views,
+            freeze_steps=0,
+            queue_length=self.queue_length,
+            queue_start_epoch=self.queue_start_epoch,
+            head=self.head,
+        )
+
+
+class Suave(SwAV):
+    """Trains backbone, projector and one prototype for each class."""
+
+    Config: ClassVar[type] = SuaveConfig
+    uses_support = True
+    predicts_by = "classifier"
+
+    def __init__(self, config: SuaveConfig, backbone: nn.Module, *, num_classes: int, num_images: int) -> None:
+        super().__init__(config.shared(num_classes), backbone, num_classes=num_classes, num_images=num_images)
+        self.label_smoothing = config.label_smoothing
+
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
+        """Loss of one step; supports and large views share one backbone call."""
+        assert batch.views is not None
+        assert batch.support is not None
+        assert batch.support_labels is not None
+        supports, (large, *small) = batch.support.groups[0], batch.views.groups
+        embeddings = embed_views(self.backbone, [torch.cat([supports, large]), *small])
+        labelled, views = unit_length(self.projector(embeddings)).tensor_split([len(supports)])
+
+        swapped = self.predict_swapped(views.unflatten(0, (sum(batch.views.counts), -1)), progress)
+        labels = batch.support_labels.repeat(batch.support.counts[0])
+        logits = self.prototypes(labelled)[0] / self.config.temperature
+        supervised = classification_loss(logits, labels, self.label_smoothing)
+        share = len(labelled) / len(embeddings)
+        loss = (1 - share) * swapped.loss + share * supervised
+        metrics = {**swapped.metrics, "swapped": swapped.loss.detach(), "supervised": supervised.detach()}
+        return StepOutput(loss, metrics | {"loss": loss.detach()}, carry=swapped.carry)
+
+    def classify(self, images: Tensor) -> Tensor:
+        """(B, num_classes) logits: scores against the prototypes of the classes."""
+        projections = unit_length(self.projector(self.backbone(images)))
+        return self.prototypes(projections)[0] / self.config.temperature

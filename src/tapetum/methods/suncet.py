@@ -1,0 +1,112 @@
+"""SimCLR+CT: SimCLR that labels lead for its first epochs, by SuNCEt (Assran et al., 2020).
+
+https://arxiv.org/abs/2006.10803
+
+Beside the unlabelled images, a step sees S labelled ones. SuNCEt, supervised noise-contrastive estimation, classifies
+each of them by its soft nearest neighbours among the others:
+
+    loss = NT-Xent(unlabelled) + mean_i -log( sum over j of i's class of p_ij )      while epoch < supervised_epochs
+           p_i = softmax(z_i . Z_S^T / tau), without i itself
+
+and NT-Xent alone from then on, when the labels have done their part: they shorten training, and the paper found them
+to cost accuracy if they stay.
+
+Where this differs from the published code, on purpose:
+- labels are the images' own, any number in each class, any order; there they follow from the position in the batch;
+- several views of labelled images may be drawn;
+- labelled images are not computed with once their term has ended;
+- metrics hold the two terms apart; there the unlabelled one contained both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tapetum.data.batch import Batch
+from tapetum.losses.simclr import nt_xent_loss
+from tapetum.losses.suncet import suncet_loss
+from tapetum.methods.base import Method, Progress, StepOutput
+from tapetum.methods.simclr import check_negatives
+from tapetum.nn.heads import HeadConfig, build_heads
+from tapetum.nn.multi_crop import embed_views
+from tapetum.ops.soft_neighbours import smooth_one_hot
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuNCEtConfig:
+    """SimCLR+CT; defaults are the published ones for ImageNet."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    kind: Literal["suncet"] = "suncet"
+    """The method."""
+    temperature: float = 0.1
+    """tau of both terms; 0.1 in the published code."""
+    supervised_epochs: float = 100.0
+    """Epochs, from the start, in which SuNCEt is part of the loss; may be a fraction of one."""
+    supervised_weight: float = 1.0
+    """Weight of SuNCEt; 1 in the paper."""
+    simclr_weight: float = 1.0
+    """Weight of NT-Xent; 1 in the paper. 0 trains on the labelled images alone."""
+    key_gradient: bool = False
+    """Whether NT-Xent's gradient also passes through the views compared with: not so in the published code."""
+    head: HeadConfig = field(default_factory=lambda: HeadConfig(output=2048))
+    """Projector."""
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"temperature is {self.temperature}: use a number above 0, for example 0.1.")
+        for name in ("supervised_epochs", "supervised_weight", "simclr_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: use 0 or more.")
+        if self.head.predictor:
+            raise ValueError("head.predictor is true, but SimCLR+CT has no prediction head: set it to false.")
+
+
+class SuNCEt(Method):
+    """Trains backbone and projector to tell images apart, and at first classes, too."""
+
+    Config = SuNCEtConfig
+    uses_support = True
+
+    def __init__(self, config: SuNCEtConfig, backbone: nn.Module, *, num_classes: int, num_images: int) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        num_features: Any = backbone.num_features
+        self.projector, _ = build_heads(config.head, num_features)
+
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
+        """Loss of one step; supports and large views share one backbone call."""
+        assert batch.views is not None
+        assert batch.support is not None
+        config = self.config
+        num_views = sum(batch.views.counts)
+        check_negatives(num_views, num_images=len(batch.views.groups[0]) // batch.views.counts[0])
+        is_supervised = progress.step < config.supervised_epochs * progress.steps_per_epoch
+        supports = batch.support.groups[0] if is_supervised else batch.support.groups[0][:0]
+        large, *small = batch.views.groups
+
+        projections = self.projector(embed_views(self.backbone, [torch.cat([supports, large]), *small]))
+        unlabelled = projections[len(supports) :]
+        metrics = {"nt_xent": nt_xent_loss(unlabelled, num_views, config.temperature, config.key_gradient)}
+        loss = config.simclr_weight * metrics["nt_xent"]
+        if is_supervised:
+            metrics["suncet"] = self._supervised(projections[: len(supports)], batch)
+            loss = loss + config.supervised_weight * metrics["suncet"]
+        return StepOutput(loss, {name: value.detach() for name, value in (metrics | {"loss": loss}).items()})
+
+    def _supervised(self, projections: Tensor, batch: Batch) -> Tensor:
+        assert batch.support is not None
+        assert batch.support_labels is not None
+        assert batch.support_classes is not None
+        labels = batch.support_labels.repeat(batch.support.counts[0])
+        return suncet_loss(projections, smooth_one_hot(labels, batch.support_classes, 0.0), self.config.temperature)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, F) backbone output."""
+        return self.backbone(images)

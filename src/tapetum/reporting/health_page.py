@@ -1,0 +1,165 @@
+"""The health of a pool as one HTML page that asks nothing of the network: style and pictures are inside."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tapetum.data.health import Group, Health, Part
+from tapetum.ops.randomness import make_keys, permutation
+
+_GROUPS, _OF_A_GROUP = 24, 8  # shown of each kind
+_SHEETS, _OF_A_SHEET, _SHEET_COLUMNS = 100, 24, 12  # classes; images of each
+_SIDE = 64  # pixels of a picture
+_ROWS = 200  # of a table
+_TINY = 40  # pixels up to which an image is shown pixel by pixel
+
+
+def render(health: Health, title: str, findings: Sequence[str]) -> str:
+    """The page, as text. File and class names are escaped, and scripts there are none."""
+    sections = {
+        "Findings": _findings(findings),
+        "Leakage": _groups(health, health.leaks()),
+        "Label conflicts": _groups(health, health.conflicts()),
+        "Exact duplicates": _groups(health, health.within_pool(exact=True)),
+        "Near duplicates": _groups(health, health.within_pool(exact=False)),
+        "Images that cannot be read": _unreadable(health),
+        "Sizes and modes": _sizes(health),
+        "Classes": _classes(health),
+    }
+    body = "".join(f"<section><h2>{name}</h2>{content}</section>" for name, content in sections.items() if content)
+    style = files("tapetum.reporting").joinpath("health.css").read_text(encoding="utf-8")
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        # Whatever a file name may hold, nothing is fetched and nothing runs.
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+        "style-src 'unsafe-inline'\">"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{_text(title)} – Tapetum</title><style>{style}</style></head><body>"
+        f"<h1>{_text(title)}</h1>{body}</body></html>\n"
+    )
+
+
+def _text(value: str) -> str:
+    """Escaped, and file names that are no Unicode made printable."""
+    return escape(value.encode(errors="backslashreplace").decode())
+
+
+def _findings(findings: Sequence[str]) -> str:
+    if not findings:
+        return '<p class="good">Nothing to mend was found.</p>'
+    return f'<ul class="findings">{"".join(f"<li>{_text(finding)}</li>" for finding in findings)}</ul>'
+
+
+def _groups(health: Health, found: Sequence[Group]) -> str:
+    if not found:
+        return ""
+    names, classes = health.names, health.classes
+    shown = []
+    # Spread over all, for they come in the order of names, and so of classes.
+    for number in np.unique(np.linspace(0, len(found) - 1, _GROUPS).astype(np.int64)):
+        group = found[number]
+        # The test's images come last, and a leak is not to be seen without one.
+        members = (
+            group.members[: _OF_A_GROUP - 1] + group.members[-1:] if len(group.members) > _OF_A_GROUP else group.members
+        )
+        pictures = "".join(_figure(health, i, names[i], classes[i]) for i in members)
+        more = f'<span class="soft">of {len(group.members)}</span>' if len(members) < len(group.members) else ""
+        shown.append(f"<li>{pictures}{more}</li>")
+    rest = f"{_GROUPS} of {len(found)} groups; check.json has all." if len(found) > _GROUPS else ""
+    return f'<p class="soft">{rest}</p><ul class="groups">{"".join(shown)}</ul>'
+
+
+def _figure(health: Health, index: int, name: str, class_name: str | None) -> str:
+    part, row = (health.pool, index) if index < health.num_pool else (health.test, index - health.num_pool)
+    assert part is not None
+    image = _picture(part, row)
+    said = "unlabelled" if class_name is None else class_name
+    tiny = " class=tiny" if max(image.size) <= _TINY else ""
+    return (
+        f'<figure><img{tiny} src="{_uri(image)}" alt="{_text(name)}">'
+        f"<figcaption><strong>{_text(said)}</strong><br>{_text(name)}</figcaption></figure>"
+    )
+
+
+def _picture(part: Part, row: int) -> Image.Image:
+    pixels = part.source.store.read(np.array([row]))[0].permute(1, 2, 0).numpy()
+    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)).convert("RGB")
+    image.thumbnail((2 * _SIDE, 2 * _SIDE))
+    return image
+
+
+def _uri(image: Image.Image) -> str:
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def _unreadable(health: Health) -> str:
+    rows = []
+    for part in (health.pool, health.test):
+        if part is not None:
+            rows += [(part.source.store.names[i], reason) for i, reason in part.seen.unreadable.items()]
+    return _table(f'<tr><td class="wide">{_text(name)}</td><td>{_text(reason)}</td></tr>' for name, reason in rows)
+
+
+def _table(rows: Iterable[str]) -> str:
+    every = list(rows)
+    rest = f'<p class="soft">The first {_ROWS} of {len(every)}; check.json has all.</p>' if len(every) > _ROWS else ""
+    return f"{rest}<table>{''.join(every[:_ROWS])}</table>" if every else ""
+
+
+def _sizes(health: Health) -> str:
+    shown = []
+    parts: Mapping[str, Any] = health.as_dict()
+    for name in ("pool", "test"):
+        if parts[name] is not None:
+            shown.append(f"<h3>{name.capitalize()}: height x width, pixels</h3>{_bars(parts[name]['sizes'])}")
+            shown.append(f"<h3>{name.capitalize()}: stored as</h3>{_bars(parts[name]['modes'])}")
+    return "".join(shown)
+
+
+def _bars(counts: Mapping[str, int]) -> str:
+    most = max(counts.values(), default=1) or 1
+    return _table(
+        f'<tr><th scope="row">{_text(name)}</th><td class="number">{count}</td>'
+        f'<td class="wide"><div class="bar" style="width:{100 * count / most:.1f}%"></div></td></tr>'
+        for name, count in counts.items()
+    )
+
+
+def _classes(health: Health) -> str:
+    counts = health.class_counts()
+    of_class: dict[str | None, list[int]] = {}
+    for i, name in enumerate(health.pool.classes):
+        if i not in health.pool.seen.unreadable:
+            of_class.setdefault(name, []).append(i)
+    sheets = "".join(
+        f"<h3>{_text('without a label' if name is None else name)} ({len(members)})</h3>"
+        f"{_sheet(health.pool, members, name)}"
+        for name, members in sorted(of_class.items(), key=lambda item: (item[0] is None, item[0]))[:_SHEETS]
+    )
+    more = f'<p class="soft">Pictures of the first {_SHEETS} classes.</p>' if len(of_class) > _SHEETS else ""
+    return (_bars(counts) if counts else "") + more + sheets
+
+
+def _sheet(part: Part, members: Sequence[int], name: str | None) -> str:
+    """A contact sheet of some of a class's images, always the same ones."""
+    chosen = np.sort(permutation(make_keys(0, "contact sheet"), len(members))[:_OF_A_SHEET])
+    rows = -(-len(chosen) // _SHEET_COLUMNS)
+    columns = min(len(chosen), _SHEET_COLUMNS)
+    sheet = Image.new("RGB", (columns * (_SIDE + 2), rows * (_SIDE + 2)), "white")
+    for place, i in enumerate(chosen):
+        image = _picture(part, members[int(i)])
+        scale = _SIDE / max(image.size)
+        image = image.resize([max(1, round(side * scale)) for side in image.size])
+        sheet.paste(image, (place % columns * (_SIDE + 2), place // columns * (_SIDE + 2)))
+    said = _text("images without a label" if name is None else f"images of class {name}")
+    return f'<img class="sheet" src="{_uri(sheet)}" alt="{len(chosen)} {said}">'

@@ -1,0 +1,51 @@
+import pytest
+import torch
+
+from tapetum.nn.memory_bank import UNKNOWN, MemoryBank
+
+POOL = torch.tensor([1, 2, 4, 7, 8])
+
+
+def make() -> MemoryBank:
+    return MemoryBank(POOL, torch.arange(2 * 5 * 3.0).view(2, 5, 3), num_images=10)
+
+
+def test_updated_rows_are_those_of_the_images():
+    bank, before = make(), make()
+    bank.update(torch.tensor([8, 2]), torch.tensor([[[1.0] * 3, [2.0] * 3], [[3.0] * 3, [4.0] * 3]]))
+    assert bank.rows(0)[[4, 1], 0].tolist() == [1.0, 2.0]
+    assert bank.rows(1)[[4, 1], 0].tolist() == [3.0, 4.0]
+    for view in (0, 1):
+        assert torch.equal(bank.rows(view)[[0, 2, 3]], before.rows(view)[[0, 2, 3]])
+
+
+def test_views_are_taken_in_turn():
+    assert torch.equal(make().rows(2), make().rows(0))
+    assert not torch.equal(make().rows(1), make().rows(0))
+
+
+def test_some_rows_are_distinct_rows_of_the_bank_drawn_by_seed_and_view():
+    bank = make()
+    drawn = bank.some_rows(0, 5, seed=3)
+    assert sorted(drawn[:, 0].tolist()) == bank.rows(0)[:, 0].tolist()
+    assert torch.equal(drawn[:2], bank.some_rows(0, 2, seed=3))
+    assert not torch.equal(drawn, bank.some_rows(0, 5, seed=4))
+    assert not torch.equal(drawn, bank.some_rows(2, 5, seed=3))
+    with pytest.raises(ValueError, match="num_prototypes has 6, but there are only 5 images: use fewer"):
+        bank.some_rows(0, 6, seed=3)
+
+
+def test_labels_by_image():
+    assert make().everyones(torch.tensor([5, 0, 3, 0, 9])).tolist() == [
+        *(UNKNOWN, 5, 0, UNKNOWN, 3),
+        *(UNKNOWN, UNKNOWN, 0, 9, UNKNOWN),
+    ]
+
+
+def test_state_comes_back():
+    bank = make()
+    copy = MemoryBank.from_state(bank.state(), 10)
+    assert copy is not None
+    assert torch.equal(copy.rows(1), bank.rows(1))
+    assert torch.equal(copy.own_images, POOL)
+    assert MemoryBank.from_state({}, 10) is None
