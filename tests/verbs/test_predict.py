@@ -182,6 +182,14 @@ def test_one_file_and_names_that_need_care(run, photos):
     assert json.loads(Path("one.json").read_text())["path"] == os.path.basename(strange)
 
 
+def test_lists_of_paths_and_images_in_memory(run, photos):
+    Path("list.txt").write_text("photos/b.jpg\nphotos/a.png\n")
+    images = np.load("colours.npz")["x_test"]
+    for given, labels in (("list.txt", "10"), (["photos/a.png", "photos/b.jpg"], "01"), (images[:3], "012")):
+        tapetum.predict(run, given, "p.csv")
+        assert [row["label"] for row in table("p.csv")] == list(labels)
+
+
 def test_images_of_the_pool_get_the_same_label_whatever_their_size(run):
     """A recipe without resizing is for images of one size; others are brought to it."""
     images = np.load("colours.npz")["x_test"]
