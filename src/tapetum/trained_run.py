@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -159,14 +160,14 @@ def open_trained_run(run: str | Path, plugins: Sequence[str] = (), decode: bool 
     return TrainedRun(folder, parts, checkpoint)
 
 
-def open_new_images(path: str | Path) -> Store:
+def open_new_images(path: Any) -> Store:
     """Images to predict: all below a folder, or one file; of other sources the test part, where there is one.
 
     Raises:
         ValueError: nothing there, or nothing recognised.
     """
-    given = Path(path).expanduser()
-    if given.suffix.lower() in IMAGE_SUFFIXES and given.is_file():
+    given = Path(path).expanduser() if isinstance(path, (str, os.PathLike)) else None
+    if given is not None and given.suffix.lower() in IMAGE_SUFFIXES and given.is_file():
         return FileStore(given.parent, [given.name])
     try:
         store = open_source(path, NO_LABELS, "test").store
@@ -174,6 +175,11 @@ def open_new_images(path: str | Path) -> Store:
         if "has no test part" not in str(error):
             raise
         store = open_source(path, NO_LABELS).store
-    if isinstance(store, FileStore) and not os.path.samefile(store.root, given):
+    if (
+        given is not None
+        and given.is_dir()
+        and isinstance(store, FileStore)
+        and not os.path.samefile(store.root, given)
+    ):
         return FileStore(given, sorted(image_names(given)))  # train/ and test/ are folders like any others here
     return store

@@ -101,10 +101,17 @@ def test_with_too_few_labels_to_spare_it_says_so_and_prints_no_number(capsys):
     assert summary["num_labels"] == 6
 
 
-def test_held_out_labels_come_from_those_asked_for():
+def test_held_out_labels_come_from_those_asked_for(capsys):
     Path("more.csv").write_text(Path("labels.csv").read_text() + "".join(f"{i}.png,ash\n" for i in range(12, 24)))
     summary = quick(labels="more.csv", labels_per_class=3)
     assert (summary["num_labels"], summary["heldout"]["soft_neighbours"]["count"]) == (6, 3)
+    capsys.readouterr()
+    Path("few.csv").write_text("00.png,ash\n03.png,ash\n06.png,ash\n01.png,birch\n02.png,cedar\n")
+    quick(labels="few.csv", output="few")
+    said = capsys.readouterr().out
+    assert "held out       1 label " in said
+    assert "measure accuracy, but not that of the 2 with fewer" in said
+    assert "%, from 1 label)" in said
     summary = quick(labels="more.csv", output="all")  # ash has 16 labels, birch and cedar 4
     assert (summary["num_labels"], summary["heldout"]["soft_neighbours"]["count"]) == (19, 5)
 

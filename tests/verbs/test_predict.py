@@ -10,11 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import tapetum
 from tapetum.engine.interruption import Interrupted
 from tapetum.evaluation import calibration
+from tapetum.evaluation.calibration import calibrate
+from tapetum.evaluation.prediction import Supports, predict_from
 from tapetum.evaluation.reading import read_chunks
 from tapetum.trained_run import open_trained_run
 
@@ -115,7 +118,12 @@ def test_held_out_labels_choose_the_temperature_and_then_join_the_supports(run, 
     monkeypatch.setattr(calibration, "MIN_LABELS", 12)
     trained = open_trained_run(run)
     assert len(trained.supports.labels) == 21
-    assert trained.calibration.is_calibrated
+    data = trained.parts.data
+    by_hand = [trained.run_method(data.store, labels.labelled) for labels in (data.labels, data.held_out)]
+    classes = [torch.from_numpy(labels.values[labels.labelled]) for labels in (data.labels, data.held_out)]
+    others = Supports(by_hand[0].embeddings, classes[0], 3)  # an image among its own supports would look too sure
+    expected = calibrate(predict_from(by_hand[1], others, "soft_neighbours", 1).scores, classes[1])
+    assert trained.calibration.temperature == pytest.approx(expected.temperature, rel=1e-4)
     result = tapetum.predict(run, "colours.npz", "p.csv")
     assert (result["calibrated"], result["held_out"]) == (True, 12)
     assert result["temperature"] == trained.calibration.temperature != 1
@@ -174,6 +182,14 @@ def test_one_file_and_names_that_need_care(run, photos):
     assert json.loads(Path("one.json").read_text())["path"] == os.path.basename(strange)
 
 
+def test_lists_of_paths_and_images_in_memory(run, photos):
+    Path("list.txt").write_text("photos/b.jpg\nphotos/a.png\n")
+    images = np.load("colours.npz")["x_test"]
+    for given, labels in (("list.txt", "10"), (["photos/a.png", "photos/b.jpg"], "01"), (images[:3], "012")):
+        tapetum.predict(run, given, "p.csv")
+        assert [row["label"] for row in table("p.csv")] == list(labels)
+
+
 def test_images_of_the_pool_get_the_same_label_whatever_their_size(run):
     """A recipe without resizing is for images of one size; others are brought to it."""
     images = np.load("colours.npz")["x_test"]
@@ -187,6 +203,14 @@ def test_images_of_the_pool_get_the_same_label_whatever_their_size(run):
     labels = [[row["label"] for row in table(f"{name}.csv")] for name in ("x1", "x3", "arrays")]
     assert labels[0] == labels[2]
     assert np.mean(np.array(labels[0]) == np.array(labels[1])) > 0.9
+
+
+def test_a_large_image_is_seen_whole_and_not_just_its_middle(run):
+    pixels = np.full((60, 60, 3), (250, 60, 60), np.uint8)
+    pixels[22:38, 22:38] = (60, 250, 60)
+    Image.fromarray(pixels).save("spot.png")
+    tapetum.predict(run, "spot.png", "p.csv")
+    assert table("p.csv")[0]["label"] == "0"
 
 
 def test_embeddings_are_those_that_neighbours_are_found_by(run, photos, capsys):

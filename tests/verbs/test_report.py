@@ -30,6 +30,7 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self.sources: list[str] = []
         self.tags: set[str] = set()
+        self.attributes: set[str] = set()
         self.text = ""
         self.feed(text)
         assert not self.open
@@ -37,6 +38,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         given = dict(attributes)
         self.tags.add(tag)
+        self.attributes |= given.keys()
         self.ids += [given["id"]] if "id" in given else []
         self.links += [given["href"]] if tag == "a" else []
         self.sources += [given[name] for name in ("src", "href") if name in given and tag != "a"]
@@ -133,15 +135,17 @@ def test_a_classifiers_neighbours_are_not_called_causes(recipe):
     assert "weigh most" not in text
 
 
-def test_names_are_escaped_and_photographs_shrunk(recipe):
+def test_names_are_escaped_and_photographs_shrunk(recipe, run):
+    plain = run.rename("plain")
     for kind in ("<b>red", 'gre"en & co'):
         Path("pool", kind).mkdir(parents=True)
         for i in range(8):
             noise = np.random.default_rng(i).integers(0, 255, (300, 400, 3)).astype(np.uint8)
-            Image.fromarray(noise).save(Path("pool", kind, f"<i>{i}.jpg"))
+            Image.fromarray(noise).save(Path("pool", kind, f'<i>" on={i}.jpg'))
     changes = ["data.images=pool", "data.test=null", "trainer.steps=1", "views.evaluation.resize=8"]
     tapetum.train(recipe, "run", changes)
     text, found = page("run", output="out/deep/page.html")
+    assert found.attributes <= page(plain)[1].attributes
     assert {"b", "i"} & found.tags == {"i"}  # the keys of colours
     assert "<b>red" in found.text
     assert 'gre"en & co' in found.text

@@ -49,6 +49,8 @@ class Frame:
             parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}"/>')
             parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:,g}</text>')
         for value in ticks(*self.x):
+            if x_name == "step" and value % 1:
+                continue  # there are no half ones
             x, _ = self.place(value, self.y[0])
             parts.append(f'<text x="{x:.1f}" y="{HEIGHT - _BOTTOM + 16}" text-anchor="middle">{value:,g}</text>')
         middle = (WIDTH + _LEFT - _RIGHT) / 2

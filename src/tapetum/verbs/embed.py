@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from tapetum.reporting.embeddings_table import write_embeddings
 from tapetum.trained_run import TrainedRun, open_new_images, open_trained_run
 
 
-def embed(run: str | Path, images: str | Path, output: str | Path, plugins: Sequence[str] = ()) -> Path:
+def embed(run: str | Path, images: Any, output: str | Path, plugins: Sequence[str] = ()) -> Path:
     """Write what a run's network makes of each image: the numbers that its neighbours are found by.
 
     Args:

@@ -149,9 +149,11 @@ def _held_out(labels: Labels) -> tuple[float | None, Labels, Choice]:
         reason = f"no class has {LEAST_TO_SPARE} labels to spare one, so no accuracy can be measured without --test"
         return None, labels, Choice("held out", "no label", reason)
     trained, out = held_out(labels, fraction=_HELD_OUT, seed=0)
-    count = len(out.labelled)
+    count, unmeasured = len(out.labelled), int((out.counts == 0).sum())
     reason = f"{_HELD_OUT:.0%} of each class with {LEAST_TO_SPARE} or more; they train nothing and measure accuracy"
-    return _HELD_OUT, trained, Choice("held out", f"{count} labels", reason)
+    if unmeasured:
+        reason += f", but not that of the {unmeasured} with fewer"
+    return _HELD_OUT, trained, Choice("held out", f"{count} label{'s' * (count > 1)}", reason)
 
 
 def _recipe(sections: dict[str, Any], source: Source, overrides: Sequence[str]) -> Recipe:

@@ -27,7 +27,7 @@ _TOLD_EVERY = 10_000  # images
 
 def predict(
     run: str | Path,
-    images: str | Path,
+    images: Any,
     output: str | Path,
     neighbours: int | None = None,
     json: bool = False,
@@ -41,8 +41,8 @@ def predict(
 
     Args:
         run: a run's folder; its last checkpoint predicts.
-        images: all images below a folder, or one file, of any size and mode; of other sources the test part, where
-            there is one.
+        images: all images below a folder, or one file, of any size and mode; of other sources, as `open_source` takes
+            them, the test part, where there is one.
         output: the table; it gets this name when it is whole.
         neighbours: labelled images named for each image; None: 3.
         json: write a JSON object in each line in place of CSV.

@@ -118,7 +118,7 @@ def _tell(run: Run, folder: Path, summary: dict[str, Any]) -> None:
     print(f"Trained {summary['steps']} steps in {summary['train_seconds']:.0f} s; everything is in {folder}.")
     if run.data.held_out is not None:
         count, (low, high) = len(run.data.held_out.labelled), summary["heldout_interval"]
-        reach = f"95% interval {low:.1f} to {high:.1f}%, from {count} labels"
+        reach = f"95% interval {low:.1f} to {high:.1f}%, from {count} label{'s' * (count > 1)}"
         print(f"Accuracy on held-out labels: {summary['heldout_top1']:.2f}% ({reach})")
     if "test_top1" in summary:
         print(f"Accuracy on test images: {summary['test_top1']:.2f}%")
