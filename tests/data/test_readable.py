@@ -26,6 +26,7 @@ def photos(tmp_path, monkeypatch):
 def test_damaged_files_are_skipped_with_their_labels_and_listed(photos, tmp_path):
     source, unreadable = readable(open_source(photos))
     assert list(source.store.names) == ["cat/0.png", "cat/2.png", "dog/0.png", "dog/1.png"]
+    assert source.description == "6 images, 2 classes, from photos, 2 of them unreadable"
     assert source.labels.names == tuple(source.store.names)
     assert source.labels.values.tolist() == [0, 0, 1, 1]
     write_unreadable(tmp_path / "list.csv", unreadable)

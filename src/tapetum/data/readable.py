@@ -104,7 +104,8 @@ def readable(
         raise ValueError(f"{in_words(unreadable, len(store))}: give images in a format such as PNG or JPEG")
     kept = np.setdiff1d(np.arange(len(store)), list(found))
     labels = None if source.labels is None else source.labels.of_images(kept)
-    return replace(source, store=store.only(kept), labels=labels), unreadable
+    described = f"{source.description}, {len(found)} of them unreadable"
+    return replace(source, store=store.only(kept), labels=labels, description=described), unreadable
 
 
 def in_words(unreadable: Sequence[Unreadable], among: int) -> str:

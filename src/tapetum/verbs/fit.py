@@ -83,8 +83,8 @@ def fit(
     drawn = {"labels_per_class": labels_per_class, "labels_percent": labels_percent, "label_seed": 0}
     sections["data"] |= {**_on_disk(images, labels, source, test, tests, Path(output)), **drawn, "strict": strict}
     sections["trainer"] = sections.get("trainer", {}) | length
-    recipe = _recipe(sections, source, overrides)
-    print(f"Found {source.description}. Settings that suit them, changed by KEY=VALUE:")
+    recipe = _recipe(sections, kept, overrides)
+    print(f"Found {kept.description}. Settings that suit them, changed by KEY=VALUE:")
     print(describe([*choices, Choice("length", _in_words(length), remark)]), flush=True)
     return train(recipe, output)
 
