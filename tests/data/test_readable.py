@@ -43,8 +43,8 @@ def test_what_was_found_is_remembered_until_a_file_changes(photos, monkeypatch):
     first = find_unreadable(store, report=lambda done, total: seen.append((done, total)))
     assert (list(first), seen) == ([1, 5], [(6, 6)])
     decoded = []
-    real = module.decode
-    monkeypatch.setattr(module, "decode", lambda path: decoded.append(path) or real(path))
+    real = module.read_upright
+    monkeypatch.setattr(module, "read_upright", lambda path: decoded.append(path) or real(path))
     assert find_unreadable(open_source(photos).store) == first
     assert not decoded
     (photos / "cat/1.png").write_bytes((photos / "cat/0.png").read_bytes())
