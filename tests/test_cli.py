@@ -154,6 +154,13 @@ def test_verbs_take_what_their_commands_pass(line, arguments):
     assert getattr(tapetum, verb) is function
 
 
+def test_names_of_files_that_are_no_text_are_printed_all_the_same(tmp_path):
+    (tmp_path / os.fsdecode(b"\xff.png")).write_text("no image")
+    done = run("check", ".", cwd=tmp_path, env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "such as \\udcff.png" in done.stdout
+
+
 def test_help_loads_no_torch_and_is_quick():
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = run("--help")

@@ -6,6 +6,7 @@ lives here; what is wrong with an input is said in one line on stderr, with exit
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -298,6 +299,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit: 0 when it is done, 2 when the input is at fault, 130 after Ctrl-C."""
     command = typer.main.get_command(app)
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names of files that are no text in the terminal's code
     try:
         code = command.main(args=arguments, prog_name="tapetum", standalone_mode=False)
         sys.stdout.flush()

@@ -100,8 +100,8 @@ def fit(
         sections, taken = start_from(weights, sections, frozen=frozen is not None)
         replaced = {choice.what for choice in taken} | ({"length", "learning rate"} if frozen is not None else set())
         choices = [*taken, *(choice for choice in choices if choice.what not in replaced)]
-    recipe = _recipe(sections, source, overrides)
-    print(f"Found {source.description}. Settings that suit them, changed by KEY=VALUE:")
+    recipe = _recipe(sections, kept, overrides)
+    print(f"Found {kept.description}. Settings that suit them, changed by KEY=VALUE:")
     print(describe(choices), flush=True)
     return train(recipe, output)
 
