@@ -25,8 +25,8 @@ Pairs = npt.NDArray[np.int64]
 RADIUS = 9
 """Bits of 64 in which hashes of near duplicates may differ."""
 LEAST_CORRELATION = 0.92
-"""Of thumbnails of near duplicates. Of the pairs on CIFAR-10, those above show one photograph or one product; below
-0.9 begin those that merely resemble each other, and those of different classes."""
+"""Of thumbnails of near duplicates. Of the pairs of CIFAR-10 looked at, those above show one photograph or one product;
+below 0.9 begin those that merely resemble each other, and those of different classes."""
 _BANDS = 5  # of 12 or 13 bits: of 9 differing bits, some band has one at most
 _THUMBNAIL = 12
 _CHUNK = 1 << 20  # pairs compared at a time, for memory

@@ -139,7 +139,8 @@ def _matrix(judged: Judged, review: Review, confused: list[tuple[int, int]]) -> 
             for t, p in confused
         )
         return _table("most", "The most frequent confusions.", f"<tbody>{rows}</tbody>")
-    head = "".join(f'<th scope="col"><span>{escape(name)}</span></th>' for name in review.classes)
+    upright = " class=upright" if max(map(len, review.classes)) > 3 else ""
+    head = "".join(f'<th scope="col"><span{upright}>{escape(name)}</span></th>' for name in review.classes)
     rows = ""
     for true, name in enumerate(review.classes):
         cells = ""
