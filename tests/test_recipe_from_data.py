@@ -59,7 +59,7 @@ def test_grey_images_have_no_colour_to_change(channels):
     assert len(sections["views"]["mean"]) == channels
 
 
-@pytest.mark.parametrize("size,view", [(8, 16), (20, 16), (28, 20), (32, 24), (40, 30)])
+@pytest.mark.parametrize("size,view", [(8, 16), (20, 16), (28, 18), (32, 20), (40, 24)])
 def test_small_images(size, view):
     recipe = recipe_for({"minutes": 1}, size=size)
     assert recipe.backbone.kind == "small_net"
