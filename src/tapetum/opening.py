@@ -1,24 +1,107 @@
-"""Opening images, and what is said about it on stderr: progress, and what is skipped."""
+"""Opening the images that a run trains on and those that it is judged by, with what is said about them on stderr."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from tapetum.data.cache import decoded
+from tapetum.data.labels import Labels, drawn_labels, held_out
+from tapetum.data.pipeline import DataConfig
 from tapetum.data.readable import Unreadable, in_words, readable
 from tapetum.data.sources import Source, open_source
+from tapetum.data.stores import Store
+from tapetum.data.views import ViewsConfig
 from tapetum.engine.callbacks import notify
 
 
-def skip_unreadable(source: Source, strict: bool) -> tuple[Source, list[Unreadable]]:
-    """The source without image files that cannot be decoded, said on stderr, and these files.
+@dataclass(frozen=True)
+class PoolData:
+    """The images and labels of a run."""
+
+    store: Store
+    labels: Labels
+    """Labels that training uses; -1 for all other images."""
+    held_out: Labels | None
+    """Labels kept out of everything but the accuracy while training."""
+    pool: npt.NDArray[np.int64]
+    """Images that may be drawn unlabelled."""
+    description: str
+    unreadable: tuple[Unreadable, ...] = ()
+    """Image files that were skipped."""
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """How many there are of each part and a hash of them: a refusal to resume names the parts that differ."""
+        pool = hashlib.blake2b(np.ascontiguousarray(self.pool).tobytes()).hexdigest()
+        parts = {
+            "data": (len(self.store), self.store.fingerprint),
+            "pool": (len(self.pool), pool),
+            "labels": (len(self.labels.labelled), self.labels.fingerprint),
+        }
+        if self.held_out is not None:
+            parts["held_out"] = (len(self.held_out.labelled), self.held_out.fingerprint)
+        return {name: f"{count} images ({digest[:12]})" for name, (count, digest) in parts.items()}
+
+
+def open_pool(config: DataConfig, decode: bool = True) -> PoolData:
+    """Open, decode and check the pool of a recipe (unless few of its images will be read), and choose its labels.
 
     Raises:
-        ValueError: there are some and `strict` refuses them, or nothing is left to work with.
+        ValueError: no images, no labels, an unreadable image, too few labels; names the file or field.
     """
-    kept, unreadable = readable(source, strict, report_reading)
-    if unreadable:
-        notify(f"{in_words(unreadable, len(source.store))}: skipped")
-    return kept, unreadable
+    if config.images is None:
+        raise ValueError("data.images is not set: name the folder of images, for example data.images=photos.")
+    source = open_source(config.images, config.labels)
+    if source.labels is None:
+        raise ValueError(
+            f"{config.images} has no labels: give a CSV of path,label lines as data.labels, or one folder a class."
+        )
+    source, unreadable = skip_unreadable(source, config.strict)
+    store = decoded(source.store, report=report_decoding) if decode else source.store
+    labels, kept_out = source.labels, None
+    assert labels is not None
+    if config.held_out_per_class is not None:
+        with _blamed_on("data.held_out_per_class"):
+            labels, kept_out = held_out(labels, per_class=config.held_out_per_class, seed=config.label_seed)
+    with _blamed_on("data.labels_per_class" if config.labels_percent is None else "data.labels_percent"):
+        labels = drawn_labels(labels, config.labels_per_class, config.labels_percent, config.label_seed)
+    if config.held_out_share is not None:
+        with _blamed_on("data.held_out_share"):
+            labels, kept_out = held_out(labels, fraction=config.held_out_share, seed=config.label_seed)
+    pool = np.arange(len(store)) if config.pool else labels.labelled
+    if kept_out is not None:
+        pool = np.setdiff1d(pool, kept_out.labelled)
+    return PoolData(store, labels, kept_out, pool, source.description, tuple(unreadable))
+
+
+def open_test(path: str | Path, classes: tuple[str, ...], strict: bool = False) -> tuple[Store, Labels]:
+    """Labelled test images, their labels in the class order of training.
+
+    A source with a test part of its own gives that part; any other is taken whole. Images that cannot be read are
+    skipped, with a notice, or refused where `strict`.
+
+    Raises:
+        ValueError: nothing there, a damaged test part, no labels, or a class that training did not know.
+    """
+    source, _ = skip_unreadable(find_test(path, classes), strict)
+    assert source.labels is not None
+    return decoded(source.store, report=report_decoding), source.labels
+
+
+def find_test(path: str | Path, classes: tuple[str, ...]) -> Source:
+    """Labelled test images, their labels in the class order of training; nothing is decoded yet."""
+    source = open_test_part(path)
+    if source.labels is None:
+        raise ValueError(f"{path} has no labels to judge by: give one folder a class.")
+    return replace(source, labels=source.labels.in_order_of(classes))
 
 
 def open_test_part(path: Any) -> Source:
@@ -36,6 +119,42 @@ def open_test_part(path: Any) -> Source:
         return open_source(path)
 
 
+def skip_unreadable(source: Source, strict: bool) -> tuple[Source, list[Unreadable]]:
+    """The source without image files that cannot be decoded, said on stderr, and these files.
+
+    Raises:
+        ValueError: there are some and `strict` refuses them, or nothing is left to work with.
+    """
+    kept, unreadable = readable(source, strict, report_reading)
+    if unreadable:
+        notify(f"{in_words(unreadable, len(source.store))}: skipped")
+    return kept, unreadable
+
+
+def check_evaluation(store: Store, views: ViewsConfig, trained_on: Store | None = None) -> None:
+    """Whether images can be judged, asked before training and not after it.
+
+    Raises:
+        ValueError: images smaller than the evaluation's crop, of other channels, or the very images trained on.
+    """
+    if trained_on is not None and store.fingerprint == trained_on.fingerprint:
+        raise ValueError(
+            "the test images are the images trained on, whose accuracy says nothing about new ones: name others, or "
+            "keep some out of training with data.held_out_per_class."
+        )
+    if store.channels != len(views.mean):
+        raise ValueError(
+            f"the images to judge have {store.channels} channels but views.mean has {len(views.mean)} numbers: "
+            "train and judge with images of one kind."
+        )
+    crop, smallest = views.evaluation.crop, int(store.sizes.min())
+    if views.evaluation.resize is None and smallest < crop:
+        raise ValueError(
+            f"views.evaluation.crop is {crop} but an image is {smallest} pixels wide or high: "
+            f"set views.evaluation.resize to {crop} or more."
+        )
+
+
 def report_decoding(done: int, total: int) -> None:
     if done == total or done % 10_000 < 1_000:
         notify(f"decoded {done} of {total} images once, for this and later runs")
@@ -44,3 +163,12 @@ def report_decoding(done: int, total: int) -> None:
 def report_reading(done: int, total: int) -> None:
     if total > 1_000 and (done == total or done % 10_240 == 0):
         notify(f"checked that {done} of {total} images can be read, for this and later runs")
+
+
+@contextmanager
+def _blamed_on(field: str) -> Iterator[None]:
+    """Puts the field of a recipe before what a function says that knows of no recipe."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{field}: {error}") from error

@@ -6,13 +6,12 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from tapetum.assembly import find_test
 from tapetum.data.labels import Labels
 from tapetum.data.stores import Store
 from tapetum.engine.callbacks import notify
 from tapetum.evaluation.calibration import Calibration, reliability
 from tapetum.evaluation.prediction import Supports, predict_from
-from tapetum.opening import skip_unreadable
+from tapetum.opening import find_test, skip_unreadable
 from tapetum.ops.randomness import make_keys, permutation
 from tapetum.reporting.review import Judged, Predicted, Review, read_curves
 from tapetum.run_folder import METRICS, RECIPE, read_summary

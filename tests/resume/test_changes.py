@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 import tapetum.assembly
 import tapetum.evaluation.soft_neighbours
 import tapetum.methods.paws
+import tapetum.opening
 from tapetum import cli
 
 LAST = "run/checkpoints/step-00000024.safetensors"
@@ -109,7 +110,7 @@ def test_held_out_labels_count_as_data(stopped, capsys):
     Path("photos/labels.csv").write_text(labels_of("photos/train"))
     where = ["data.labels=photos/labels.csv", "data.labels_per_class=null", "trainer.steps=6"]
     assert call(*TRAIN, "flat", *where) == 0
-    held_out = tapetum.assembly.open_pool(tapetum.load_recipe("flat/recipe.yaml").data).held_out
+    held_out = tapetum.opening.open_pool(tapetum.load_recipe("flat/recipe.yaml").data).held_out
     name = held_out.names[held_out.labelled[0]]
     content = Path("photos/labels.csv").read_text().splitlines()
     Path("photos/labels.csv").write_text("\n".join(line for line in content if not line.startswith(name)))

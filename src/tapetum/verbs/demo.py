@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from tapetum.assembly import PoolData, open_pool, open_test
 from tapetum.data.stores import Store
 from tapetum.evaluation.baselines import (
     SPREADING,
@@ -18,6 +17,7 @@ from tapetum.evaluation.baselines import (
     nearest_neighbour,
     pixel_rows,
 )
+from tapetum.opening import PoolData, open_pool, open_test
 from tapetum.recipe import load_recipe
 from tapetum.run_folder import write_summary
 from tapetum.verbs.train import train

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tapetum.assembly import check_evaluation, open_test
 from tapetum.evaluation.soft_neighbours import Accuracy, Evaluation
+from tapetum.opening import check_evaluation, open_test
 from tapetum.run_folder import read_summary, write_summary
 from tapetum.trained_run import open_trained_run
 

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tapetum.assembly import find_test
 from tapetum.data.handed_over import is_path, save_source
 from tapetum.data.labels import LEAST_TO_SPARE, Labels, drawn_labels, held_out
 from tapetum.data.readable import readable
 from tapetum.data.sources import Source, open_source
 from tapetum.data.stores import FileStore, Store
 from tapetum.engine.callbacks import notify
-from tapetum.opening import report_reading
+from tapetum.opening import find_test, report_reading
 from tapetum.recipe import Recipe, parse_recipe
 from tapetum.recipe_from_data import Choice, choose, describe, glance
 from tapetum.recipe_from_weights import start_from

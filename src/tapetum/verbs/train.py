@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tapetum.assembly import Run, assemble, check_evaluation, find_test, open_test
+from tapetum.assembly import Run, assemble
 from tapetum.data.readable import write_unreadable
 from tapetum.engine.callbacks import notify
 from tapetum.engine.interruption import Interrupted
 from tapetum.engine.state import TrainState
 from tapetum.methods import load_plugins
-from tapetum.opening import skip_unreadable
+from tapetum.opening import check_evaluation, find_test, open_test, skip_unreadable
 from tapetum.recipe import Recipe, load_recipe
 from tapetum.run_folder import (
     UNREADABLE,
