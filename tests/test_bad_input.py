@@ -386,6 +386,12 @@ LABELS = [
         f"{TRAIN} data.held_out_per_class=20",
         ("data.held_out_per_class: ", "20", "fewer"),
     ),
+    Case("a share beside a number", f"{TRAIN} data.held_out_share=0.2", ("held_out_share is 0.2", "set one to null")),
+    Case(
+        "no label to spare",
+        f"{TRAIN} data.held_out_per_class=null data.held_out_share=0.2 data.labels_per_class=2",
+        ("data.held_out_share: no class has three", "label more"),
+    ),
     Case("batch beyond the pool", f"{TRAIN} data.batch_size=49", ("batch_size is 49", "48 images", "at most 48")),
     Case("too many classes", f"{TRAIN} support.classes_per_batch=4", ("classes_per_batch is 4", "only 3 classes")),
 ]
@@ -544,6 +550,52 @@ EVALUATE = [
         True,
     ),
 ]
+PREDICT = [
+    Case("predict with no run", "predict nowhere colours.npz --output p.csv", ("nowhere is no run folder",)),
+    Case("predict nothing", "predict run nowhere --output p.csv", ("nothing at nowhere",), None, True),
+    Case("predict what is no image", "predict run tiny.yaml --output p.csv", ("tiny.yaml is a file",), None, True),
+    Case("predict into a folder", "predict run colours.npz --output run", ("run is a folder",), None, True),
+    Case(
+        "predict below a file", "predict run colours.npz --output tiny.yaml/p.csv", ("cannot be written",), None, True
+    ),
+    Case(
+        "predict beside another's beginning",
+        "predict run colours.npz --output p.csv",
+        ("p.csv.partial was begun for other images", "delete it"),
+        lambda: (
+            Path("p.csv.partial").write_text("a\n"),
+            Path("p.csv.partial.json").write_text('{"key": "", "bytes": 2, "counts": {"a": 1}}'),
+        ),
+        True,
+    ),
+    Case("fewer than no neighbours", "predict run colours.npz --output p.csv --neighbours -1", ("-1",), None, True),
+    Case(
+        "predict without the labelled images",
+        "predict run photos --output p.csv",
+        ("nothing at colours.npz",),
+        lambda: (photos(), os.remove("colours.npz")),
+        True,
+    ),
+    Case("embed as text", "embed run colours.npz --output e.txt", ("e.txt", "e.npz"), None, True),
+    Case("embed nothing", "embed run nowhere --output e.npz", ("nothing at nowhere",), None, True),
+    Case("embed below a file", "embed run colours.npz --output tiny.yaml/e.npz", ("cannot be written",), None, True),
+]
+REPORT = [
+    Case("report on no run", "report nowhere", ("nowhere is no run folder",)),
+    Case(
+        "report before a checkpoint",
+        "report run",
+        ("no checkpoint yet",),
+        lambda: shutil.rmtree("run/checkpoints"),
+        True,
+    ),
+    Case("report into a folder", "report run --output run", ("run is a folder",), None, True),
+    Case("report below a file", "report run --output tiny.yaml/r.html", ("cannot be written",), None, True),
+    Case("plot into a file", "plot run --output tiny.yaml", ("cannot be written",), None, True),
+    Case(
+        "damaged summary of a report", "report run", ("summary.json", "delete it"), text("run/summary.json", "{"), True
+    ),
+]
 VIEWS = [
     Case("views without images", "views paws_cifar10_4000 --output a.png", ("names no images", "--images DIR")),
     Case("views of nothing", "views tiny.yaml --output a.png --images nowhere", ("nothing at nowhere",)),
@@ -607,6 +659,8 @@ CASES = [
         *FOLDERS,
         *RESUME,
         *EVALUATE,
+        *PREDICT,
+        *REPORT,
         *VIEWS,
         *FIT,
         *CHECK,

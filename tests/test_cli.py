@@ -15,7 +15,10 @@ import tapetum
 from tapetum import cli
 from tapetum.engine.interruption import Interrupted
 
-VERBS = ("demo", "check", "fit", "train", "resume", "evaluate", "recipes", "views")
+VERBS = (
+    *("demo", "check", "fit", "train", "resume", "evaluate"),
+    *("predict", "embed", "plot", "report", "recipes", "views"),
+)
 
 
 def run(*arguments, **keywords):
@@ -68,13 +71,15 @@ COMMANDS = [
             "minutes": None,
             "epochs": None,
             "steps": None,
+            "init": None,
+            "frozen": None,
             "strict": False,
             "overrides": (),
         },
     ),
     (
         "fit seed=1 --images d --labels l --output r --test t --labels-per-class 4 "
-        "--labels-percent 2.5 --minutes 1.5 --epochs 2 --steps 3 --strict a.b=c",
+        "--labels-percent 2.5 --minutes 1.5 --epochs 2 --steps 3 --init w --strict a.b=c",
         {
             "images": "d",
             "labels": "l",
@@ -85,6 +90,8 @@ COMMANDS = [
             "minutes": 1.5,
             "epochs": 2.0,
             "steps": 3,
+            "init": "w",
+            "frozen": None,
             "strict": True,
             "overrides": ("seed=1", "a.b=c"),
         },
@@ -97,6 +104,29 @@ COMMANDS = [
     ("resume r", {"run": Path("r"), "inexact": False, "plugins": ()}),
     ("resume r --inexact", {"run": Path("r"), "inexact": True, "plugins": ()}),
     ("evaluate r --test t --plugin m", {"run": Path("r"), "test": "t", "plugins": ("m",), "protocol": None}),
+    (
+        "predict r d --output p.csv",
+        {"run": Path("r"), "images": "d", "output": Path("p.csv"), "neighbours": None, "json": False, "plugins": ()},
+    ),
+    (
+        "predict r d --output p.csv --neighbours 5 --json --plugin m",
+        {
+            "run": Path("r"),
+            "images": "d",
+            "output": Path("p.csv"),
+            "neighbours": 5,
+            "json": True,
+            "plugins": ("m",),
+        },
+    ),
+    (
+        "embed r d --output e.npz --plugin m",
+        {"run": Path("r"), "images": "d", "output": Path("e.npz"), "plugins": ("m",)},
+    ),
+    ("plot r", {"run": Path("r"), "output": None, "umap": False, "plugins": ()}),
+    ("plot r --output d --umap --plugin m", {"run": Path("r"), "output": Path("d"), "umap": True, "plugins": ("m",)}),
+    ("report r", {"run": Path("r"), "output": None, "plugins": ()}),
+    ("report r --output p.html --plugin m", {"run": Path("r"), "output": Path("p.html"), "plugins": ("m",)}),
     ("recipes", {"name": None, "fields": None}),
     ("recipes paws", {"name": "paws", "fields": None}),
     ("recipes --fields paws", {"name": None, "fields": "paws"}),
@@ -122,6 +152,13 @@ def test_verbs_take_what_their_commands_pass(line, arguments):
     function = getattr(importlib.import_module(f"tapetum.verbs.{verb}"), verb)
     inspect.signature(function).bind(**arguments)
     assert getattr(tapetum, verb) is function
+
+
+def test_names_of_files_that_are_no_text_are_printed_all_the_same(tmp_path):
+    (tmp_path / os.fsdecode(b"\xff.png")).write_text("no image")
+    done = run("check", ".", cwd=tmp_path, env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "such as \\udcff.png" in done.stdout
 
 
 def test_help_loads_no_torch_and_is_quick():

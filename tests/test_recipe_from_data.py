@@ -79,7 +79,7 @@ def test_photographs(size, view):
     assert recipe_for({"minutes": 1}, size=size).data.workers == 0
 
 
-@pytest.mark.parametrize("size,area", [(32, "50% to 100%"), (300, "20% to 100%")])
+@pytest.mark.parametrize("size,area", [(32, "25% to 100%"), (300, "20% to 100%")])
 def test_the_crops_are_said(size, area):
     for aspect, remark in ((1.33, "central square"), (2.0, "2 times as long as wide: 50% lie beyond")):
         _, choices = choose(seen(size=size, aspect=aspect), {"minutes": 1})

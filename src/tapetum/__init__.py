@@ -21,9 +21,13 @@ if TYPE_CHECKING:
     from tapetum.recipe import load_recipe as load_recipe
     from tapetum.verbs.check import check as check
     from tapetum.verbs.demo import demo as demo
+    from tapetum.verbs.embed import embed as embed
     from tapetum.verbs.evaluate import evaluate as evaluate
     from tapetum.verbs.fit import fit as fit
+    from tapetum.verbs.plot import plot as plot
+    from tapetum.verbs.predict import predict as predict
     from tapetum.verbs.recipes import recipes as recipes
+    from tapetum.verbs.report import report as report
     from tapetum.verbs.resume import resume as resume
     from tapetum.verbs.train import train as train
     from tapetum.verbs.views import views as views
@@ -34,11 +38,15 @@ _MODULES = {
     "check": "tapetum.verbs.check",
     "demo": "tapetum.verbs.demo",
     "dump_recipe": "tapetum.recipe",
+    "embed": "tapetum.verbs.embed",
     "evaluate": "tapetum.verbs.evaluate",
     "fit": "tapetum.verbs.fit",
     "load_recipe": "tapetum.recipe",
+    "plot": "tapetum.verbs.plot",
+    "predict": "tapetum.verbs.predict",
     "recipes": "tapetum.verbs.recipes",
     "register": "tapetum.methods",
+    "report": "tapetum.verbs.report",
     "resume": "tapetum.verbs.resume",
     "train": "tapetum.verbs.train",
     "views": "tapetum.verbs.views",

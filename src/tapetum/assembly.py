@@ -69,8 +69,8 @@ class PoolData:
         return {name: f"{count} images ({digest[:12]})" for name, (count, digest) in parts.items()}
 
 
-def open_pool(config: DataConfig) -> PoolData:
-    """Open, decode and check the pool of a recipe, and choose its labels.
+def open_pool(config: DataConfig, decode: bool = True) -> PoolData:
+    """Open, decode and check the pool of a recipe (unless few of its images will be read), and choose its labels.
 
     Raises:
         ValueError: no images, no labels, an unreadable image, too few labels; names the file or field.
@@ -83,7 +83,7 @@ def open_pool(config: DataConfig) -> PoolData:
             f"{config.images} has no labels: give a CSV of path,label lines as data.labels, or one folder a class."
         )
     source, unreadable = skip_unreadable(source, config.strict)
-    store = decoded(source.store, report=report_decoding)
+    store = decoded(source.store, report=report_decoding) if decode else source.store
     labels, kept_out = source.labels, None
     assert labels is not None
     if config.held_out_per_class is not None:
@@ -91,6 +91,9 @@ def open_pool(config: DataConfig) -> PoolData:
             labels, kept_out = held_out(labels, per_class=config.held_out_per_class, seed=config.label_seed)
     with _blamed_on("data.labels_per_class" if config.labels_percent is None else "data.labels_percent"):
         labels = drawn_labels(labels, config.labels_per_class, config.labels_percent, config.label_seed)
+    if config.held_out_share is not None:
+        with _blamed_on("data.held_out_share"):
+            labels, kept_out = held_out(labels, fraction=config.held_out_share, seed=config.label_seed)
     pool = np.arange(len(store)) if config.pool else labels.labelled
     if kept_out is not None:
         pool = np.setdiff1d(pool, kept_out.labelled)
@@ -239,10 +242,9 @@ class Run:
         assert self.data.held_out is not None
         evaluation = self.evaluate(self.data.store, self.data.held_out)
         nearest = evaluation.nearest_neighbours[NEIGHBOURS[0]]
-        results = {"soft_nn_top1": evaluation.soft_neighbours.top1, "knn_top1": nearest.top1}
-        if evaluation.classifier is not None:
-            results["classifier_top1"] = evaluation.classifier.top1
-        return results
+        judges = {"soft_nn_top1": evaluation.soft_neighbours, "knn_top1": nearest}
+        judges |= {"classifier_top1": evaluation.classifier} if evaluation.classifier is not None else {}
+        return {name: judge.top1 for name, judge in judges.items()}
 
     def evaluate(self, store: Store, labels: Labels) -> Evaluation:
         """Judge the method on labelled images, with the training labels as supports."""
@@ -257,20 +259,21 @@ class Run:
         )
 
 
-def assemble(recipe: Recipe, *, weights: bool = True) -> Run:
+def assemble(recipe: Recipe, *, weights: bool = True, decode: bool = True) -> Run:
     """Build every part of a run.
 
     Initial weights are a function of the recipe's seed, or those that it starts from.
 
     Args:
         weights: False where a checkpoint will replace them: weights to start from are then neither looked for nor read.
+        decode: False leaves image files in the pool as they are, where few of them will be read.
 
     Raises:
         ValueError: whatever does not fit: names the field and the fix.
     """
     runtime = Runtime(recipe.runtime)
     runtime.launch()
-    data = open_pool(recipe.data)
+    data = open_pool(recipe.data, decode)
     kind = method_class(recipe.method.kind)
     if kind.num_large_views not in (None, recipe.views.large.count):
         raise ValueError(

@@ -6,6 +6,7 @@ lives here; what is wrong with an input is said in one line on stderr, with exit
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -17,7 +18,6 @@ from tapetum.engine.interruption import Interrupted
 
 _TRACEBACK = "TAPETUM_TRACEBACK"
 _STOPPED = 130  # the shell's exit code for SIGINT
-
 
 # Plain text: Typer's rich help costs a third of the time that `--help` may take.
 app = typer.Typer(
@@ -94,6 +94,12 @@ def fit(
     minutes: Annotated[float | None, typer.Option(metavar="M", help="Train for about M minutes, or")] = None,
     epochs: Annotated[float | None, typer.Option(metavar="E", help="for E passes over the images, or")] = None,
     steps: Annotated[int | None, typer.Option(metavar="S", help="for S steps.")] = None,
+    init: Annotated[
+        str | None, typer.Option(metavar="WEIGHTS", help="Start from these: timm:NAME, a run's folder, or a file.")
+    ] = None,
+    frozen: Annotated[
+        str | None, typer.Option(metavar="WEIGHTS", help="Train nothing: judge these weights as they are.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse images that cannot be read.")] = False,
     overrides: Overrides = None,
 ) -> None:
@@ -114,6 +120,8 @@ def fit(
         minutes=minutes,
         epochs=epochs,
         steps=steps,
+        init=init,
+        frozen=frozen,
         strict=strict,
         overrides=tuple(overrides or ()),
     )
@@ -187,6 +195,75 @@ def evaluate(
 
 
 @app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    images: Annotated[str, typer.Argument(metavar="DIR", help="Images to predict, all that are below it.")],
+    output: Annotated[Path, typer.Option(metavar="FILE.CSV", help="The table to write.")],
+    neighbours: Annotated[int | None, typer.Option(metavar="K", help="Labelled images to name for each.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="A JSON object in each line in place of CSV.")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Predict the class of every image, with reasons.
+
+    \b
+    Example:  tapetum predict runs/first photos --output predictions.csv
+    """
+    from tapetum.verbs.predict import predict as verb
+
+    verb(run=run, images=images, output=output, neighbours=neighbours, json=json, plugins=tuple(plugin or ()))
+
+
+@app.command()
+def embed(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    images: Annotated[str, typer.Argument(metavar="DIR", help="Images to embed, all that are below it.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="What to write: .npz or .parquet.")],
+    plugin: Plugins = None,
+) -> None:
+    """Write the embedding of every image.
+
+    \b
+    Example:  tapetum embed runs/first photos --output photos.npz
+    """
+    from tapetum.verbs.embed import embed as verb
+
+    verb(run=run, images=images, output=output, plugins=tuple(plugin or ()))
+
+
+@app.command()
+def plot(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    output: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the pictures.")] = None,
+    umap: Annotated[bool, typer.Option("--umap", help="Draw a map by UMAP, too.")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Draw a run's curves, map and confusions.
+
+    \b
+    Example:  tapetum plot runs/first
+    """
+    from tapetum.verbs.plot import plot as verb
+
+    verb(run=run, output=output, umap=umap, plugins=tuple(plugin or ()))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    output: Annotated[Path | None, typer.Option(metavar="FILE.HTML", help="The page to write.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Write all about a run into one page.
+
+    \b
+    Example:  tapetum report runs/first
+    """
+    from tapetum.verbs.report import report as verb
+
+    verb(run=run, output=output, plugins=tuple(plugin or ()))
+
+
+@app.command()
 def recipes(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Print this recipe whole.")] = None,
     fields: Annotated[str | None, typer.Option(metavar="METHOD", help="Print what METHOD lets you set.")] = None,
@@ -222,6 +299,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit: 0 when it is done, 2 when the input is at fault, 130 after Ctrl-C."""
     command = typer.main.get_command(app)
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names of files that are no text in the terminal's code
     try:
         code = command.main(args=arguments, prog_name="tapetum", standalone_mode=False)
         sys.stdout.flush()

@@ -18,7 +18,8 @@ import torch
 from tapetum.engine.checkpoint import sync_folder
 from tapetum.recipe import Recipe, dump_recipe, load_recipe
 
-RECIPE, SUMMARY, CHECKPOINTS, UNREADABLE = "recipe.yaml", "summary.json", "checkpoints", "unreadable.csv"
+RECIPE, METRICS, SUMMARY, CHECKPOINTS = "recipe.yaml", "metrics.csv", "summary.json", "checkpoints"
+UNREADABLE = "unreadable.csv"
 GIVEN = "given"
 """Folder of images and labels that the caller had in memory."""
 _PARTIAL = ".partial"

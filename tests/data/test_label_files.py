@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -159,3 +160,15 @@ def test_a_listing_names_images_with_and_without_labels(tmp_path):
     path.write_text("pool/a/2.jpg\npool/a/1.jpg\n")
     store, labels = read_listing(path)
     assert (store.root, store.names, labels) == (tmp_path / "pool" / "a", ("2.jpg", "1.jpg"), None)
+
+
+def test_a_listing_may_name_files_in_another_encoding_but_not_classes(tmp_path):
+    path = tmp_path / "list.csv"
+    for raw in (b"\xe9.png", b"2.png"):
+        (tmp_path / os.fsdecode(raw)).touch()
+    path.write_bytes(b"\xe9.png,x\n2.png,y\n")
+    store, _ = read_listing(path)
+    assert store.names == (os.fsdecode(b"\xe9.png"), "2.png")
+    path.write_bytes(b"2.png,\xe9\n")
+    with pytest.raises(ValueError, match=r"line 1: label .* cannot be printed: write it in UTF-8"):
+        read_listing(path)

@@ -161,7 +161,7 @@ def test_too_few_labels_are_said():
 
 @settings(deadline=None, max_examples=40)
 @given(
-    st.lists(st.integers(2, 12), min_size=2, max_size=5),
+    st.lists(st.integers(3, 12), min_size=2, max_size=5),
     st.floats(0.01, 0.99),
     st.integers(0, 100),
 )
@@ -175,15 +175,17 @@ def test_held_out_splits_every_class(sizes, fraction, seed):
     assert (np.abs(out.counts - fraction * np.array(sizes)) <= 1).all()
 
 
-def test_held_out_leaves_a_single_label_for_training():
-    labels = labels_from_folders(["a/1", "a/2", "b/1"])
-    train, out = held_out(labels, fraction=0.5, seed=0)
-    assert train.counts.tolist() == [1, 1]
-    assert out.counts.tolist() == [1, 0]
-    with pytest.raises(ValueError, match="class 'b' has 1 labelled"):
+def test_classes_with_fewer_than_three_labels_keep_them():
+    sizes = {"a": 1, "b": 2, "c": 3, "d": 5, "e": 8, "f": 100}
+    labels = labels_from_folders([f"{name}/{i}" for name, size in sizes.items() for i in range(size)])
+    train, out = held_out(labels, fraction=0.2, seed=0)
+    assert out.counts.tolist() == [0, 0, 1, 1, 2, 20]
+    assert (train.counts + out.counts).tolist() == list(sizes.values())
+    assert held_out(labels, fraction=0.9, seed=0)[0].counts.tolist() == [1, 2, 1, 1, 1, 10]
+    with pytest.raises(ValueError, match="class 'a' has 1 labelled"):
         held_out(labels, per_class=1, seed=0)
-    with pytest.raises(ValueError, match="no class has two"):
-        held_out(labels_from_folders(["a/1", "b/1"]), fraction=0.5, seed=0)
+    with pytest.raises(ValueError, match="no class has three"):
+        held_out(labels_from_folders(["a/1", "a/2", "b/1"]), fraction=0.5, seed=0)
 
 
 @settings(deadline=None, max_examples=30)

@@ -301,8 +301,13 @@ def test_what_does_not_fit_is_said_when_it_is_built(changes, message):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("batch_size", 0), ("labels_per_class", 0), ("held_out_per_class", -1), ("workers", -1)],
+    [("batch_size", 0), ("labels_per_class", 0), ("held_out_per_class", -1), ("held_out_share", 1.0), ("workers", -1)],
 )
 def test_bad_settings_name_field_and_value(field, value):
     with pytest.raises(ValueError, match=f"^{field} is {value}: use "):
         DataConfig(**{field: value})
+
+
+def test_labels_are_held_out_in_one_way():
+    with pytest.raises(ValueError, match=r"^held_out_share is 0.2 beside held_out_per_class: set one to null"):
+        DataConfig(held_out_share=0.2, held_out_per_class=3)

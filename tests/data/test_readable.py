@@ -26,6 +26,7 @@ def photos(tmp_path, monkeypatch):
 def test_damaged_files_are_skipped_with_their_labels_and_listed(photos, tmp_path):
     source, unreadable = readable(open_source(photos))
     assert list(source.store.names) == ["cat/0.png", "cat/2.png", "dog/0.png", "dog/1.png"]
+    assert source.description == "6 images, 2 classes, from photos, 2 of them unreadable"
     assert source.labels.names == tuple(source.store.names)
     assert source.labels.values.tolist() == [0, 0, 1, 1]
     write_unreadable(tmp_path / "list.csv", unreadable)
@@ -42,8 +43,8 @@ def test_what_was_found_is_remembered_until_a_file_changes(photos, monkeypatch):
     first = find_unreadable(store, report=lambda done, total: seen.append((done, total)))
     assert (list(first), seen) == ([1, 5], [(6, 6)])
     decoded = []
-    real = module.decode
-    monkeypatch.setattr(module, "decode", lambda path: decoded.append(path) or real(path))
+    real = module.read_upright
+    monkeypatch.setattr(module, "read_upright", lambda path: decoded.append(path) or real(path))
     assert find_unreadable(open_source(photos).store) == first
     assert not decoded
     (photos / "cat/1.png").write_bytes((photos / "cat/0.png").read_bytes())

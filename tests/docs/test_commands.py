@@ -17,7 +17,10 @@ from tapetum.evaluation import baselines
 from tapetum.ops.randomness import make_keys, uniform
 from tapetum.verbs import demo
 
-VERBS = ("demo", "check", "fit", "train", "resume", "evaluate", "recipes", "views")
+VERBS = (
+    *("demo", "check", "fit", "train", "resume", "evaluate"),
+    *("predict", "embed", "plot", "report", "recipes", "views"),
+)
 PAGES = ["README.md", *(f"docs/verbs/{verb}.md" for verb in VERBS)]
 CLASSES = ("ash", "birch", "cedar")
 SMALL = ["trainer.steps=2", "data.batch_size=8", "data.labels_per_class=4", "support.images_per_class=2"]

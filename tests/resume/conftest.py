@@ -128,7 +128,7 @@ class Runs:
         last = f"checkpoints/step-{self.checkpoints(left)[-1]:08d}.safetensors"
         assert_same_tensors(self.folder / left / last, self.folder / right / last)
         summaries = [json.loads((self.folder / run / "summary.json").read_text()) for run in (left, right)]
-        for name in ("steps", "images_seen", "held_out", "test", "skipped_steps"):
+        for name in ("steps", "images_seen", "heldout", "test", "skipped_steps"):
             assert summaries[0][name] == summaries[1][name], name
         assert not list((self.folder / right).rglob("*.partial"))
 

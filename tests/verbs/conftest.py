@@ -36,6 +36,7 @@ def colours(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> Path:
     """A recipe in the current folder, beside its images: colours.npz, 60 to train with and 30 to test with."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TAPETUM_CACHE", str(tmp_path / "cache"))
     (train, train_labels), (test, test_labels) = colours(60, 0), colours(30, 1)
     np.savez("colours.npz", x_train=train, y_train=train_labels, x_test=test, y_test=test_labels)
     path = tmp_path / "colours.yaml"

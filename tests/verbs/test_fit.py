@@ -1,12 +1,16 @@
 import os
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import tapetum
+from tapetum.evaluation.intervals import wilson
 from tapetum.ops.randomness import make_keys, uniform
 from tapetum.recipe import load_recipe
 from tapetum.verbs.evaluate import evaluate
@@ -55,19 +59,61 @@ def test_it_says_what_it_chose_and_trains(capsys):
         ("network        small_net", "images are small: 20 pixels"),
         ("batch          6 images", "there are just 24 images"),
         ("length         2 steps", "as asked for"),
-        ("supports", "3 classes, 12 labels, at least 4 a class"),
+        ("supports", "3 classes, 9 labels, at least 3 a class"),
+        ("held out       3 labels", "20% of each class with 3 or more"),
     ):
         assert any(line.strip().startswith(choice) and reason in line for line in said.splitlines()), choice
     assert f"Accuracy on test images: {summary['test_top1']:.2f}%" in said
-    assert said.splitlines()[-1] == "Next: tapetum evaluate run --test test"
-    assert (summary["steps"], summary["num_labels"], summary["num_images"]) == (2, 12, 24)
+    assert said.splitlines()[-1] == "Next: tapetum report run"
+    assert (summary["steps"], summary["num_labels"], summary["num_images"]) == (2, 9, 21)
     assert summary["test"]["soft_neighbours"]["count"] == 6
 
 
-def test_without_a_test_folder_it_reports_no_accuracy(capsys):
+def test_a_fifth_of_the_labels_trains_nothing_and_measures(capsys):
     summary = quick()
-    assert "ccuracy" not in capsys.readouterr().out
+    assert (summary["num_labels"], summary["num_images"]) == (9, 21)
+    judged = summary["heldout"]["soft_neighbours"]
+    assert judged["count"] == 3
+    assert summary["heldout_top1"] == judged["top1"]
+    assert list(summary["heldout_interval"]) == pytest.approx(wilson(round(3 * judged["top1"] / 100), 3))
+    said = capsys.readouterr().out
+    low, high = summary["heldout_interval"]
+    assert f"({'95% interval'} {low:.1f} to {high:.1f}%, from 3 labels)" in said
+    assert "held out       3 labels" in said
+
+
+def test_a_test_folder_changes_no_weight():
+    quick()
+    quick(output="tested", test="test")
+    checkpoint = "checkpoints/step-00000002.safetensors"
+    one, other = (load_file(f"{run}/{checkpoint}") for run in ("run", "tested"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_with_too_few_labels_to_spare_it_says_so_and_prints_no_number(capsys):
+    summary = quick(labels_per_class=2)
+    said = capsys.readouterr()
+    assert "no class has 3 labels to spare one, so no accuracy can be measured without --test" in said.out
+    assert "No accuracy: every label trained the model" in said.out
+    assert not re.search(r"[Aa]ccuracy[^\n]*\d+\.\d+%", said.out)
+    assert "top1" not in said.err
     assert not [key for key in summary if "top1" in key]
+    assert summary["num_labels"] == 6
+
+
+def test_held_out_labels_come_from_those_asked_for(capsys):
+    Path("more.csv").write_text(Path("labels.csv").read_text() + "".join(f"{i}.png,ash\n" for i in range(12, 24)))
+    summary = quick(labels="more.csv", labels_per_class=3)
+    assert (summary["num_labels"], summary["heldout"]["soft_neighbours"]["count"]) == (6, 3)
+    capsys.readouterr()
+    Path("few.csv").write_text("00.png,ash\n03.png,ash\n06.png,ash\n01.png,birch\n02.png,cedar\n")
+    quick(labels="few.csv", output="few")
+    said = capsys.readouterr().out
+    assert "held out       1 label " in said
+    assert "measure accuracy, but not that of the 2 with fewer" in said
+    assert "%, from 1 label)" in said
+    summary = quick(labels="more.csv", output="all")  # ash has 16 labels, birch and cedar 4
+    assert (summary["num_labels"], summary["heldout"]["soft_neighbours"]["count"]) == (19, 5)
 
 
 @pytest.mark.parametrize("labels", ["labels.csv", "labelled"])
@@ -80,13 +126,13 @@ def test_its_run_can_be_resumed_and_evaluated(labels):
 
 
 def test_a_folder_of_labels_and_one_of_images_are_one_pool():
-    assert quick(labels="labelled")["num_images"] == 24  # the labelled ones are copies
+    assert quick(labels="labelled")["num_images"] == 24 - 3  # the labelled ones are copies, and three are held out
     recipe = load_recipe("run/recipe.yaml")
     assert (recipe.data.images, recipe.data.labels) == ("photos", "labelled")
 
 
 def test_class_folders_label_themselves():
-    assert quick(images="labelled", labels="labelled")["num_labels"] == 12
+    assert quick(images="labelled", labels="labelled")["num_labels"] == 9
 
 
 @pytest.mark.parametrize("length", [{"epochs": 0.5}, {"minutes": 0.001}])
@@ -120,7 +166,9 @@ def test_damaged_images_are_skipped_and_listed(capsys):
     said = capsys.readouterr()
     assert "2 of 24 images cannot be read, such as photos/03.png (cannot identify" in said.err
     assert "1 of 6 images cannot be read, such as test/ash/102.png" in said.err
-    assert (summary["num_images"], summary["num_labels"], summary["test"]["soft_neighbours"]["count"]) == (22, 11, 5)
+    # One label of each class is held out of everything.
+    judged = [summary[part]["soft_neighbours"]["count"] for part in ("heldout", "test")]
+    assert (summary["num_images"], summary["num_labels"], judged) == (22 - 3, 11 - 3, [3, 5])
     with open("run/unreadable.csv") as file:
         assert [line.split(",")[0] for line in file] == ["path", "photos/03.png", "photos/20.png", "test/ash/102.png"]
     with pytest.raises(ValueError, match="2 of 24 images cannot be read"):
@@ -132,7 +180,8 @@ def test_arrays_and_lists_in_memory_become_a_run_that_can_be_resumed(tmp_path):
     classes = [CLASSES[number % 3] if number < 12 else "" for number in range(24)]
     test = {"images": images[12:], "labels": [CLASSES[number % 3] for number in range(12, 24)]}
     summary = quick(images=images, labels=classes, test=test)
-    assert (summary["num_labels"], summary["num_images"], summary["test"]["soft_neighbours"]["count"]) == (12, 24, 12)
+    judged = [summary[part]["soft_neighbours"]["count"] for part in ("heldout", "test")]
+    assert (summary["num_labels"], summary["num_images"], judged) == (12 - 3, 24 - 3, [3, 12])
     shutil.rmtree("run/checkpoints")
     assert resume("run")["test_top1"] == summary["test_top1"]
     paths = [f"photos/{number:02}.png" for number in range(24)]
@@ -150,16 +199,16 @@ def test_a_refused_run_leaves_room_for_another(tmp_path):
 
 
 def test_labels_may_come_with_the_images():
-    assert quick(images="labelled", labels=None)["num_labels"] == 12
+    assert quick(images="labelled", labels=None)["num_labels"] == 12 - 3
 
 
-@pytest.mark.parametrize("counts", [(1, 1, 1), (4, 1, 2)])
-def test_one_label_a_class_and_unequal_counts_work(counts):
+@pytest.mark.parametrize("counts,held_out", [((1, 1, 1), 0), ((4, 1, 2), 1)])
+def test_one_label_a_class_and_unequal_counts_work(counts, held_out):
     lines = [f"{3 * i + kind:02}.png,{CLASSES[kind]}" for kind, count in enumerate(counts) for i in range(count)]
     with open("few.csv", "w") as file:
         file.write("\n".join(lines))
     summary = quick(labels="few.csv", test="test")
-    assert (summary["num_labels"], summary["test"]["soft_neighbours"]["count"]) == (sum(counts), 6)
+    assert (summary["num_labels"], summary["test"]["soft_neighbours"]["count"]) == (sum(counts) - held_out, 6)
 
 
 def test_whole_images_leave_no_list():

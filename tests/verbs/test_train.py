@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import tapetum
 from tapetum.data.sources import open_source
+from tapetum.evaluation.intervals import wilson
 from tapetum.recipe import load_recipe
 
 CHECKPOINTS = ["step-00000003.safetensors", "step-00000006.safetensors"]
@@ -79,7 +80,7 @@ def test_what_a_run_leaves(recipe, capsys):
     assert [bool(row["eval/soft_nn_top1"]) for row in table] == [False] * 5 + [True]
     output = capsys.readouterr().out
     assert "Accuracy on test images" in output
-    assert output.splitlines()[-1] == "Next: tapetum evaluate runs/first --test colours.npz"
+    assert output.splitlines()[-1] == "Next: tapetum report runs/first"
 
 
 def test_the_summary(run):
@@ -91,13 +92,15 @@ def test_the_summary(run):
     assert summary["versions"].keys() == {"tapetum", "python", "torch", "torchvision"}
     assert summary["machine"]["threads"] == 1
     assert isinstance(summary["command"], str)
-    for part, count in (("test", 30), ("held_out", 12)):
+    for part, count in (("test", 30), ("heldout", 12)):
         judged = summary[part]["soft_neighbours"]
         assert judged["count"] == count
         assert judged["per_class"].keys() == {"0", "1", "2"}
         assert summary[f"{part}_top1"] == judged["top1"]
         assert judged["top5"] == 100
         assert summary[part]["classifier"]["count"] == count
+    top1 = summary["heldout_top1"]
+    assert summary["heldout_interval"] == pytest.approx(wilson(round(12 * top1 / 100), 12))
     assert summary["test_top1"] > 50  # colours are easy
 
 
@@ -131,7 +134,7 @@ def test_supervised_baseline(recipe):
     assert summary["method"] == "supervised"
     assert summary["test_top1"] == summary["test"]["classifier"]["top1"]
     assert summary["images_seen"] == 6 * 6
-    assert "held_out" not in summary
+    assert "heldout" not in summary
     assert "eval/soft_nn_top1" not in rows("baseline")[-1]
 
 
@@ -140,14 +143,23 @@ def test_cutting_the_pool_to_the_labelled_images(recipe):
     assert (summary["num_images"], summary["num_labels"]) == (9, 9)
 
 
-def test_held_out_images_are_in_no_batch(recipe):
+@pytest.mark.parametrize(
+    ("changes", "count", "left"),
+    [
+        ([], 12, 9),
+        (["data.held_out_per_class=null", "data.held_out_share=0.2"], 3, 6),  # of the 9 that training may know
+        (["data.held_out_per_class=null", "data.held_out_share=0.2", "data.labels_per_class=null"], 12, 48),
+    ],
+)
+def test_held_out_images_are_in_no_batch(recipe, changes, count, left):
     from tapetum.assembly import assemble
 
-    parts = assemble(load_recipe(recipe))
+    parts = assemble(load_recipe(recipe, changes))
     kept_out = set(parts.data.held_out.labelled.tolist())
-    assert len(kept_out) == 12
+    assert (len(kept_out), len(parts.data.labels.labelled)) == (count, left)
     assert not kept_out & set(parts.data.pool.tolist())
     assert not kept_out & set(parts.data.labels.labelled.tolist())
+    assert not kept_out & {int(i) for number in range(12) for i in parts.pipeline.sampler.draw(number).indices}
     seen = [int(i) for batch in parts.batches(0, 12) for i in batch.index]
     assert set(seen) <= set(parts.data.pool.tolist())
 
@@ -176,7 +188,7 @@ def test_evaluate_adds_to_the_summary(run, capsys):
     )
     assert [line.split()[0] for line in lines[1:4]] == ["0", "1", "2"]
     assert lines[4].startswith("The method's own classifier: top-1 ")
-    assert lines[-1].startswith("Next: tapetum views ")
+    assert lines[-1].startswith("Next: tapetum report ")
 
 
 def test_evaluate_by_nearest_neighbours(run, capsys):

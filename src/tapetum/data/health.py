@@ -79,8 +79,7 @@ class Health:
         """Test images with the very pixels of one in the pool."""
         if self.test is None:
             return 0
-        pool = np.delete(self.pool.seen.digests, list(self.pool.seen.unreadable))
-        return int(np.isin(self.test.seen.digests[self.leaked_tests()], pool).sum())
+        return int(np.isin(self.test.seen.digests[self.leaked_tests()], self.pool.seen.digests).sum())
 
     def conflicts(self) -> list[Group]:
         """Groups whose images have different labels."""

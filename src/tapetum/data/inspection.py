@@ -64,7 +64,7 @@ def inspect(store: Store, report: ReportProgress | None = None, threads: int = 2
     unreadable = {}
     some = [seen.height * seen.width for seen in map(look, range(min(8, len(store)))) if isinstance(seen, _Seen)]
     are_photographs = sum(some) >= THREADED_FROM_PIXELS * len(some)
-    with ThreadPoolExecutor(threads if are_photographs else 1) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         run = pool.map if are_photographs else map
         for start in range(0, len(store), _AT_A_TIME):
             stop = min(start + _AT_A_TIME, len(store))

@@ -151,10 +151,10 @@ def _csv_entries(path: Path) -> Iterator[_Entry]:
         yield _Entry(f"line {line}", *fields)
 
 
-def _rows(path: Path) -> list[tuple[int, list[str]]]:
+def _rows(path: Path, errors: str = "strict") -> list[tuple[int, list[str]]]:
     """(line number, stripped fields) of the lines that hold something; the header is taken off and checked."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with path.open(newline="", encoding="utf-8-sig", errors=errors) as file:
             reader = csv.reader(file)
             stripped = ((reader.line_num, [field.strip() for field in row]) for row in reader)
             rows = [(line, fields) for line, fields in stripped if any(fields)]
@@ -221,8 +221,10 @@ def read_listing(path: Path) -> tuple[FileStore, Labels | None]:
     Raises:
         ValueError: as of `read_label_file`, or a file does not exist or is listed twice.
     """
-    rows = _rows(path)
+    rows = _rows(path, errors="surrogateescape")  # names of files may be in any encoding
     for line, fields in rows:
+        if not all(label.isprintable() for label in fields[1:]):
+            raise ValueError(f"{path}, line {line}: label {fields[1]!r} cannot be printed: write it in UTF-8")
         if len(fields) > 2 or not fields[0]:
             raise ValueError(
                 f"{path}, line {line}: {','.join(fields)!r} is not path,label: write two fields and one comma"

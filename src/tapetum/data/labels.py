@@ -224,9 +224,13 @@ def drawn_labels(labels: Labels, per_class: int | None, percent: float | None, s
     return labels if percent is None else labels_percent(labels, percent, seed)
 
 
+LEAST_TO_SPARE = 3
+"""Labels of a class from which on a share of them can be held out."""
+
+
 def _share(fraction: float, available: int) -> int:
-    """Nearest number to a fraction of the labels, but at least one, and one left over."""
-    return min(max(1, int(fraction * available + 0.5)), max(available - 1, 0))
+    """Nearest number to a fraction of the labels, but at least one, and one left over; none of too few."""
+    return min(max(1, int(fraction * available + 0.5)), available - 1) if available >= LEAST_TO_SPARE else 0
 
 
 def held_out(
@@ -238,7 +242,7 @@ def held_out(
         labels: the labels to split.
         per_class: labels held out of each class; or
         fraction: share of each class held out, rounded to the nearest number but at least one image; a class with
-            a single label keeps it for training.
+            fewer than three labels keeps them for training.
         seed: decides the split together with class and image names.
 
     Returns:
@@ -265,5 +269,5 @@ def held_out(
         out.append(order[:count])
         kept.append(order[count:])
     if not any(part.size for part in out):
-        raise ValueError("no class has two labelled images, so none can be held out: label more images")
+        raise ValueError("no class has three labelled images, so none can be held out: label more images")
     return labels.only(np.concatenate(kept)), labels.only(np.concatenate(out))

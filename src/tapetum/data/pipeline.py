@@ -48,11 +48,14 @@ class DataConfig:
     """Keep this share of the labels of each class, in percent and at least one label; null keeps all."""
     held_out_per_class: int | None = None
     """Put this many of the remaining labelled images a class out of everything and measure accuracy on them while
-    training; null for none."""
+    training; null for none. They are drawn before `labels_per_class`, from all labels."""
+    held_out_share: float | None = None
+    """Put this share of the labels that `labels_per_class` leaves, class by class, out of everything and measure
+    accuracy on them: of a class with three labels at least one, of one with fewer none. Null for none."""
     pool: bool = True
     """Whether unlabelled images are used; false cuts the pool to the labelled images (an ablation)."""
     label_seed: int = 0
-    """Decides which labels `labels_per_class` and `held_out_per_class` keep."""
+    """Decides which labels `labels_per_class`, `held_out_per_class` and `held_out_share` keep."""
     strict: bool = False
     """Whether an image that cannot be read stops the run; false skips it and lists it in unreadable.csv."""
     batch_size: int = 256
@@ -72,6 +75,11 @@ class DataConfig:
             )
         if self.labels_percent is not None and not 0 < self.labels_percent <= 100:
             raise ValueError(f"labels_percent is {self.labels_percent:g}: use more than 0 and at most 100.")
+        if self.held_out_share is not None:
+            if not 0 < self.held_out_share < 1:
+                raise ValueError(f"held_out_share is {self.held_out_share}: use a share between 0 and 1, such as 0.2.")
+            if self.held_out_per_class is not None:
+                raise ValueError(f"held_out_share is {self.held_out_share} beside held_out_per_class: set one to null.")
         if self.workers < 0:
             raise ValueError(f"workers is {self.workers}: use 0 or more.")
 

@@ -16,9 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from tapetum.data.cache import THREADED_FROM_PIXELS, cache_folder, cache_key, only_one, write_durably
-from tapetum.data.decoding import UnreadableImage, decode
+from tapetum.data.decoding import UnreadableImage, read_upright
 from tapetum.data.sources import Source
 from tapetum.data.stores import FileStore, ReportProgress
+
+_AT_A_TIME = 1024  # files between two reports
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def find_unreadable(
 
 def _pixels_or_reason(path: Path) -> int | str:
     try:
-        return decode(path)[0].numel()
+        image, _ = read_upright(path)
+        return image.width * image.height
     except UnreadableImage as error:
         return error.reason
 
@@ -69,12 +72,15 @@ def _decode_all(paths: Sequence[Path], report: ReportProgress | None, threads: i
     found = {}
     sizes = [size for size in map(_pixels_or_reason, paths[:8]) if isinstance(size, int)]
     are_photographs = sum(sizes) >= THREADED_FROM_PIXELS * len(sizes)
-    with ThreadPoolExecutor(threads if are_photographs else 1) as pool:
-        for index, result in enumerate(pool.map(_pixels_or_reason, paths)):
-            if isinstance(result, str):
-                found[index] = result
-            if report is not None and ((index + 1) % 256 == 0 or index + 1 == len(paths)):
-                report(index + 1, len(paths))
+    with ThreadPoolExecutor(threads) as pool:
+        run = pool.map if are_photographs else map
+        for start in range(0, len(paths), _AT_A_TIME):  # a thread pool takes up everything that it is given at once
+            stop = min(start + _AT_A_TIME, len(paths))
+            for index, result in enumerate(run(_pixels_or_reason, paths[start:stop]), start=start):
+                if isinstance(result, str):
+                    found[index] = result
+            if report is not None:
+                report(stop, len(paths))
     return found
 
 
@@ -104,7 +110,8 @@ def readable(
         raise ValueError(f"{in_words(unreadable, len(store))}: give images in a format such as PNG or JPEG")
     kept = np.setdiff1d(np.arange(len(store)), list(found))
     labels = None if source.labels is None else source.labels.of_images(kept)
-    return replace(source, store=store.only(kept), labels=labels), unreadable
+    described = f"{source.description}, {len(found)} of them unreadable"
+    return replace(source, store=store.only(kept), labels=labels, description=described), unreadable
 
 
 def in_words(unreadable: Sequence[Unreadable], among: int) -> str:

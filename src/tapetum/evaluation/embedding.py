@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
@@ -10,10 +11,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tapetum.data.augment import evaluation_view, normalise
+from tapetum.data.augment import normalise
 from tapetum.data.stores import Store
 from tapetum.data.views import ViewsConfig
+from tapetum.evaluation.reading import ImageChunk, read_chunks
 from tapetum.methods.base import Method
+
+BATCH_SIZE = 500
+"""Images in one forward."""
 
 
 class Compute(Protocol):
@@ -35,31 +40,53 @@ class Outputs(NamedTuple):
 
 
 @torch.no_grad()
+def stream_method(
+    method: Method,
+    store: Store,
+    indices: npt.NDArray[np.int64],
+    views: ViewsConfig,
+    compute: Compute,
+    batch_size: int = BATCH_SIZE,
+) -> Iterator[tuple[ImageChunk, Outputs]]:
+    """Embed (and classify) images, some at a time, in the order of `indices`; unreadable ones are left out.
+
+    The method runs in evaluation mode; at the end each of its modules is left in the mode it was in.
+    """
+    modes = [(module, module.training) for module in method.modules()]
+    method.eval()
+    try:
+        for chunk in read_chunks(store, indices, views.evaluation, len(views.mean), batch_size):
+            if not len(chunk.indices):
+                yield chunk, Outputs(torch.empty(0, 0), None)
+                continue
+            pixels = chunk.pixels.to(compute.device)
+            images = compute.place_images(normalise(pixels, views.mean, views.std))
+            with compute.autocast():
+                embeddings = method.embed(images)
+                logits = method.classify(images)
+            yield chunk, Outputs(embeddings.float().cpu(), None if logits is None else logits.float().cpu())
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
 def run_method(
     method: Method,
     store: Store,
     indices: npt.NDArray[np.int64],
     views: ViewsConfig,
     compute: Compute,
-    batch_size: int = 500,
+    batch_size: int = BATCH_SIZE,
 ) -> Outputs:
-    """Embed (and classify) images, in the order of `indices`.
+    """As `stream_method`, at once.
 
-    The method runs in evaluation mode; each of its modules is left in the mode it was in.
+    Raises:
+        ValueError: an image cannot be read; names it and the fix.
     """
-    modes = [(module, module.training) for module in method.modules()]
-    method.eval()
-    embeddings, logits = [], []
-    try:
-        for start in range(0, len(indices), batch_size):
-            pixels = evaluation_view(store.read(indices[start : start + batch_size]), views.evaluation)
-            images = compute.place_images(normalise(pixels.to(compute.device), views.mean, views.std))
-            with compute.autocast():
-                embeddings.append(method.embed(images).float().cpu())
-                scores = method.classify(images)
-            if scores is not None:
-                logits.append(scores.float().cpu())
-    finally:
-        for module, mode in modes:
-            module.training = mode
-    return Outputs(torch.cat(embeddings), torch.cat(logits) if logits else None)
+    parts = []
+    for chunk, outputs in stream_method(method, store, indices, views, compute, batch_size):
+        for problem in chunk.unreadable.values():
+            raise ValueError(problem)
+        parts.append(outputs)
+    embeddings, logits = zip(*parts)
+    return Outputs(torch.cat(embeddings), None if logits[0] is None else torch.cat(logits))

@@ -14,6 +14,7 @@ from tapetum.data.labels import Labels
 from tapetum.data.stores import Store
 from tapetum.data.views import ViewsConfig
 from tapetum.evaluation.embedding import Compute, run_method
+from tapetum.evaluation.intervals import wilson
 from tapetum.evaluation.nearest_neighbours import nearest_neighbour_votes
 from tapetum.methods.base import Method
 from tapetum.ops.soft_neighbours import soft_neighbours
@@ -32,6 +33,11 @@ class Accuracy:
     """Top-1 of the images of each class; classes without images are left out."""
     count: int
     """Images judged."""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95% interval of `top1`, in percent."""
+        return wilson(round(self.top1 * self.count / 100), self.count)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ _GROUPS, _OF_A_GROUP = 24, 8  # shown of each kind
 _SHEETS, _OF_A_SHEET, _SHEET_COLUMNS = 100, 24, 12  # classes; images of each
 _SIDE = 64  # pixels of a picture
 _ROWS = 200  # of a table
+_SIZES = 12  # of images, the most common
+_MODES = {"1": "black and white", "L": "grey", "LA": "grey with transparency", "P": "palette", "I;16": "grey, 16 bits"}
+"""Pillow's words for how an image is stored, where they are not everyone's."""
 _TINY = 40  # pixels up to which an image is shown pixel by pixel
 
 
@@ -110,10 +113,10 @@ def _unreadable(health: Health) -> str:
     return _table(f'<tr><td class="wide">{_text(name)}</td><td>{_text(reason)}</td></tr>' for name, reason in rows)
 
 
-def _table(rows: Iterable[str]) -> str:
+def _table(rows: Iterable[str], limit: int = _ROWS) -> str:
     every = list(rows)
-    rest = f'<p class="soft">The first {_ROWS} of {len(every)}; check.json has all.</p>' if len(every) > _ROWS else ""
-    return f"{rest}<table>{''.join(every[:_ROWS])}</table>" if every else ""
+    rest = f'<p class="soft">The first {limit} of {len(every)}; check.json has all.</p>' if len(every) > limit else ""
+    return f"{rest}<table>{''.join(every[:limit])}</table>" if every else ""
 
 
 def _sizes(health: Health) -> str:
@@ -121,18 +124,20 @@ def _sizes(health: Health) -> str:
     parts: Mapping[str, Any] = health.as_dict()
     for name in ("pool", "test"):
         if parts[name] is not None:
-            shown.append(f"<h3>{name.capitalize()}: height x width, pixels</h3>{_bars(parts[name]['sizes'])}")
-            shown.append(f"<h3>{name.capitalize()}: stored as</h3>{_bars(parts[name]['modes'])}")
+            shown.append(f"<h3>{name.capitalize()}: height x width, pixels</h3>{_bars(parts[name]['sizes'], _SIZES)}")
+            modes = {_MODES.get(mode, mode): count for mode, count in parts[name]["modes"].items()}
+            shown.append(f"<h3>{name.capitalize()}: stored as</h3>{_bars(modes)}")
     return "".join(shown)
 
 
-def _bars(counts: Mapping[str, int]) -> str:
+def _bars(counts: Mapping[str, int], limit: int = _ROWS) -> str:
     most = max(counts.values(), default=1) or 1
-    return _table(
+    rows = [
         f'<tr><th scope="row">{_text(name)}</th><td class="number">{count}</td>'
         f'<td class="wide"><div class="bar" style="width:{100 * count / most:.1f}%"></div></td></tr>'
         for name, count in counts.items()
-    )
+    ]
+    return _table(rows, limit)
 
 
 def _classes(health: Health) -> str:

@@ -131,8 +131,9 @@ def _tell(health: Health, found: list[str]) -> None:
             print(f"  sizes  {_most_common(about['sizes'])}\n  modes  {_most_common(about['modes'])}")
     if counts := health.class_counts():
         least, most = min(counts, key=lambda c: counts[c]), max(counts, key=lambda c: counts[c])
-        print(f"  labels a class  {counts[least]} ({least}) to {counts[most]} ({most})")
-    print(f"{len(found)} findings:" if found else "Nothing to mend was found.")
+        spread = f"{counts[least]} ({least}) to {counts[most]} ({most})"
+        print(f"  labels a class  {spread if counts[least] < counts[most] else counts[least]}")
+    print("To be mended:" if found else "Nothing to mend was found.")
     for finding in found:
         print(f"- {finding}")
 

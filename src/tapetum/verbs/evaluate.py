@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tapetum.assembly import assemble, check_evaluation, open_test
-from tapetum.engine.callbacks import notify
-from tapetum.engine.checkpoint import latest_checkpoint
+from tapetum.assembly import check_evaluation, open_test
 from tapetum.evaluation.soft_neighbours import Accuracy, Evaluation
-from tapetum.methods import load_plugins
-from tapetum.run_folder import CHECKPOINTS, RECIPE, open_run_folder, read_summary, write_summary
+from tapetum.run_folder import read_summary, write_summary
+from tapetum.trained_run import open_trained_run
 
 PROTOCOLS = ("soft_nn", "knn")
 
@@ -42,25 +40,13 @@ def evaluate(
     """
     if protocol not in (None, *PROTOCOLS):
         raise ValueError(f"protocol is {protocol!r}: choose one of {', '.join(PROTOCOLS)}.")
-    load_plugins(plugins)
-    folder, recipe = open_run_folder(run)
-    parts = assemble(recipe, weights=False)
-    checkpoint = latest_checkpoint(folder / CHECKPOINTS, notify)
-    if checkpoint is None:
-        raise ValueError(f"{folder} has no checkpoint yet: finish it with `tapetum resume {folder}`.")
-    try:
-        parts.method.load_state_dict(checkpoint.part("method"))
-    except RuntimeError as error:
-        raise ValueError(
-            f"the checkpoint in {folder} is of another model than its {RECIPE} describes: restore that recipe."
-        ) from error
-    parts.runtime.setup(parts.method, parts.optimizer)
-    store, labels = open_test(test, parts.data.labels.classes)
-    check_evaluation(store, recipe.views, trained_on=parts.data.store)
+    trained = open_trained_run(run, plugins)
+    parts = trained.parts
+    store, labels = open_test(test, trained.classes)
+    check_evaluation(store, parts.recipe.views, trained_on=parts.data.store)
     evaluation = parts.evaluate(store, labels)
-    if parts.runtime.rank == 0:
-        _tell_all(evaluation, protocol or PROTOCOLS[0])
-        _report(evaluation, folder, test, is_finished=checkpoint.step == recipe.trainer.steps)
+    _tell_all(evaluation, protocol or PROTOCOLS[0])
+    _report(evaluation, trained.folder, test, trained.is_finished)
     return evaluation
 
 
@@ -78,7 +64,7 @@ def _report(evaluation: Evaluation, folder: Path, test: str | Path, is_finished:
     if is_finished:
         judged = {"test": evaluation.as_dict(), "test_top1": evaluation.headline.top1, "test_images": str(test)}
         write_summary(folder, read_summary(folder) | judged)
-    print(f"Next: tapetum views {folder / 'recipe.yaml'} --output {folder / 'views.png'}")
+    print(f"Next: tapetum report {folder}")
 
 
 def _tell(name: str, accuracy: Accuracy) -> None:

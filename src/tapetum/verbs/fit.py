@@ -9,7 +9,7 @@ from typing import Any
 
 from tapetum.assembly import find_test
 from tapetum.data.handed_over import is_path, save_source
-from tapetum.data.labels import Labels, drawn_labels
+from tapetum.data.labels import LEAST_TO_SPARE, Labels, drawn_labels, held_out
 from tapetum.data.readable import readable
 from tapetum.data.sources import Source, open_source
 from tapetum.data.stores import FileStore, Store
@@ -17,12 +17,15 @@ from tapetum.engine.callbacks import notify
 from tapetum.opening import report_reading
 from tapetum.recipe import Recipe, parse_recipe
 from tapetum.recipe_from_data import Choice, choose, describe, glance
+from tapetum.recipe_from_weights import start_from
 from tapetum.run_folder import GIVEN, create_run_folder
 from tapetum.verbs.train import train
 from tapetum.yaml_lines import write_yaml
 
 _MINUTES = 10.0
 """Length of a run when none is given."""
+_HELD_OUT = 0.2
+"""Share of the labels that measures and does not train."""
 
 
 def fit(
@@ -35,6 +38,8 @@ def fit(
     minutes: float | None = None,
     epochs: float | None = None,
     steps: int | None = None,
+    init: str | Path | None = None,
+    frozen: str | Path | None = None,
     strict: bool = False,
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -47,11 +52,13 @@ def fit(
             itself, lie in it, or lie elsewhere: its images then join the pool; or any other form that `open_source`
             takes. None: those that come with the images.
         output: the run folder, new or empty.
-        test: labelled images to measure on after the last step. None: no accuracy is reported, as there is no
-            label that did not train the model.
+        test: labelled images to measure on after the last step. They change nothing in the training: with or without
+            them a fifth of the labels of each class that has three is kept out of it, and measured.
         labels_per_class: use this many labels of each class; the other images stay, unlabelled.
         labels_percent: use this share of the labels of each class, at least one; instead of `labels_per_class`.
         minutes, epochs, steps: how long; at most one of them. None: 10 minutes.
+        init: weights to start from: `timm:NAME`, the folder of a run, or a file of tensors.
+        frozen: weights to judge as they are, in place of training; the same forms.
         strict: refuse images that cannot be read; else they are skipped and listed in the run's unreadable.csv.
         overrides: `key.path=value` each; they win over everything chosen.
 
@@ -65,6 +72,8 @@ def fit(
         >>> import tapetum
         >>> summary = tapetum.fit("photos", "labels.csv", "runs/first", minutes=30)  # doctest: +SKIP
     """
+    if frozen is not None and not (init is minutes is epochs is steps is None):
+        raise ValueError(f"frozen is {frozen}, so nothing is trained: leave out init, minutes, epochs and steps.")
     length, remark = _length(minutes, epochs, steps)
     create_run_folder(output)
     source = open_source(images, labels)
@@ -79,13 +88,21 @@ def fit(
     tests = None if test is None else find_test(test, used.classes)
     if tests is not None:
         _check_unseen(kept.store, used, tests, _shown(test))
-    sections, choices = choose(glance(kept.store, used), length)
+    share, trained, spared = _held_out(used)
+    sections, choices = choose(glance(kept.store, trained), length)
     drawn = {"labels_per_class": labels_per_class, "labels_percent": labels_percent, "label_seed": 0}
+    drawn["held_out_share"] = share
     sections["data"] |= {**_on_disk(images, labels, source, test, tests, Path(output)), **drawn, "strict": strict}
     sections["trainer"] = sections.get("trainer", {}) | length
-    recipe = _recipe(sections, source, overrides)
-    print(f"Found {source.description}. Settings that suit them, changed by KEY=VALUE:")
-    print(describe([*choices, Choice("length", _in_words(length), remark)]), flush=True)
+    choices += [spared, Choice("length", _in_words(length), remark)]
+    weights = init if frozen is None else frozen
+    if weights is not None:
+        sections, taken = start_from(weights, sections, frozen=frozen is not None)
+        replaced = {choice.what for choice in taken} | ({"length", "learning rate"} if frozen is not None else set())
+        choices = [*taken, *(choice for choice in choices if choice.what not in replaced)]
+    recipe = _recipe(sections, kept, overrides)
+    print(f"Found {kept.description}. Settings that suit them, changed by KEY=VALUE:")
+    print(describe(choices), flush=True)
     return train(recipe, output)
 
 
@@ -124,6 +141,19 @@ def _length(minutes: float | None, epochs: float | None, steps: int | None) -> t
 
 def _in_words(length: dict[str, float]) -> str:
     return " ".join(f"{value:g} {name}" for name, value in length.items())
+
+
+def _held_out(labels: Labels) -> tuple[float | None, Labels, Choice]:
+    """The share of labels to hold out, those left to train with, and why."""
+    if labels.counts.max() < LEAST_TO_SPARE:
+        reason = f"no class has {LEAST_TO_SPARE} labels to spare one, so no accuracy can be measured without --test"
+        return None, labels, Choice("held out", "no label", reason)
+    trained, out = held_out(labels, fraction=_HELD_OUT, seed=0)
+    count, unmeasured = len(out.labelled), int((out.counts == 0).sum())
+    reason = f"{_HELD_OUT:.0%} of each class with {LEAST_TO_SPARE} or more; they train nothing and measure accuracy"
+    if unmeasured:
+        reason += f", but not that of the {unmeasured} with fewer"
+    return _HELD_OUT, trained, Choice("held out", f"{count} label{'s' * (count > 1)}", reason)
 
 
 def _recipe(sections: dict[str, Any], source: Source, overrides: Sequence[str]) -> Recipe:

@@ -103,8 +103,9 @@ def _judge(run: Run, state: TrainState) -> dict[str, Any]:
     }
     if run.data.held_out is not None:
         held = run.evaluate(run.data.store, run.data.held_out)
-        summary["held_out"] = held.as_dict()
-        summary["held_out_top1"] = held.headline.top1
+        summary["heldout"] = held.as_dict()
+        summary["heldout_top1"] = held.headline.top1
+        summary["heldout_interval"] = list(held.headline.interval)
     if run.recipe.data.test is not None:
         judged = run.evaluate(*open_test(run.recipe.data.test, run.data.labels.classes))
         summary["test"] = judged.as_dict()
@@ -115,8 +116,12 @@ def _judge(run: Run, state: TrainState) -> dict[str, Any]:
 
 def _tell(run: Run, folder: Path, summary: dict[str, Any]) -> None:
     print(f"Trained {summary['steps']} steps in {summary['train_seconds']:.0f} s; everything is in {folder}.")
-    if "held_out_top1" in summary:
-        print(f"Accuracy on held-out labels: {summary['held_out_top1']:.2f}%")
+    if run.data.held_out is not None:
+        count, (low, high) = len(run.data.held_out.labelled), summary["heldout_interval"]
+        reach = f"95% interval {low:.1f} to {high:.1f}%, from {count} label{'s' * (count > 1)}"
+        print(f"Accuracy on held-out labels: {summary['heldout_top1']:.2f}% ({reach})")
     if "test_top1" in summary:
         print(f"Accuracy on test images: {summary['test_top1']:.2f}%")
-    print(f"Next: tapetum evaluate {folder} --test {run.recipe.data.test or 'DIR'}")
+    if run.data.held_out is None and "test_top1" not in summary:
+        print("No accuracy: every label trained the model, and none is left to measure on.")
+    print(f"Next: tapetum report {folder}")

@@ -1,0 +1,29 @@
+"""How far a measured accuracy may lie from the true one."""
+
+from __future__ import annotations
+
+import math
+
+_Z = 1.959964  # 97.5% point of the normal distribution
+
+
+def wilson(right: int, count: int) -> tuple[float, float]:
+    """The 95% interval of a share after `right` of `count` trials, in percent (Wilson, JASA 1927).
+
+    Unlike the textbook's, it stays within 0 and 100 and has width where all trials went one way.
+
+    Raises:
+        ValueError: no trial, or more right ones than trials.
+
+    Example:
+        >>> [round(end, 1) for end in wilson(9, 10)]
+        [59.6, 98.2]
+    """
+    if not 0 <= right <= count or count == 0:
+        raise ValueError(f"{right} of {count} are right: count at least one image.")
+    share, z2 = right / count, _Z**2
+    middle = share + z2 / (2 * count)
+    spread = _Z * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
+    # At the ends the two terms cancel, and rounding may leave a digit outside.
+    low, high = ((middle + sign * spread) / (1 + z2 / count) for sign in (-1, 1))
+    return 100 * max(0.0, low), 100 * min(1.0, high)

@@ -1,0 +1,74 @@
+"""Predictions as lines of CSV or JSON, one for each image."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+
+class Neighbour(NamedTuple):
+    """A labelled image beside a predicted one."""
+
+    path: str
+    label: str
+    weight: float
+
+
+class Row(NamedTuple):
+    """What is said of one image."""
+
+    path: str
+    label: str | None
+    """None where the image could not be read."""
+    confidence: float | None
+    neighbours: Sequence[Neighbour]
+    problem: str | None = None
+    """Why the image could not be read."""
+
+
+def csv_header(num_neighbours: int) -> bytes:
+    """The first line."""
+    names = ["path", "label", "confidence", "calibrated"]
+    for i in range(1, num_neighbours + 1):
+        names += [f"neighbour_{i}", f"neighbour_{i}_label", f"neighbour_{i}_weight"]
+    return _csv([[*names, "problem"]])
+
+
+def csv_lines(rows: Iterable[Row], num_neighbours: int, is_calibrated: bool) -> bytes:
+    """A line for each row; what an unreadable image has no value for is empty."""
+    return _csv(_cells(rows, num_neighbours, "yes" if is_calibrated else "no"))
+
+
+def json_lines(rows: Iterable[Row], is_calibrated: bool) -> bytes:
+    """A JSON object in a line for each row."""
+    lines = []
+    for row in rows:
+        content = row._asdict() | {"neighbours": [n._asdict() for n in _rounded(row.neighbours)]}
+        if row.confidence is not None:
+            content["confidence"] = round(row.confidence, 6)
+        # As ASCII: file names may hold bytes that are no text.
+        lines.append(json.dumps(content | {"calibrated": is_calibrated}) + "\n")
+    return "".join(lines).encode()
+
+
+def _cells(rows: Iterable[Row], num_neighbours: int, calibrated: str) -> Iterator[list[str]]:
+    for row in rows:
+        confidence = "" if row.confidence is None else f"{row.confidence:.6g}"
+        cells = [row.path, row.label or "", confidence, calibrated if row.label is not None else ""]
+        for neighbour in _rounded(row.neighbours):
+            cells += [neighbour.path, neighbour.label, f"{neighbour.weight:g}"]
+        cells += [""] * (4 + 3 * num_neighbours - len(cells))
+        yield [*cells, row.problem or ""]
+
+
+def _rounded(neighbours: Sequence[Neighbour]) -> list[Neighbour]:
+    return [n._replace(weight=round(n.weight, 6)) for n in neighbours]
+
+
+def _csv(cells: Iterable[Sequence[str]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(cells)
+    return text.getvalue().encode(errors="surrogateescape")

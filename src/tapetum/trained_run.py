@@ -1,0 +1,185 @@
+"""A run folder brought to life again: its network, its labelled images, and what they say of any others."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tapetum.assembly import Run, assemble
+from tapetum.data.decoding import IMAGE_SUFFIXES
+from tapetum.data.label_folders import image_names
+from tapetum.data.labels import Labels
+from tapetum.data.sources import NO_LABELS, open_source
+from tapetum.data.stores import FileStore, Store
+from tapetum.data.views import ViewsConfig
+from tapetum.engine.callbacks import notify
+from tapetum.engine.checkpoint import Checkpoint, latest_checkpoint
+from tapetum.evaluation.calibration import Calibration, calibrate
+from tapetum.evaluation.embedding import Outputs, run_method
+from tapetum.evaluation.prediction import Supports, predict_from
+from tapetum.methods import load_plugins
+from tapetum.run_folder import CHECKPOINTS, RECIPE, open_run_folder
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run's last checkpoint with all that is needed to use it."""
+
+    folder: Path
+    parts: Run
+    """Its method has the trained weights."""
+    checkpoint: Checkpoint
+
+    @property
+    def is_finished(self) -> bool:
+        return self.checkpoint.step == self.parts.recipe.trainer.steps
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.parts.data.labels.classes
+
+    @property
+    def predicts_by(self) -> str:
+        return self.parts.method.predicts_by
+
+    @cached_property
+    def held_out(self) -> Labels | None:
+        """Labels that the training kept out of everything; None where there are none, or where they can't be told."""
+        saved, now = self.checkpoint.scalars.get("fingerprint", {}), self.parts.data.fingerprint
+        if any(saved.get(part) != now.get(part) for part in ("labels", "held_out")):
+            notify("the labels are not those of the training any more, so none of them counts as held out")
+            return None
+        return self.parts.data.held_out
+
+    @cached_property
+    def all_labels(self) -> Labels:
+        """Training labels, and those held out: after training they support predictions, too."""
+        labels, held_out = self.parts.data.labels, self.parts.data.held_out
+        if held_out is None:
+            return labels
+        return Labels(labels.classes, labels.names, np.maximum(labels.values, held_out.values))
+
+    @cached_property
+    def supports(self) -> Supports:
+        """All labelled images, in the order of `all_labels.labelled`."""
+        return self._supports(self.all_labels)
+
+    @cached_property
+    def training_supports(self) -> Supports:
+        """Those with training labels, in the order of their `labelled`: what held-out labels are measured with."""
+        return self._supports(self.parts.data.labels)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """How sure predictions may be, by held-out labels and the training labels as supports."""
+        if self.held_out is None:
+            return calibrate(torch.empty(0, len(self.classes)), torch.empty(0, dtype=torch.int64))
+        outputs, labels = self._outputs_of(self.held_out)
+        predictions = predict_from(outputs, self.training_supports, self.predicts_by, 0)
+        return calibrate(predictions.scores, labels)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the weights and of the labels that predictions rest on."""
+        digest = hashlib.blake2b(self.all_labels.fingerprint.encode(), digest_size=16)
+        for name, tensor in sorted(self.checkpoint.part("method").items()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def views_for(self, store: Store) -> ViewsConfig:
+        """The run's views, in which images of other sizes than those trained on are brought to the same size."""
+        views, pool = self.parts.recipe.views, self.parts.data.store
+        if views.evaluation.resize is not None or store is pool or pool.image_size is None:
+            return views
+        shorter = min(pool.image_size)
+        return replace(views, evaluation=replace(views.evaluation, resize=shorter))
+
+    def run_method(self, store: Store, rows: Indices) -> Outputs:
+        """What the method says of a few images, at once.
+
+        Raises:
+            ValueError: an image cannot be read.
+        """
+        return run_method(self.parts.method, store, rows, self.views_for(store), self.parts.runtime)
+
+    def _supports(self, labels: Labels) -> Supports:
+        outputs, classes = self._outputs_of(labels)
+        return Supports(outputs.embeddings, classes, labels.num_classes)
+
+    def _outputs_of(self, labels: Labels) -> tuple[Outputs, Tensor]:
+        """What the method says of labelled images of the pool, and their classes."""
+        rows = labels.labelled
+        among = torch.from_numpy(np.searchsorted(self.all_labels.labelled, rows))
+        embeddings, logits = self._labelled_outputs
+        chosen = Outputs(embeddings[among], None if logits is None else logits[among])
+        return chosen, torch.from_numpy(labels.values[rows])
+
+    @cached_property
+    def _labelled_outputs(self) -> Outputs:
+        """Of all labelled images, each of which is read once, whatever it is needed for."""
+        return self.run_method(self.parts.data.store, self.all_labels.labelled)
+
+
+def open_trained_run(run: str | Path, plugins: Sequence[str] = (), decode: bool = False) -> TrainedRun:
+    """Load the last checkpoint of a run, on one device.
+
+    Args:
+        run: its folder.
+        plugins: modules to import first, which register methods.
+        decode: whether all images of the pool are about to be read, so that decoding them into a cache pays.
+
+    Raises:
+        ValueError: no run folder, no checkpoint in it that fits its recipe, or its images are gone.
+    """
+    load_plugins(plugins)
+    folder, recipe = open_run_folder(run)
+    parts = assemble(replace(recipe, runtime=replace(recipe.runtime, devices=1)), weights=False, decode=decode)
+    checkpoint = latest_checkpoint(folder / CHECKPOINTS, notify)
+    if checkpoint is None:
+        raise ValueError(f"{folder} has no checkpoint yet: finish it with `tapetum resume {folder}`.")
+    try:
+        parts.method.load_state_dict(checkpoint.part("method"))
+    except RuntimeError as error:
+        raise ValueError(
+            f"the checkpoint in {folder} is of another model than its {RECIPE} describes: restore that recipe."
+        ) from error
+    parts.runtime.setup(parts.method, parts.optimizer)
+    return TrainedRun(folder, parts, checkpoint)
+
+
+def open_new_images(path: Any) -> Store:
+    """Images to predict: all below a folder, or one file; of other sources the test part, where there is one.
+
+    Raises:
+        ValueError: nothing there, or nothing recognised.
+    """
+    given = Path(path).expanduser() if isinstance(path, (str, os.PathLike)) else None
+    if given is not None and given.suffix.lower() in IMAGE_SUFFIXES and given.is_file():
+        return FileStore(given.parent, [given.name])
+    try:
+        store = open_source(path, NO_LABELS, "test").store
+    except ValueError as error:
+        if "has no test part" not in str(error):
+            raise
+        store = open_source(path, NO_LABELS).store
+    if (
+        given is not None
+        and given.is_dir()
+        and isinstance(store, FileStore)
+        and not os.path.samefile(store.root, given)
+    ):
+        return FileStore(given, sorted(image_names(given)))  # train/ and test/ are folders like any others here
+    return store

@@ -1,0 +1,60 @@
+"""`tapetum embed`: the embedding of every image of a folder, for whatever comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tapetum.data.stores import Store
+from tapetum.engine.callbacks import notify
+from tapetum.evaluation.embedding import stream_method
+from tapetum.reporting.embeddings_table import write_embeddings
+from tapetum.trained_run import TrainedRun, open_new_images, open_trained_run
+
+
+def embed(run: str | Path, images: Any, output: str | Path, plugins: Sequence[str] = ()) -> Path:
+    """Write what a run's network makes of each image: the numbers that its neighbours are found by.
+
+    Args:
+        run: a run's folder; its last checkpoint embeds.
+        images: as for `predict`.
+        output: a .npz file with `paths` (N,) and `embeddings` (N, D) float32, or a .parquet file with the columns
+            `path` and `embedding`. An image that cannot be read has NaNs and is named on stderr.
+        plugins: modules to import first, which register methods.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: no run folder, no images, or a file that cannot be written.
+
+    Example:
+        >>> import tapetum
+        >>> path = tapetum.embed("runs/first", "photos", "photos.npz")  # doctest: +SKIP
+    """
+    trained = open_trained_run(run, plugins)
+    store = open_new_images(images)
+    path = Path(output)
+    write_embeddings(path, _parts(trained, store), len(store))
+    size = trained.supports.embeddings.shape[1]
+    print(f"Embedded {len(store)} images, {size} numbers each; they are in {path}.")
+    print(f"Next: tapetum plot {trained.folder}")
+    return path
+
+
+def _parts(trained: TrainedRun, store: Store) -> Iterator[tuple[Sequence[str], npt.NDArray[np.float32]]]:
+    parts, size = trained.parts, trained.supports.embeddings.shape[1]
+    everything = np.arange(len(store))
+    for chunk, outputs in stream_method(parts.method, store, everything, trained.views_for(store), parts.runtime):
+        unreadable = list(chunk.unreadable)
+        for problem in chunk.unreadable.values():
+            notify(f"left empty: {problem}")
+        indices = np.concatenate([chunk.indices, np.array(unreadable, dtype=np.int64)])
+        rows = np.full((len(indices), size), np.nan, dtype=np.float32)
+        rows[: len(chunk.indices)] = outputs.embeddings.numpy().reshape(-1, size)
+        order = np.argsort(indices)
+        yield [store.names[i] for i in indices[order]], rows[order]

@@ -1,0 +1,139 @@
+"""`tapetum predict`: the class of every image of a folder, how sure that is, and because of which labelled images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tapetum.data.stores import Store
+from tapetum.engine.callbacks import notify
+from tapetum.engine.interruption import Interrupted
+from tapetum.evaluation.embedding import BATCH_SIZE, Outputs, stream_method
+from tapetum.evaluation.prediction import predict_from
+from tapetum.evaluation.reading import ImageChunk
+from tapetum.reporting.predictions_table import Neighbour, Row, csv_header, csv_lines, json_lines
+from tapetum.reporting.whole_files import GrowingFile
+from tapetum.trained_run import TrainedRun, open_new_images, open_trained_run
+
+_NEIGHBOURS = 3
+_SHOWN_CLASSES = 20
+_TOLD_EVERY = 10_000  # images
+
+
+def predict(
+    run: str | Path,
+    images: Any,
+    output: str | Path,
+    neighbours: int | None = None,
+    json: bool = False,
+    plugins: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Predict the class of each image of a folder of any size, and write a table.
+
+    A line has the image's path, its label, the confidence of that, and the labelled images nearest to it with their
+    weights. An image that cannot be read has an empty label and says why. The table is written as images are read;
+    when it is interrupted, the same call goes on with it.
+
+    Args:
+        run: a run's folder; its last checkpoint predicts.
+        images: all images below a folder, or one file, of any size and mode; of other sources, as `open_source` takes
+            them, the test part, where there is one.
+        output: the table; it gets this name when it is whole.
+        neighbours: labelled images named for each image; None: 3.
+        json: write a JSON object in each line in place of CSV.
+        plugins: modules to import first, which register methods.
+
+    Returns:
+        `images`, `unreadable`, `labels` (images of each predicted class), `calibrated`, `temperature`, `held_out`
+        (labels that the temperature was chosen on).
+
+    Raises:
+        ValueError: no run folder, no images, or a table that cannot be written.
+        Interrupted: Ctrl-C; it has been printed how to go on.
+
+    Example:
+        >>> import tapetum
+        >>> counts = tapetum.predict("runs/first", "photos", "predictions.csv")  # doctest: +SKIP
+    """
+    wanted = _NEIGHBOURS if neighbours is None else neighbours
+    if wanted < 0:
+        raise ValueError(f"neighbours is {wanted}: name 0 or more of them.")
+    trained = open_trained_run(run, plugins)
+    store = open_new_images(images)
+    num_neighbours = min(wanted, len(trained.supports.labels))
+    header = b"" if json else csv_header(num_neighbours)
+    key = hashlib.blake2b(f"{trained.digest} {store.fingerprint} {num_neighbours} {json}".encode()).hexdigest()
+    is_calibrated = trained.calibration.is_calibrated
+    with GrowingFile(Path(output), key, header) as table:
+        if table.rows:
+            notify(f"{table.rows} of {len(store)} images are predicted already; going on from there")
+        try:
+            for rows in _rows(trained, store, table.rows, num_neighbours):
+                lines = json_lines(rows, is_calibrated) if json else csv_lines(rows, num_neighbours, is_calibrated)
+                table.append(lines, Counter(row.label or "" for row in rows))
+                _tell_progress(table.rows, len(rows), len(store))
+        except KeyboardInterrupt:
+            message = f"Stopped after {table.rows} of {len(store)} images. The same command goes on from there."
+            notify(message)
+            raise Interrupted(table.rows, message) from None
+        table.finish()
+    result = {
+        "images": len(store),
+        "unreadable": table.counts[""],
+        "labels": {name: table.counts[name] for name in trained.classes if table.counts[name]},
+        "calibrated": is_calibrated,
+        "temperature": trained.calibration.temperature,
+        "held_out": trained.calibration.num_labels,
+    }
+    _tell(result, trained, output)
+    return result
+
+
+def _rows(trained: TrainedRun, store: Store, begin: int, num_neighbours: int) -> Iterator[list[Row]]:
+    parts = trained.parts
+    wanted = np.arange(begin, len(store))
+    for chunk, outputs in stream_method(
+        parts.method, store, wanted, trained.views_for(store), parts.runtime, batch_size=BATCH_SIZE
+    ):
+        predicted = _predicted(trained, store, chunk, outputs, num_neighbours) if len(chunk.indices) else {}
+        failed = {i: Row(store.names[i], None, None, (), problem) for i, problem in chunk.unreadable.items()}
+        yield [row for _, row in sorted((predicted | failed).items())]
+
+
+def _predicted(
+    trained: TrainedRun, store: Store, chunk: ImageChunk, outputs: Outputs, num_neighbours: int
+) -> dict[int, Row]:
+    predictions = predict_from(outputs, trained.supports, trained.predicts_by, num_neighbours)
+    confidence, labels = trained.calibration.probabilities(predictions.scores).max(dim=1)
+    known, classes = trained.all_labels, trained.classes
+    supports = known.labelled[predictions.neighbours.numpy()]  # (n, K) images of the pool
+    rows = {}
+    for index, label, sure, indices, weights in zip(
+        chunk.indices.tolist(), labels.tolist(), confidence.tolist(), supports.tolist(), predictions.weights.tolist()
+    ):
+        neighbours = [Neighbour(known.names[s], classes[known.values[s]], w) for s, w in zip(indices, weights)]
+        rows[index] = Row(store.names[index], classes[label], sure, neighbours)
+    return rows
+
+
+def _tell_progress(done: int, new: int, total: int) -> None:
+    if done == total or done // _TOLD_EVERY > (done - new) // _TOLD_EVERY:
+        notify(f"predicted {done} of {total} images")
+
+
+def _tell(result: dict[str, Any], trained: TrainedRun, output: str | Path) -> None:
+    print(f"Predicted {result['images'] - result['unreadable']} images; the table is {output}.")
+    if result["unreadable"]:
+        print(f"{result['unreadable']} images could not be read: their lines have no label but say why.")
+    most = Counter(result["labels"]).most_common(_SHOWN_CLASSES)
+    left = len(result["labels"]) - len(most)
+    print("Labels: " + ", ".join(f"{name} {count}" for name, count in most) + (f", {left} more" if left else ""))
+    print(trained.calibration.describe())
+    if trained.predicts_by == "classifier":
+        print("The labels are the classifier's; the neighbours stand beside them and did not decide.")
+    print(f"Next: tapetum report {trained.folder}")

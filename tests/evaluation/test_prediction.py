@@ -1,0 +1,49 @@
+"""Predictions are those of the evaluation, and their neighbours make them."""
+
+import pytest
+import torch
+
+from tapetum.evaluation.embedding import Outputs
+from tapetum.evaluation.prediction import Supports, predict_from
+from tapetum.evaluation.soft_neighbours import classify_by_neighbours
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def world(num_supports: int = 12) -> tuple[Outputs, Supports]:
+    generator = torch.Generator().manual_seed(1)
+    queries, supports = torch.randn(30, 5, generator=generator), torch.randn(num_supports, 5, generator=generator)
+    logits = torch.randn(30, 4, generator=generator)
+    return Outputs(queries, logits), Supports(supports, torch.arange(num_supports) % 3, 4)  # class 3 has no support
+
+
+def test_scores_are_logarithms_of_the_published_evaluation():
+    outputs, supports = world()
+    found = predict_from(outputs, supports, "soft_neighbours", 3)
+    expected = classify_by_neighbours(outputs.embeddings, supports.embeddings, supports.labels, 4)
+    torch.testing.assert_close(found.scores.exp(), expected)
+    assert torch.equal(found.labels, expected.argmax(dim=1))
+    assert torch.isfinite(found.scores).all()
+
+
+def test_all_neighbours_together_are_the_prediction():
+    outputs, supports = world()
+    found = predict_from(outputs, supports, "soft_neighbours", 100)
+    assert found.neighbours.shape == (30, 12)
+    assert (found.weights.diff(dim=1) <= 0).all()
+    torch.testing.assert_close(found.weights.sum(dim=1), torch.ones(30))
+    shares = torch.zeros(30, 4).scatter_add_(1, supports.labels[found.neighbours], found.weights)
+    torch.testing.assert_close(torch.softmax(found.scores, dim=1), shares)
+
+
+def test_a_support_is_its_own_nearest_neighbour():
+    _, supports = world()
+    found = predict_from(Outputs(7 * supports.embeddings, None), supports, "soft_neighbours", 1)
+    assert found.neighbours[:, 0].tolist() == list(range(12))
+
+
+def test_a_classifier_decides_by_its_logits_and_has_neighbours_all_the_same():
+    outputs, supports = world()
+    found = predict_from(outputs, supports, "classifier", 2)
+    assert torch.equal(found.scores, outputs.logits)
+    assert torch.equal(found.neighbours, predict_from(outputs, supports, "soft_neighbours", 2).neighbours)
