@@ -60,8 +60,7 @@ def propagated_labels(
     weights = prior * scores.softmax(dim=1)
     from_supports, from_others = weights.split([len(anchors), len(unlabelled)], dim=1)
     identity = torch.eye(len(unlabelled), dtype=weights.dtype, device=weights.device)
-    # Without a check, which would wait for the device: rows of C_U sum to less than one, so there is a solution.
-    probabilities, _ = torch.linalg.solve_ex(identity - from_others, from_supports @ labels)
+    probabilities = torch.linalg.solve(identity - from_others, from_supports @ labels)
 
     own = probabilities[rank() * len(queries) : (rank() + 1) * len(queries)]
     known = own.sum(dim=1)
