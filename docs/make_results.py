@@ -1,4 +1,5 @@
-"""Write docs/results.md from docs/results/*.json, as `benchmarks/record_run.py` leaves them: one file, one run.
+"""Write docs/results.md from docs/results/*.json, as `benchmarks/record_run.py` leaves them: one file, one run; and
+from docs/results/speed/*.json, which `benchmarks/views.py` and `step.py` write with `--json`.
 
     python docs/make_results.py
 
@@ -10,12 +11,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
+SPEED = RESULTS / "speed"
 PAGE = DOCS / "results.md"
 
 Result = dict[str, Any]
@@ -33,6 +36,13 @@ NOTES = {
     "scikit-learn's digits": "1,797 grey images of 8x8 pixels that come with scikit-learn; 500 of them, always the"
     " same ones, are the test images.",
 }
+
+SPEED_INTRODUCTION = """## Speed
+
+Measured against the usual way (one PIL image after the other in loader workers, float32, NCHW), taking turns with it;
+[benchmarks/](../benchmarks/README.md) explains. Ratios are medians over rounds; those by CPU seconds are hardly touched by
+whatever else the machine does.
+"""
 
 METHODS = {"paws": "PAWS", "supervised": "supervised"}
 
@@ -81,7 +91,12 @@ def read_results(folder: Path = RESULTS) -> list[Result]:
     return results
 
 
-def render(results: Sequence[Result]) -> str:
+def read_speed(folder: Path = SPEED) -> dict[str, Result]:
+    """What the benchmarks found, by the names of their files."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+
+
+def render(results: Sequence[Result], speed: Mapping[str, Result] | None = None) -> str:
     """The page, as Markdown."""
     parts = [INTRODUCTION.format(factor=LONGEST_OVER_SHORTEST)]
     if not results:
@@ -92,7 +107,28 @@ def render(results: Sequence[Result]) -> str:
         if name in NOTES:
             parts.append(f"{NOTES[name]}\n")
         parts += [_overview(group), "### Runs\n", _runs(group)]
+    if speed:
+        parts += [SPEED_INTRODUCTION, _speed(speed)]
     return "\n".join(parts)
+
+
+def _speed(speed: Mapping[str, Result]) -> str:
+    """A line for each benchmark and way."""
+    rows = []
+    for name, found in speed.items():
+        units = ", ".join(found["machine"]["processor_units"]) or "none of them"
+        for way, ratio in found["ratio_to_usual"].items():
+            rounds = found["rounds"][way]
+            cpu = [sample["images_per_cpu_second"] for sample in rounds]
+            memory = [sample["peak_memory_mb"] for sample in rounds]
+            share = ABSENT
+            if "floor" in found:
+                share = f"{found['floor']['step_cpu_seconds'] / median(s['step_cpu_seconds'] for s in rounds):.0%}"
+            ratios = [f"{ratio[rate]:.2f}" for rate in ("images_per_second", "images_per_cpu_second")]
+            link = f"[{name}](results/speed/{name}.json)"
+            rows.append([link, way, f"{median(cpu):,.1f}", *ratios, share, f"{median(memory):,.0f}", units])
+    heads = ["benchmark", "way", "images per CPU second", "ratio by wall time", "ratio by CPU time"]
+    return _table([*heads, "share of the floor", "peak memory, MB", "bfloat16 units"], rows, left=(0, 1, 7))
 
 
 def data_set(result: Result) -> str:
@@ -245,7 +281,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[i
 
 if __name__ == "__main__":
     try:
-        PAGE.write_text(render(read_results()), encoding="utf-8")
+        PAGE.write_text(render(read_results(), read_speed()), encoding="utf-8")
     except ValueError as error:
         sys.exit(f"make_results: error: {error}")
     print(f"Written: {PAGE.relative_to(DOCS.parent)}")

@@ -40,15 +40,29 @@ def lines_with(text, word):
 
 
 def test_the_page_is_up_to_date(make_results):
-    assert make_results.PAGE.read_text(encoding="utf-8") == make_results.render(make_results.read_results()), (
-        "run `make docs`"
-    )
+    assert make_results.PAGE.read_text(encoding="utf-8") == make_results.render(
+        make_results.read_results(), make_results.read_speed()
+    ), "run `make docs`"
 
 
 def test_every_recorded_run_is_on_the_page(make_results):
     page = make_results.PAGE.read_text(encoding="utf-8")
     for path in make_results.RESULTS.glob("*.json"):
         assert f"results/{path.name}" in page
+
+
+def test_speed_is_told_with_ratios_and_share_of_the_floor(make_results):
+    sample = {"images_per_cpu_second": 20.0, "step_cpu_seconds": 4.0, "peak_memory_mb": 1500.0}
+    ratios = {"images_per_second": 2.5, "images_per_cpu_second": 2.0}
+    found = {
+        "machine": {"processor_units": ["avx512_bf16"]},
+        "rounds": {"ours": [sample, sample]},
+        "ratio_to_usual": {"ours": ratios},
+        "floor": {"step_cpu_seconds": 3.0},
+    }
+    (line,) = lines_with(make_results.render([], {"step": found}), "ours")
+    assert "| ours | 20.0 | 2.50 | 2.00 | 75% | 1,500 | avx512_bf16 |" in line
+    assert "Speed" not in make_results.render([])
 
 
 def test_no_runs_make_a_page_too(make_results):
