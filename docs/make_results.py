@@ -40,8 +40,8 @@ NOTES = {
 SPEED_INTRODUCTION = """## Speed
 
 Measured against the usual way (one PIL image after the other in loader workers, float32, NCHW), taking turns with it;
-[benchmarks/](../benchmarks/README.md) explains. Ratios are medians over rounds; those by CPU seconds are hardly touched by
-whatever else the machine does.
+[benchmarks/](../benchmarks/README.md) explains. Ratios are medians over rounds; those by CPU seconds are hardly touched
+by whatever else the machine does.
 """
 
 METHODS = {"paws": "PAWS", "supervised": "supervised"}
