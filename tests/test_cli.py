@@ -16,7 +16,7 @@ from tapetum import cli
 from tapetum.engine.interruption import Interrupted
 
 VERBS = (
-    *("demo", "check", "fit", "train", "resume", "evaluate"),
+    *("demo", "check", "fit", "train", "resume", "doctor", "evaluate"),
     *("predict", "embed", "plot", "report", "recipes", "views"),
 )
 
@@ -103,6 +103,8 @@ COMMANDS = [
     ),
     ("resume r", {"run": Path("r"), "inexact": False, "plugins": ()}),
     ("resume r --inexact", {"run": Path("r"), "inexact": True, "plugins": ()}),
+    ("doctor r", {"run": Path("r"), "json": False, "plugins": ()}),
+    ("doctor r --json --plugin m", {"run": Path("r"), "json": True, "plugins": ("m",)}),
     ("evaluate r --test t --plugin m", {"run": Path("r"), "test": "t", "plugins": ("m",), "protocol": None}),
     (
         "predict r d --output p.csv",

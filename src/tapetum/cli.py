@@ -178,6 +178,22 @@ def resume(
 
 
 @app.command()
+def doctor(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON in place of sentences.")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Say what is wrong with a run, and what to change.
+
+    \b
+    Example:  tapetum doctor runs/first
+    """
+    from tapetum.verbs.doctor import doctor as verb
+
+    verb(run=run, json=json, plugins=tuple(plugin or ()))
+
+
+@app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     test: Annotated[str, typer.Option(metavar="DIR", help="Labelled images that training has not seen.")],

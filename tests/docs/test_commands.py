@@ -18,7 +18,7 @@ from tapetum.ops.randomness import make_keys, uniform
 from tapetum.verbs import demo
 
 VERBS = (
-    *("demo", "check", "fit", "train", "resume", "evaluate"),
+    *("demo", "check", "fit", "train", "resume", "doctor", "evaluate"),
     *("predict", "embed", "plot", "report", "recipes", "views"),
 )
 PAGES = ["README.md", *(f"docs/verbs/{verb}.md" for verb in VERBS)]

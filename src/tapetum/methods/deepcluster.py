@@ -40,6 +40,7 @@ from tapetum.nn.multi_crop import check_assigning_views, embed_views
 from tapetum.nn.prototypes import Prototypes, check_counts
 from tapetum.ops.collectives import rank, sum_over_ranks, world_size
 from tapetum.ops.kmeans import kmeans
+from tapetum.ops.spread import spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +123,8 @@ class DeepCluster(Method):
         ]
         loss = torch.stack(losses).mean()
         newest = projections[list(self.config.assigning_views)].detach()
-        return StepOutput(loss, {"loss": loss.detach()}, carry=newest)
+        metrics = {"loss": loss.detach(), "prototype_norm": self.prototypes.mean_norm(), **spread(projections[0])}
+        return StepOutput(loss, metrics, carry=newest)
 
     def after_step(self, output: StepOutput, batch: Batch) -> None:
         """The bank remembers what this step has seen, as it was before the step."""
