@@ -17,7 +17,7 @@ from tapetum.engine.interruption import Interrupted
 
 VERBS = (
     *("demo", "check", "fit", "train", "resume", "doctor", "evaluate"),
-    *("predict", "embed", "plot", "report", "recipes", "views"),
+    *("predict", "embed", "cluster", "plot", "report", "recipes", "views"),
 )
 
 
@@ -124,6 +124,14 @@ COMMANDS = [
     (
         "embed r d --output e.npz --plugin m",
         {"run": Path("r"), "images": "d", "output": Path("e.npz"), "plugins": ("m",)},
+    ),
+    (
+        "cluster r d --output o",
+        {"run": Path("r"), "images": "d", "output": Path("o"), "clusters": None, "plugins": ()},
+    ),
+    (
+        "cluster r d --output o --clusters 9 --plugin m",
+        {"run": Path("r"), "images": "d", "output": Path("o"), "clusters": 9, "plugins": ("m",)},
     ),
     ("plot r", {"run": Path("r"), "output": None, "umap": False, "plugins": ()}),
     ("plot r --output d --umap --plugin m", {"run": Path("r"), "output": Path("d"), "umap": True, "plugins": ("m",)}),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tapetum.recipe import dump_recipe as dump_recipe
     from tapetum.recipe import load_recipe as load_recipe
     from tapetum.verbs.check import check as check
+    from tapetum.verbs.cluster import cluster as cluster
     from tapetum.verbs.demo import demo as demo
     from tapetum.verbs.doctor import doctor as doctor
     from tapetum.verbs.embed import embed as embed
@@ -37,6 +38,7 @@ _MODULES = {
     "Recipe": "tapetum.recipe",
     "RecipeError": "tapetum.recipe",
     "check": "tapetum.verbs.check",
+    "cluster": "tapetum.verbs.cluster",
     "demo": "tapetum.verbs.demo",
     "doctor": "tapetum.verbs.doctor",
     "dump_recipe": "tapetum.recipe",

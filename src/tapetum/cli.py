@@ -247,6 +247,24 @@ def embed(
 
 
 @app.command()
+def cluster(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    images: Annotated[str, typer.Argument(metavar="DIR", help="Images to cluster, all that are below it.")],
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for a table and contact sheets.")],
+    clusters: Annotated[int | None, typer.Option(metavar="K", help="Find K clusters by k-means.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Put every image into a cluster, with pictures.
+
+    \b
+    Example:  tapetum cluster runs/first photos --clusters 20 --output clusters
+    """
+    from tapetum.verbs.cluster import cluster as verb
+
+    verb(run=run, images=images, output=output, clusters=clusters, plugins=tuple(plugin or ()))
+
+
+@app.command()
 def plot(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     output: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the pictures.")] = None,

@@ -19,7 +19,7 @@ from tapetum.verbs import demo
 
 VERBS = (
     *("demo", "check", "fit", "train", "resume", "doctor", "evaluate"),
-    *("predict", "embed", "plot", "report", "recipes", "views"),
+    *("predict", "embed", "cluster", "plot", "report", "recipes", "views"),
 )
 PAGES = ["README.md", *(f"docs/verbs/{verb}.md" for verb in VERBS)]
 CLASSES = ("ash", "birch", "cedar")

@@ -142,6 +142,11 @@ class DeepCluster(Method):
         """Restore what `local_state` returned."""
         self.bank, self.labels = MemoryBank.from_state(state, self.num_images), state.get("labels")
 
+    def cluster(self, images: Tensor) -> Tensor:
+        """(B, K) scores against the first set of prototypes, over tau."""
+        projections = unit_length(self.projector(self.backbone(images)))
+        return self.prototypes(projections)[0] / self.config.temperature
+
     def embed(self, images: Tensor) -> Tensor:
         """(B, F) backbone output, as in the published evaluations."""
         return self.backbone(images)

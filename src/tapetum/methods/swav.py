@@ -166,6 +166,11 @@ class SwAV(Method):
         """Restore the queue."""
         self.queue = state.get("queue")
 
+    def cluster(self, images: Tensor) -> Tensor:
+        """(B, K) scores against the first set of prototypes, over tau."""
+        projections = unit_length(self.projector(self.backbone(images)))
+        return self.prototypes(projections)[0] / self.config.temperature
+
     def embed(self, images: Tensor) -> Tensor:
         """(B, F) backbone output, as in the published evaluations."""
         return self.backbone(images)

@@ -34,12 +34,12 @@ def csv_header(num_neighbours: int) -> bytes:
     names = ["path", "label", "confidence", "calibrated"]
     for i in range(1, num_neighbours + 1):
         names += [f"neighbour_{i}", f"neighbour_{i}_label", f"neighbour_{i}_weight"]
-    return _csv([[*names, "problem"]])
+    return csv_text([[*names, "problem"]])
 
 
 def csv_lines(rows: Iterable[Row], num_neighbours: int, is_calibrated: bool) -> bytes:
     """A line for each row; what an unreadable image has no value for is empty."""
-    return _csv(_cells(rows, num_neighbours, "yes" if is_calibrated else "no"))
+    return csv_text(_cells(rows, num_neighbours, "yes" if is_calibrated else "no"))
 
 
 def json_lines(rows: Iterable[Row], is_calibrated: bool) -> bytes:
@@ -68,7 +68,8 @@ def _rounded(neighbours: Sequence[Neighbour]) -> list[Neighbour]:
     return [n._replace(weight=round(n.weight, 6)) for n in neighbours]
 
 
-def _csv(cells: Iterable[Sequence[str]]) -> bytes:
+def csv_text(cells: Iterable[Sequence[str]]) -> bytes:
+    """Lines of CSV; file names keep the bytes that they have."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(cells)
     return text.getvalue().encode(errors="surrogateescape")
