@@ -16,8 +16,8 @@ from tapetum import cli
 from tapetum.engine.interruption import Interrupted
 
 VERBS = (
-    *("demo", "check", "fit", "train", "resume", "evaluate"),
-    *("predict", "embed", "plot", "report", "recipes", "views"),
+    *("demo", "check", "fit", "train", "resume", "doctor", "evaluate"),
+    *("predict", "embed", "cluster", "plot", "report", "recipes", "views"),
 )
 
 
@@ -103,6 +103,8 @@ COMMANDS = [
     ),
     ("resume r", {"run": Path("r"), "inexact": False, "plugins": ()}),
     ("resume r --inexact", {"run": Path("r"), "inexact": True, "plugins": ()}),
+    ("doctor r", {"run": Path("r"), "json": False, "plugins": ()}),
+    ("doctor r --json --plugin m", {"run": Path("r"), "json": True, "plugins": ("m",)}),
     ("evaluate r --test t --plugin m", {"run": Path("r"), "test": "t", "plugins": ("m",), "protocol": None}),
     (
         "predict r d --output p.csv",
@@ -122,6 +124,14 @@ COMMANDS = [
     (
         "embed r d --output e.npz --plugin m",
         {"run": Path("r"), "images": "d", "output": Path("e.npz"), "plugins": ("m",)},
+    ),
+    (
+        "cluster r d --output o",
+        {"run": Path("r"), "images": "d", "output": Path("o"), "clusters": None, "plugins": ()},
+    ),
+    (
+        "cluster r d --output o --clusters 9 --plugin m",
+        {"run": Path("r"), "images": "d", "output": Path("o"), "clusters": 9, "plugins": ("m",)},
     ),
     ("plot r", {"run": Path("r"), "output": None, "umap": False, "plugins": ()}),
     ("plot r --output d --umap --plugin m", {"run": Path("r"), "output": Path("d"), "umap": True, "plugins": ("m",)}),

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from tapetum.recipe import dump_recipe as dump_recipe
     from tapetum.recipe import load_recipe as load_recipe
     from tapetum.verbs.check import check as check
+    from tapetum.verbs.cluster import cluster as cluster
     from tapetum.verbs.demo import demo as demo
+    from tapetum.verbs.doctor import doctor as doctor
     from tapetum.verbs.embed import embed as embed
     from tapetum.verbs.evaluate import evaluate as evaluate
     from tapetum.verbs.fit import fit as fit
@@ -36,7 +38,9 @@ _MODULES = {
     "Recipe": "tapetum.recipe",
     "RecipeError": "tapetum.recipe",
     "check": "tapetum.verbs.check",
+    "cluster": "tapetum.verbs.cluster",
     "demo": "tapetum.verbs.demo",
+    "doctor": "tapetum.verbs.doctor",
     "dump_recipe": "tapetum.recipe",
     "embed": "tapetum.verbs.embed",
     "evaluate": "tapetum.verbs.evaluate",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from tapetum.collapse_doctor import CollapseDoctor, setting_of
 from tapetum.data.batch import Batch
 from tapetum.data.labels import Labels
 from tapetum.data.pipeline import Pipeline
@@ -30,6 +31,7 @@ from tapetum.opening import PoolData, check_evaluation, open_pool
 from tapetum.ops.randomness import torch_seed
 from tapetum.optim import build_optimizer, set_schedules
 from tapetum.recipe import Recipe, deciding_values
+from tapetum.run_folder import METRICS
 
 
 @dataclass
@@ -84,10 +86,12 @@ class Run:
         return torch.from_numpy(pool), outputs.embeddings
 
     def _callbacks(self, folder: Path | None) -> list[Callback]:
+        setting = setting_of(self.recipe, self.data.labels.num_classes)
+        doctor = CollapseDoctor(setting, None if folder is None else folder / METRICS)
         logger = None
         if folder is not None and self.recipe.trainer.tensorboard:
             logger = tensorboard_logger(folder / "tensorboard")
-        return [ProgressBar()] if logger is None else [ProgressBar(), logger]
+        return [ProgressBar(), doctor] if logger is None else [ProgressBar(), doctor, logger]
 
     def trainer(self, folder: Path | None, callbacks: list[Callback] | None = None, inexact: bool = False) -> Trainer:
         """The trainer of a resolved run; it resumes from checkpoints that `folder` holds."""

@@ -178,6 +178,22 @@ def resume(
 
 
 @app.command()
+def doctor(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON in place of sentences.")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Say what is wrong with a run, and what to change.
+
+    \b
+    Example:  tapetum doctor runs/first
+    """
+    from tapetum.verbs.doctor import doctor as verb
+
+    verb(run=run, json=json, plugins=tuple(plugin or ()))
+
+
+@app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     test: Annotated[str, typer.Option(metavar="DIR", help="Labelled images that training has not seen.")],
@@ -228,6 +244,24 @@ def embed(
     from tapetum.verbs.embed import embed as verb
 
     verb(run=run, images=images, output=output, plugins=tuple(plugin or ()))
+
+
+@app.command()
+def cluster(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    images: Annotated[str, typer.Argument(metavar="DIR", help="Images to cluster, all that are below it.")],
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for a table and contact sheets.")],
+    clusters: Annotated[int | None, typer.Option(metavar="K", help="Find K clusters by k-means.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Put every image into a cluster, with pictures.
+
+    \b
+    Example:  tapetum cluster runs/first photos --clusters 20 --output clusters
+    """
+    from tapetum.verbs.cluster import cluster as verb
+
+    verb(run=run, images=images, output=output, clusters=clusters, plugins=tuple(plugin or ()))
 
 
 @app.command()

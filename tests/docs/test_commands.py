@@ -18,8 +18,8 @@ from tapetum.ops.randomness import make_keys, uniform
 from tapetum.verbs import demo
 
 VERBS = (
-    *("demo", "check", "fit", "train", "resume", "evaluate"),
-    *("predict", "embed", "plot", "report", "recipes", "views"),
+    *("demo", "check", "fit", "train", "resume", "doctor", "evaluate"),
+    *("predict", "embed", "cluster", "plot", "report", "recipes", "views"),
 )
 PAGES = ["README.md", *(f"docs/verbs/{verb}.md" for verb in VERBS)]
 CLASSES = ("ash", "birch", "cedar")

@@ -219,7 +219,8 @@ def test_the_weight_may_rise_from_nothing():
 
 def test_metrics_are_detached_numbers():
     output = make(supervised_weight=1.0)(make_batch(), PROGRESS)
-    assert set(output.metrics) == {"loss", "cross_entropy", "mean_entropy", "supervised"}
+    spread = {"embedding_std", "effective_rank"}
+    assert set(output.metrics) == {"loss", "cross_entropy", "mean_entropy", "supervised"} | spread
     assert all(metric.ndim == 0 and not metric.requires_grad for metric in output.metrics.values())
     assert torch.equal(output.metrics["loss"], output.loss.detach())
 

@@ -114,6 +114,27 @@ def test_the_weights_of_all_neighbours_make_the_confidence(run):
         assert shares[row["label"]] == max(shares.values())
 
 
+def test_ropaws_says_how_much_an_image_is_like_labelled_ones(recipe):
+    changes = ["method.kind=ropaws", "method.supervised_weight=0", "data.held_out_per_class=null", "trainer.steps=2"]
+    tapetum.train(recipe, "run", [*changes, "method.prior_temperature=0.2"])
+    images = np.load("colours.npz")
+    labelled = open_trained_run("run").parts.data.labels.labelled
+    np.savez("some.npz", images=np.concatenate([images["x_train"][labelled], 255 - images["x_test"][:6]]))
+    tapetum.predict("run", "some.npz", "p.csv")
+    tapetum.embed("run", "some.npz", "e.npz")
+    rows = torch.nn.functional.normalize(torch.from_numpy(np.load("e.npz")["embeddings"]), dim=1)
+    expected = (((rows @ rows[: len(labelled)].T).amax(dim=1) - 1) / 0.2).exp()
+    found = [float(row["in_domain"]) for row in table("p.csv")]
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    assert min(found[: len(labelled)]) > 0.999 > 0.99 > min(found[len(labelled) :])
+    tapetum.predict("run", "some.npz", "p.json", json=True)
+    lines = [json.loads(line) for line in Path("p.json").read_text().splitlines()]
+    assert [line["in_domain"] for line in lines] == pytest.approx(found, abs=1e-5)
+    Path("broken.png").write_bytes(b"no picture")
+    tapetum.predict("run", "broken.png", "p.csv")
+    assert table("p.csv")[0]["in_domain"] == ""
+
+
 def test_held_out_labels_choose_the_temperature_and_then_join_the_supports(run, monkeypatch, capsys):
     monkeypatch.setattr(calibration, "MIN_LABELS", 12)
     trained = open_trained_run(run)

@@ -26,7 +26,7 @@ class CSVLogger(Callback):
 
     def on_start(self, step: int, total_steps: int) -> None:
         self._close()
-        self._columns, rows = _read(self.path) if step else ([], [])
+        self._columns, rows = read_rows(self.path) if step else ([], [])
         kept = [row for row in rows if int(row["step"]) <= step]
         if [int(row["step"]) for row in kept] != list(range(1, step + 1)):
             notify(f"{self.path} lacks rows of the {step} steps before this one; it goes on from here.")
@@ -38,7 +38,7 @@ class CSVLogger(Callback):
         columns = list(dict.fromkeys([*self._columns, *new]))
         if columns != self._columns:
             self._close()
-            _, written = _read(self.path)
+            _, written = read_rows(self.path)
             self._columns = columns
             self._rewrite(written)
         assert self._file is not None, "on_start comes before on_steps"
@@ -73,7 +73,7 @@ class CSVLogger(Callback):
         self._file = self.path.open("a", newline="")
 
 
-def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Columns (without those of time) and whole rows of metrics.csv; a row that a kill cut short is left out."""
     if not path.is_file():
         return [], []

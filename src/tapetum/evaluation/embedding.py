@@ -48,23 +48,39 @@ def stream_method(
     compute: Compute,
     batch_size: int = BATCH_SIZE,
 ) -> Iterator[tuple[ImageChunk, Outputs]]:
-    """Embed (and classify) images, some at a time, in the order of `indices`; unreadable ones are left out.
+    """Embed (and classify) images, some at a time, in the order of `indices`; unreadable ones are left out."""
+    for chunk, images in stream_images(method, store, indices, views, compute, batch_size):
+        if images is None:
+            yield chunk, Outputs(torch.empty(0, 0), None)
+            continue
+        with compute.autocast():
+            embeddings = method.embed(images)
+            logits = method.classify(images)
+        yield chunk, Outputs(embeddings.float().cpu(), None if logits is None else logits.float().cpu())
 
-    The method runs in evaluation mode; at the end each of its modules is left in the mode it was in.
+
+@torch.no_grad()
+def stream_images(
+    method: Method,
+    store: Store,
+    indices: npt.NDArray[np.int64],
+    views: ViewsConfig,
+    compute: Compute,
+    batch_size: int = BATCH_SIZE,
+) -> Iterator[tuple[ImageChunk, Tensor | None]]:
+    """Images as a method takes them (n, C, S, S), those of a chunk that could be read; None where none could.
+
+    Meanwhile the method is in evaluation mode; at the end each of its modules is left in the mode it was in.
     """
     modes = [(module, module.training) for module in method.modules()]
     method.eval()
     try:
         for chunk in read_chunks(store, indices, views.evaluation, len(views.mean), batch_size):
             if not len(chunk.indices):
-                yield chunk, Outputs(torch.empty(0, 0), None)
+                yield chunk, None
                 continue
             pixels = chunk.pixels.to(compute.device)
-            images = compute.place_images(normalise(pixels, views.mean, views.std))
-            with compute.autocast():
-                embeddings = method.embed(images)
-                logits = method.classify(images)
-            yield chunk, Outputs(embeddings.float().cpu(), None if logits is None else logits.float().cpu())
+            yield chunk, compute.place_images(normalise(pixels, views.mean, views.std))
     finally:
         for module, mode in modes:
             module.training = mode

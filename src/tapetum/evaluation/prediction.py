@@ -34,6 +34,8 @@ class Predictions(NamedTuple):
     """(N, K) rows of the supports, nearest first."""
     weights: Tensor
     """(N, K) their shares in the soft-NN prediction; over all supports they sum to one."""
+    nearest: Tensor
+    """(N,) cosines with the nearest supports."""
 
     @property
     def labels(self) -> Tensor:
@@ -43,9 +45,9 @@ class Predictions(NamedTuple):
 
 @torch.no_grad()
 @full_precision
-def _shares(queries: Tensor, supports: Tensor) -> Tensor:
-    """(N, S) softmax(q . S^T / tau), of which a soft-NN prediction is the sum by class."""
-    return torch.softmax(normalize(queries, dim=1) @ normalize(supports, dim=1).T / TEMPERATURE, dim=1)
+def _cosines(queries: Tensor, supports: Tensor) -> Tensor:
+    """(N, S) of embeddings."""
+    return normalize(queries, dim=1) @ normalize(supports, dim=1).T
 
 
 def predict_from(outputs: Outputs, supports: Supports, predicts_by: str, num_neighbours: int) -> Predictions:
@@ -58,9 +60,11 @@ def predict_from(outputs: Outputs, supports: Supports, predicts_by: str, num_nei
             prediction only where they make it.
         num_neighbours: K, cut to the number of supports.
     """
-    shares = _shares(outputs.embeddings, supports.embeddings)
+    cosines = _cosines(outputs.embeddings, supports.embeddings)
+    nearest = cosines.amax(dim=1)
+    shares = torch.softmax(cosines / TEMPERATURE, dim=1)  # a soft-NN prediction is their sum by class
     weights, neighbours = shares.topk(min(num_neighbours, shares.shape[1]), dim=1)
     if predicts_by == "classifier" and outputs.logits is not None:
-        return Predictions(outputs.logits, neighbours, weights)
+        return Predictions(outputs.logits, neighbours, weights, nearest)
     hard = one_hot(supports.labels, supports.num_classes).to(shares.dtype)
-    return Predictions((shares @ hard).clamp(min=_LEAST).log(), neighbours, weights)
+    return Predictions((shares @ hard).clamp(min=_LEAST).log(), neighbours, weights, nearest)

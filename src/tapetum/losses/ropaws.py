@@ -18,6 +18,17 @@ from tapetum.ops.soft_neighbours import soft_neighbours
 
 
 @full_precision
+def in_domain_prior(nearest: Tensor, prior_temperature: float) -> Tensor:
+    """How much an image belongs among the labelled ones, exp((cosine - 1) / tau_prior): 1 on top of one of them.
+
+    Args:
+        nearest: cosines of images and the supports nearest to them, of any shape.
+        prior_temperature: tau_prior.
+    """
+    return ((nearest - 1) / prior_temperature).exp()
+
+
+@full_precision
 def propagated_labels(
     queries: Tensor,
     supports: Tensor,
@@ -54,7 +65,7 @@ def propagated_labels(
     to_supports, to_others = unlabelled @ anchors.T, unlabelled @ unlabelled.T
     to_others.fill_diagonal_(-torch.inf)  # no image is its own neighbour
 
-    prior = ((to_supports.amax(dim=1, keepdim=True) - 1) / prior_temperature).exp()
+    prior = in_domain_prior(to_supports.amax(dim=1, keepdim=True), prior_temperature)
     log_r = math.log(label_ratio * len(unlabelled) / len(anchors))
     scores = torch.cat([to_supports / temperature + log_r, to_others / temperature], dim=1)
     weights = prior * scores.softmax(dim=1)

@@ -81,6 +81,15 @@ class Method(nn.Module):
         """(B, num_classes) logits where the method trains a classifier of its own; None where it does not."""
         return None
 
+    def in_domain(self, nearest: Tensor) -> Tensor | None:
+        """(N,) how much images are like labelled ones, 0 to 1, from cosines (N,) with the nearest of these; None where
+        the method judges no such thing."""
+        return None
+
+    def cluster(self, images: Tensor) -> Tensor | None:
+        """(B, K) logits of the first set of prototypes, where the method has some; None where it has none."""
+        return None
+
     def before_epoch(self, progress: Progress, embed_all: EmbedAll) -> None:
         """Called before the first step of each epoch (k-means, assignments)."""
 

@@ -40,6 +40,7 @@ from tapetum.nn.multi_crop import check_assigning_views, embed_views
 from tapetum.nn.prototypes import Prototypes, check_counts
 from tapetum.ops.collectives import rank, sum_over_ranks, world_size
 from tapetum.ops.kmeans import kmeans
+from tapetum.ops.spread import spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +123,8 @@ class DeepCluster(Method):
         ]
         loss = torch.stack(losses).mean()
         newest = projections[list(self.config.assigning_views)].detach()
-        return StepOutput(loss, {"loss": loss.detach()}, carry=newest)
+        metrics = {"loss": loss.detach(), "prototype_norm": self.prototypes.mean_norm(), **spread(projections[0])}
+        return StepOutput(loss, metrics, carry=newest)
 
     def after_step(self, output: StepOutput, batch: Batch) -> None:
         """The bank remembers what this step has seen, as it was before the step."""
@@ -139,6 +141,11 @@ class DeepCluster(Method):
     def load_local_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore what `local_state` returned."""
         self.bank, self.labels = MemoryBank.from_state(state, self.num_images), state.get("labels")
+
+    def cluster(self, images: Tensor) -> Tensor:
+        """(B, K) scores against the first set of prototypes, over tau."""
+        projections = unit_length(self.projector(self.backbone(images)))
+        return self.prototypes(projections)[0] / self.config.temperature
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, F) backbone output, as in the published evaluations."""

@@ -37,6 +37,7 @@ from tapetum.methods.base import Method, Progress, StepOutput
 from tapetum.nn.batch_norm import running_statistics_frozen
 from tapetum.nn.heads import HeadConfig, build_heads
 from tapetum.ops.soft_neighbours import smooth_one_hot
+from tapetum.ops.spread import spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +150,7 @@ class PAWS(Method):
             metrics["suncet"] = suncet_loss(z[:num_supports], smoothed, self.config.temperature)
             loss = loss + self.config.suncet_weight * metrics["suncet"]
         metrics = {name: value.detach() for name, value in metrics.items()}
-        return StepOutput(loss, metrics | {"loss": loss.detach()})
+        return StepOutput(loss, metrics | {"loss": loss.detach(), **spread(anchors[:num_images])})
 
     def unsupervised_terms(self, **inputs: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """The two terms of the paper, and further metrics, from the arguments of `paws_loss`."""

@@ -28,7 +28,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from tapetum.losses.ropaws import ropaws_loss
+from tapetum.losses.ropaws import in_domain_prior, ropaws_loss
 from tapetum.methods.paws import PAWS, PAWSConfig
 
 
@@ -70,3 +70,7 @@ class RoPAWS(PAWS):
             label_ratio=self.config.label_ratio,
         )
         return match, mean_entropy, {"known": known.mean()}
+
+    def in_domain(self, nearest: Tensor) -> Tensor:
+        """(N,) the prior of images whose nearest supports have these cosines (N,)."""
+        return in_domain_prior(nearest, self.config.prior_temperature)

@@ -29,6 +29,7 @@ from tapetum.methods.base import Method, Progress, StepOutput
 from tapetum.nn.heads import HeadConfig, build_heads
 from tapetum.nn.multi_crop import embed_views
 from tapetum.ops.collectives import world_size
+from tapetum.ops.spread import spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +69,11 @@ class SimCLR(Method):
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """Loss of one step."""
         assert batch.views is not None
-        num_views = sum(batch.views.counts)
-        check_negatives(num_views, num_images=len(batch.views.groups[0]) // batch.views.counts[0])
+        num_views, num_images = sum(batch.views.counts), len(batch.views.groups[0]) // batch.views.counts[0]
+        check_negatives(num_views, num_images)
         projections = self.projector(embed_views(self.backbone, batch.views.groups))
         loss = nt_xent_loss(projections, num_views, self.config.temperature, self.config.key_gradient)
-        return StepOutput(loss, {"loss": loss.detach()})
+        return StepOutput(loss, {"loss": loss.detach(), **spread(projections[:num_images])})
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, F) backbone output, as in the paper's evaluations."""

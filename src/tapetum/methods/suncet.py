@@ -38,6 +38,7 @@ from tapetum.methods.simclr import check_negatives
 from tapetum.nn.heads import HeadConfig, build_heads
 from tapetum.nn.multi_crop import embed_views
 from tapetum.ops.soft_neighbours import smooth_one_hot
+from tapetum.ops.spread import spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +94,11 @@ class SuNCEt(Method):
         assert batch.support is not None
         config = self.config
         if not config.simclr_weight:
-            loss = config.supervised_weight * self._supervised(self.embed(batch.support.groups[0]), batch)
-            return StepOutput(loss, {"loss": loss.detach()})
-        num_views = sum(batch.views.counts)
-        check_negatives(num_views, num_images=len(batch.views.groups[0]) // batch.views.counts[0])
+            projections = self.embed(batch.support.groups[0])
+            loss = config.supervised_weight * self._supervised(projections, batch)
+            return StepOutput(loss, {"loss": loss.detach(), **spread(projections)})
+        num_views, num_images = sum(batch.views.counts), len(batch.views.groups[0]) // batch.views.counts[0]
+        check_negatives(num_views, num_images)
         is_supervised = progress.step < config.supervised_epochs * progress.steps_per_epoch
         supports = batch.support.groups[0] if is_supervised else batch.support.groups[0][:0]
         large, *small = batch.views.groups
@@ -108,7 +110,8 @@ class SuNCEt(Method):
         if is_supervised:
             metrics["suncet"] = self._supervised(projections[: len(supports)], batch)
             loss = loss + config.supervised_weight * metrics["suncet"]
-        return StepOutput(loss, {name: value.detach() for name, value in (metrics | {"loss": loss}).items()})
+        metrics |= {"loss": loss, **spread(unlabelled[:num_images])}
+        return StepOutput(loss, {name: value.detach() for name, value in metrics.items()})
 
     def train(self, mode: bool = True) -> SuNCEt:
         """Training or evaluation mode; BatchNorm stays in the latter where its statistics are frozen."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tapetum.data.batch import Batch
 from tapetum.losses.classification import classification_loss
 from tapetum.methods.base import Method, Progress, StepOutput
+from tapetum.ops.spread import spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +53,11 @@ class Supervised(Method):
         assert batch.support is not None
         assert batch.support_labels is not None
         labels = batch.support_labels.repeat(batch.support.counts[0])
-        logits = self.classifier(self.backbone(batch.support.groups[0]))
+        features = self.backbone(batch.support.groups[0])
+        logits = self.classifier(features)
         loss = classification_loss(logits, labels, self.config.label_smoothing)
         accuracy = (logits.detach().argmax(dim=1) == labels).float().mean()
-        return StepOutput(loss, {"loss": loss.detach(), "accuracy": accuracy})
+        return StepOutput(loss, {"loss": loss.detach(), "accuracy": accuracy, **spread(features)})
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, D) backbone features."""

@@ -42,6 +42,7 @@ from tapetum.nn.heads import HeadConfig, build_heads, unit_length
 from tapetum.nn.multi_crop import check_assigning_views, embed_views
 from tapetum.nn.prototypes import Prototypes, check_counts
 from tapetum.ops.collectives import world_size
+from tapetum.ops.spread import spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +124,8 @@ class SwAV(Method):
             losses.append(swapped_prediction_loss(scores, codes, assigning, self.config.temperature))
         loss = torch.stack(losses).mean()
         fills_queue = self.config.queue_length and progress.epoch >= self.config.queue_start_epoch
-        metrics = {"loss": loss.detach(), **code_metrics(codes)}
+        metrics = {"loss": loss.detach(), **code_metrics(codes), **spread(projections[0])}
+        metrics["prototype_norm"] = self.prototypes.mean_norm()
         return StepOutput(loss, metrics, carry=newest if fills_queue else None)
 
     def _codes(self, scores: Tensor, queue_scores: Tensor) -> Tensor:
@@ -163,6 +165,11 @@ class SwAV(Method):
     def load_local_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore the queue."""
         self.queue = state.get("queue")
+
+    def cluster(self, images: Tensor) -> Tensor:
+        """(B, K) scores against the first set of prototypes, over tau."""
+        projections = unit_length(self.projector(self.backbone(images)))
+        return self.prototypes(projections)[0] / self.config.temperature
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, F) backbone output, as in the published evaluations."""

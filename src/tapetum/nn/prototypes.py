@@ -43,6 +43,11 @@ class Prototypes(nn.ModuleList):
         for weight in self.parameters():
             weight.copy_(normalize(weight, dim=1))
 
+    @torch.no_grad()
+    def mean_norm(self) -> Tensor:
+        """Mean length of the prototypes, 0-d: 1, or something forgot to bring them to unit length."""
+        return torch.cat([weight.norm(dim=1) for weight in self.parameters()]).mean()
+
     def freeze(self) -> None:
         """Drop the gradients, so that the coming optimiser step leaves the prototypes alone: no decay, no momentum."""
         for weight in self.parameters():

@@ -14,10 +14,10 @@ from PIL import Image
 
 from tapetum.data.health import Group, Health, Part
 from tapetum.ops.randomness import make_keys, permutation
+from tapetum.reporting.pictures import SHEET_IMAGES, contact_sheet, picture
 
 _GROUPS, _OF_A_GROUP = 24, 8  # shown of each kind
-_SHEETS, _OF_A_SHEET, _SHEET_COLUMNS = 100, 24, 12  # classes; images of each
-_SIDE = 64  # pixels of a picture
+_SHEETS = 100  # classes
 _ROWS = 200  # of a table
 _SIZES = 12  # of images, the most common
 _MODES = {"1": "black and white", "L": "grey", "LA": "grey with transparency", "P": "palette", "I;16": "grey, 16 bits"}
@@ -83,20 +83,13 @@ def _groups(health: Health, found: Sequence[Group]) -> str:
 def _figure(health: Health, index: int, name: str, class_name: str | None) -> str:
     part, row = (health.pool, index) if index < health.num_pool else (health.test, index - health.num_pool)
     assert part is not None
-    image = _picture(part, row)
+    image = picture(part.source.store, row)
     said = "unlabelled" if class_name is None else class_name
     tiny = " class=tiny" if max(image.size) <= _TINY else ""
     return (
         f'<figure><img{tiny} src="{_uri(image)}" alt="{_text(name)}">'
         f"<figcaption><strong>{_text(said)}</strong><br>{_text(name)}</figcaption></figure>"
     )
-
-
-def _picture(part: Part, row: int) -> Image.Image:
-    pixels = part.source.store.read(np.array([row]))[0].permute(1, 2, 0).numpy()
-    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)).convert("RGB")
-    image.thumbnail((2 * _SIDE, 2 * _SIDE))
-    return image
 
 
 def _uri(image: Image.Image) -> str:
@@ -157,14 +150,7 @@ def _classes(health: Health) -> str:
 
 def _sheet(part: Part, members: Sequence[int], name: str | None) -> str:
     """A contact sheet of some of a class's images, always the same ones."""
-    chosen = np.sort(permutation(make_keys(0, "contact sheet"), len(members))[:_OF_A_SHEET])
-    rows = -(-len(chosen) // _SHEET_COLUMNS)
-    columns = min(len(chosen), _SHEET_COLUMNS)
-    sheet = Image.new("RGB", (columns * (_SIDE + 2), rows * (_SIDE + 2)), "white")
-    for place, i in enumerate(chosen):
-        image = _picture(part, members[int(i)])
-        scale = _SIDE / max(image.size)
-        image = image.resize([max(1, round(side * scale)) for side in image.size])
-        sheet.paste(image, (place % columns * (_SIDE + 2), place // columns * (_SIDE + 2)))
+    chosen = np.sort(permutation(make_keys(0, "contact sheet"), len(members))[:SHEET_IMAGES])
+    sheet = contact_sheet(part.source.store, [members[int(i)] for i in chosen])
     said = _text("images without a label" if name is None else f"images of class {name}")
     return f'<img class="sheet" src="{_uri(sheet)}" alt="{len(chosen)} {said}">'

@@ -1,9 +1,10 @@
-"""Small copies of images, as text that a page can hold."""
+"""Small copies of images: as text that a page can hold, and beside each other on contact sheets."""
 
 from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -11,6 +12,10 @@ from PIL import Image
 
 from tapetum.data.stores import Store
 
+SHEET_IMAGES = 24
+"""Images on a contact sheet, at most, in rows of 12."""
+_SHEET_COLUMNS = 12
+_SIDE = 64  # pixels of an image on a sheet
 _TINY = 40  # pixels up to which an image is shown pixel by pixel
 
 
@@ -46,3 +51,23 @@ class Pictures:
             image.save(content, "JPEG", quality=82)
             kind = "jpeg"
         return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}", is_tiny
+
+
+def picture(store: Store, index: int) -> Image.Image:
+    """An image in RGB, no side longer than 128 pixels."""
+    pixels = store.read(np.array([index]))[0].permute(1, 2, 0).numpy()
+    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)).convert("RGB")
+    image.thumbnail((2 * _SIDE, 2 * _SIDE))
+    return image
+
+
+def contact_sheet(store: Store, indices: Sequence[int]) -> Image.Image:
+    """Some images of a store beside each other, 64 pixels each."""
+    rows, columns = -(-len(indices) // _SHEET_COLUMNS), min(len(indices), _SHEET_COLUMNS)
+    sheet = Image.new("RGB", (columns * (_SIDE + 2), rows * (_SIDE + 2)), "white")
+    for place, index in enumerate(indices):
+        image = picture(store, index)
+        scale = _SIDE / max(image.size)
+        image = image.resize([max(1, round(side * scale)) for side in image.size])
+        sheet.paste(image, (place % columns * (_SIDE + 2), place // columns * (_SIDE + 2)))
+    return sheet

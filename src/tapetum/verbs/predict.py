@@ -16,6 +16,7 @@ from tapetum.engine.interruption import Interrupted
 from tapetum.evaluation.embedding import BATCH_SIZE, Outputs, stream_method
 from tapetum.evaluation.prediction import predict_from
 from tapetum.evaluation.reading import ImageChunk
+from tapetum.methods.base import Method
 from tapetum.reporting.predictions_table import Neighbour, Row, csv_header, csv_lines, json_lines
 from tapetum.reporting.whole_files import GrowingFile
 from tapetum.trained_run import TrainedRun, open_new_images, open_trained_run
@@ -66,7 +67,8 @@ def predict(
     trained = open_trained_run(run, plugins)
     store = open_new_images(images)
     num_neighbours = min(wanted, len(trained.supports.labels))
-    header = b"" if json else csv_header(num_neighbours)
+    has_domain = type(trained.parts.method).in_domain is not Method.in_domain
+    header = b"" if json else csv_header(num_neighbours, has_domain)
     key = hashlib.blake2b(f"{trained.digest} {store.fingerprint} {num_neighbours} {json}".encode()).hexdigest()
     is_calibrated = trained.calibration.is_calibrated
     with GrowingFile(Path(output), key, header) as table:
@@ -74,7 +76,8 @@ def predict(
             notify(f"{table.rows} of {len(store)} images are predicted already; going on from there")
         try:
             for rows in _rows(trained, store, table.rows, num_neighbours):
-                lines = json_lines(rows, is_calibrated) if json else csv_lines(rows, num_neighbours, is_calibrated)
+                told = is_calibrated, has_domain
+                lines = json_lines(rows, *told) if json else csv_lines(rows, num_neighbours, *told)
                 table.append(lines, Counter(row.label or "" for row in rows))
                 _tell_progress(table.rows, len(rows), len(store))
         except KeyboardInterrupt:
@@ -112,12 +115,13 @@ def _predicted(
     confidence, labels = trained.calibration.probabilities(predictions.scores).max(dim=1)
     known, classes = trained.all_labels, trained.classes
     supports = known.labelled[predictions.neighbours.numpy()]  # (n, K) images of the pool
+    domain = trained.parts.method.in_domain(predictions.nearest)
+    columns = chunk.indices, labels, confidence, supports, predictions.weights
     rows = {}
-    for index, label, sure, indices, weights in zip(
-        chunk.indices.tolist(), labels.tolist(), confidence.tolist(), supports.tolist(), predictions.weights.tolist()
-    ):
+    for i, (index, label, sure, indices, weights) in enumerate(zip(*(column.tolist() for column in columns))):
         neighbours = [Neighbour(known.names[s], classes[known.values[s]], w) for s, w in zip(indices, weights)]
-        rows[index] = Row(store.names[index], classes[label], sure, neighbours)
+        in_domain = None if domain is None else float(domain[i])
+        rows[index] = Row(store.names[index], classes[label], sure, neighbours, in_domain=in_domain)
     return rows
 
 

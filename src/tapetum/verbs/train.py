@@ -61,7 +61,7 @@ def train(
     run.resolve()
     if run.runtime.rank == 0:
         write_recipe(folder, run.recipe)
-        write_summary(folder, {"command": command()})
+        write_summary(folder, {"command": command(), "num_classes": run.data.labels.num_classes})
         if unreadable:
             write_unreadable(folder / UNREADABLE, unreadable)
     return finish(run, folder)
@@ -97,6 +97,7 @@ def _judge(run: Run, state: TrainState) -> dict[str, Any]:
         "steps": state.step,
         "images_seen": state.images_seen,
         "train_seconds": round(state.train_seconds, 3),
+        "num_classes": run.data.labels.num_classes,
         "num_labels": len(run.data.labels.labelled),
         "num_images": len(run.data.pool),
         "skipped_steps": state.skipped_steps,

@@ -1,0 +1,68 @@
+"""Clusters of images: a method's own prototypes, or k-means over its embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from tapetum.data.stores import Store
+from tapetum.data.views import ViewsConfig
+from tapetum.evaluation.embedding import Compute, stream_images, stream_method
+from tapetum.evaluation.reading import ImageChunk, Indices
+from tapetum.methods.base import Method
+from tapetum.ops.kmeans import kmeans
+from tapetum.ops.randomness import make_keys, permutation
+
+ITERATIONS = 50
+"""Of k-means; it changes little after a few dozen."""
+TEMPERATURE = 0.1
+"""Of the shares that k-means clusters have in an image, as in the methods' own predictions."""
+
+Clustered = tuple[ImageChunk, Tensor]
+"""A few images, and the shares (n, K) that clusters have in those that could be read; rows sum to one."""
+
+
+@torch.no_grad()
+def by_prototypes(
+    method: Method, store: Store, indices: Indices, views: ViewsConfig, compute: Compute, batch_size: int
+) -> Iterator[Clustered]:
+    """Images in order, some at a time, with the softmax over the method's first set of prototypes."""
+    for chunk, images in stream_images(method, store, indices, views, compute, batch_size):
+        if images is None:
+            yield chunk, torch.empty(0, 0)
+            continue
+        with compute.autocast():
+            logits = method.cluster(images)
+        assert logits is not None, "the method has no prototypes"
+        yield chunk, logits.float().softmax(dim=1).cpu()
+
+
+def by_kmeans(
+    method: Method,
+    store: Store,
+    indices: Indices,
+    views: ViewsConfig,
+    compute: Compute,
+    batch_size: int,
+    num_clusters: int,
+    seed: int,
+) -> Iterator[Clustered]:
+    """As `by_prototypes`, with spherical k-means over the embeddings of all images, which are held in memory.
+
+    Raises:
+        ValueError: fewer images can be read than there are to be clusters.
+    """
+    chunks, parts = [], []
+    for chunk, outputs in stream_method(method, store, indices, views, compute, batch_size):
+        chunks.append(chunk._replace(pixels=chunk.pixels[:0]))
+        parts.append(normalize(outputs.embeddings, dim=1))
+    rows = torch.cat([part for part in parts if len(part)] or [torch.empty(0, 1)])
+    if len(rows) < num_clusters:
+        raise ValueError(f"clusters is {num_clusters}, but {len(rows)} images can be read: ask for fewer clusters.")
+    start = torch.from_numpy(permutation(make_keys(seed, "clusters"), len(rows))[:num_clusters])
+    centroids, _ = kmeans(rows, rows[start], ITERATIONS)
+    for chunk, part in zip(chunks, parts, strict=True):
+        yield chunk, (part @ centroids.T / TEMPERATURE).softmax(dim=1) if len(part) else part

@@ -1,0 +1,134 @@
+"""What the collapse doctor's rules are given, a training's metrics and its settings, and what they return."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Values = npt.NDArray[np.float64]
+POINTS = 128
+"""A training of any length is at most twice as many points: means over equally many steps."""
+_NEIGHBOURS = 5  # points whose median stands for the middle one
+
+
+class History:
+    """The metrics of a training so far, few enough to be looked through again and again.
+
+    Example:
+        >>> history = History()
+        >>> history.add([{"step": 1, "train/loss": 2.0}, {"step": 2, "train/loss": 4.0}])
+        >>> history.column("train/loss")
+        array([2., 4.])
+    """
+
+    def __init__(self) -> None:
+        self._steps_per_point = 1
+        self._points: list[dict[str, float]] = []
+        self._waiting: list[dict[str, float]] = []
+
+    def __len__(self) -> int:
+        return len(self._points) + bool(self._waiting)
+
+    def add(self, rows: Sequence[Mapping[str, int | float]]) -> None:
+        """Later steps, as the engine's callbacks get them; of the columns, those under `train/` are kept, and epochs.
+
+        A value that is not a number counts as infinite: it is not merely missing.
+        """
+        for row in rows:
+            kept = {name: float(value) for name, value in row.items() if name.startswith("train/")}
+            kept = {name: value if math.isfinite(value) else math.inf for name, value in kept.items()}
+            self._waiting.append({**kept, "step": row["step"], "epoch": row.get("epoch", 0)})
+            if len(self._waiting) == self._steps_per_point:
+                self._points.append(_merged(self._waiting))
+                self._waiting = []
+            if len(self._points) == 2 * POINTS:
+                self._points = [_merged(pair) for pair in zip(self._points[::2], self._points[1::2])]
+                self._steps_per_point *= 2
+
+    def column(self, name: str) -> Values:
+        """(points,) means, NaN where the column is empty. "step" is the first step of each point, counted from 1."""
+        points = [*self._points, *([_merged(self._waiting)] if self._waiting else [])]
+        return np.array([point.get(name, math.nan) for point in points])
+
+    def smooth(self, name: str) -> Values:
+        """(points,) medians of 5 neighbouring points, fewer at the ends: what a single odd step does not change."""
+        padded = np.pad(self.column(name), _NEIGHBOURS // 2, constant_values=math.nan)
+        windows = np.sort(np.lib.stride_tricks.sliding_window_view(padded, _NEIGHBOURS), axis=1)  # NaN comes last
+        middle = np.maximum((~np.isnan(windows)).sum(axis=1) - 1, 0)
+        below, above = (np.take_along_axis(windows, m[:, None], axis=1)[:, 0] for m in (middle // 2, -(-middle // 2)))
+        return (below + above) / 2
+
+    def since(self, holds: npt.NDArray[np.bool_], patience: int = 1) -> int | None:
+        """The step since which something holds without a break, until now; None if for less than `patience` steps."""
+        breaks = np.flatnonzero(~holds)
+        first = int(breaks[-1]) + 1 if len(breaks) else 0
+        if first == len(holds):
+            return None
+        start = int(self.column("step")[first])
+        return start if self.last_step - start + 1 >= patience else None
+
+    @property
+    def last_step(self) -> int:
+        """Steps so far."""
+        last = (self._waiting or self._points)[-1]
+        return int(last.get("last", last["step"]))
+
+
+def _merged(points: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """One point in place of several: means of what each has."""
+    names = dict.fromkeys(name for point in points for name in point)
+    present = {name: [point[name] for point in points if name in point] for name in names}
+    means = {name: sum(values) / len(values) for name, values in present.items()}
+    return {**means, "step": points[0]["step"], "last": points[-1].get("last", points[-1]["step"])}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What rules know of a run besides its metrics."""
+
+    method: Any
+    """The method's config. Fields such as `epsilon` or `num_prototypes` mean the same in every method that has them."""
+    batch_size: int
+    total_steps: int
+    num_classes: int | None = None
+    """None: not known."""
+    uses_labels: bool = False
+    """Whether steps draw labelled images."""
+    processes: int = 1
+    starts_trained: bool = False
+    """Whether training began from weights that were trained before."""
+
+    @property
+    def patience(self) -> int:
+        """Steps for which something must hold before it counts: a twentieth of the run, from 20 to 1,000."""
+        return min(1000, max(20, self.total_steps // 20))
+
+    @property
+    def prototype_counts(self) -> tuple[int, ...]:
+        """K of each set; empty for methods without prototypes. In Suave the classes are the prototypes."""
+        if hasattr(self.method, "num_prototypes"):
+            return tuple(self.method.num_prototypes)
+        return (self.num_classes,) if hasattr(self.method, "epsilon") and self.num_classes else ()
+
+    def get(self, name: str, default: Any = 0) -> Any:
+        """A field of the method's config, or `default` where it has no such field."""
+        return getattr(self.method, name, default)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong."""
+
+    what: str
+    """One sentence."""
+    since: int
+    """The step, counted from 1, since which it holds."""
+    changes: tuple[str, ...]
+    """What helps, the first thing to try first."""
+    rule: str = ""
+    """Name of the rule's function; `diagnose` fills it in."""
