@@ -89,7 +89,13 @@ class Run:
             logger = tensorboard_logger(folder / "tensorboard")
         return [ProgressBar()] if logger is None else [ProgressBar(), logger]
 
-    def trainer(self, folder: Path | None, callbacks: list[Callback] | None = None, inexact: bool = False) -> Trainer:
+    def trainer(
+        self,
+        folder: Path | None,
+        callbacks: list[Callback] | None = None,
+        inexact: bool = False,
+        part_of: Path | None = None,
+    ) -> Trainer:
         """The trainer of a resolved run; it resumes from checkpoints that `folder` holds."""
         recipe, steps, data = self.recipe, self.recipe.trainer.steps, self.data.fingerprint
         assert steps is not None, "resolve() comes first"
@@ -113,6 +119,7 @@ class Run:
             evaluate=self._evaluate_held_out if self.data.held_out is not None else None,
             embed_all=self._embed_all,
             inexact=inexact,
+            part_of=part_of,
         )
 
     def _evaluate_held_out(self) -> Mapping[str, float]:

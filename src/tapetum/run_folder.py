@@ -22,6 +22,8 @@ RECIPE, METRICS, SUMMARY, CHECKPOINTS = "recipe.yaml", "metrics.csv", "summary.j
 UNREADABLE = "unreadable.csv"
 GIVEN = "given"
 """Folder of images and labels that the caller had in memory."""
+FOLDS = "folds"
+"""Folder of the short runs that measured an accuracy in turn; each is a run folder."""
 _PARTIAL = ".partial"
 
 

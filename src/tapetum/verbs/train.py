@@ -11,6 +11,7 @@ from tapetum.data.readable import write_unreadable
 from tapetum.engine.callbacks import notify
 from tapetum.engine.interruption import Interrupted
 from tapetum.engine.state import TrainState
+from tapetum.folded_accuracy import measure_folds
 from tapetum.methods import load_plugins
 from tapetum.opening import check_evaluation, find_test, open_test, skip_unreadable
 from tapetum.recipe import Recipe, load_recipe
@@ -78,9 +79,11 @@ def finish(run: Run, folder: Path, inexact: bool = False) -> dict[str, Any]:
     """
     earlier = read_summary(folder)
     trainer = run.trainer(folder, inexact=inexact)
+    is_folded = run.recipe.data.folds is not None and run.recipe.data.fold is None
     try:
-        summary = {"command": command()} | earlier | _judge(run, trainer.fit()) | environment()
-    except KeyboardInterrupt:  # while judging, or for the second time while training
+        folded = measure_folds(run.recipe, folder, inexact).as_dict() if is_folded else {}
+        summary = {"command": command()} | earlier | _judge(run, trainer.fit()) | folded | environment()
+    except KeyboardInterrupt:  # while judging, between folds, or for the second time while training
         message = f"Stopped at once. Go on from what is saved with: tapetum resume {folder}"
         if run.runtime.rank == 0:
             notify(message)
@@ -122,6 +125,12 @@ def _tell(run: Run, folder: Path, summary: dict[str, Any]) -> None:
         print(f"Accuracy on held-out labels: {summary['heldout_top1']:.2f}% ({reach})")
     if "test_top1" in summary:
         print(f"Accuracy on test images: {summary['test_top1']:.2f}%")
-    if run.data.held_out is None and "test_top1" not in summary:
+    if "folds_top1" in summary:
+        (low, high), count = summary["folds_interval"], summary["folds"]["count"]
+        reach = f"95% interval {low:.1f} to {high:.1f}%, each of {count} labels predicted once"
+        print(
+            f"Accuracy of {run.recipe.data.folds} short runs on held-out labels: {summary['folds_top1']:.2f}% ({reach})"
+        )
+    if run.data.held_out is None and not {"test_top1", "folds_top1"} & set(summary):
         print("No accuracy: every label trained the model, and none is left to measure on.")
     print(f"Next: tapetum report {folder}")
