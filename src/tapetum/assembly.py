@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from tapetum.best_checkpoint import check_choosable
 from tapetum.data.batch import Batch
 from tapetum.data.labels import Labels
 from tapetum.data.pipeline import Pipeline
@@ -158,6 +159,8 @@ def assemble(recipe: Recipe, *, weights: bool = True, decode: bool = True) -> Ru
     runtime = Runtime(recipe.runtime)
     runtime.launch()
     data = open_pool(recipe.data, decode)
+    if recipe.trainer.keep_best:
+        check_choosable(data.held_out)
     kind = method_class(recipe.method.kind)
     if kind.num_large_views not in (None, recipe.views.large.count):
         raise ValueError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tapetum.assembly import Run, assemble
+from tapetum.best_checkpoint import best_checkpoint
 from tapetum.data.readable import write_unreadable
 from tapetum.engine.callbacks import notify
 from tapetum.engine.interruption import Interrupted
@@ -82,7 +83,7 @@ def finish(run: Run, folder: Path, inexact: bool = False) -> dict[str, Any]:
     is_folded = run.recipe.data.folds is not None and run.recipe.data.fold is None
     try:
         folded = measure_folds(run.recipe, folder, inexact).as_dict() if is_folded else {}
-        summary = {"command": command()} | earlier | _judge(run, trainer.fit()) | folded | environment()
+        summary = {"command": command()} | earlier | _judge(run, trainer.fit(), folder) | folded | environment()
     except KeyboardInterrupt:  # while judging, between folds, or for the second time while training
         message = f"Stopped at once. Go on from what is saved with: tapetum resume {folder}"
         if run.runtime.rank == 0:
@@ -94,7 +95,7 @@ def finish(run: Run, folder: Path, inexact: bool = False) -> dict[str, Any]:
     return summary
 
 
-def _judge(run: Run, state: TrainState) -> dict[str, Any]:
+def _judge(run: Run, state: TrainState, folder: Path) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "method": run.recipe.method.kind,
         "steps": state.step,
@@ -104,6 +105,10 @@ def _judge(run: Run, state: TrainState) -> dict[str, Any]:
         "num_images": len(run.data.pool),
         "skipped_steps": state.skipped_steps,
     }
+    if run.recipe.trainer.keep_best:
+        best = best_checkpoint(folder, run.method.predicts_by)
+        run.method.load_state_dict(best.part("method"))
+        summary["best_step"] = best.step
     if run.data.held_out is not None:
         held = run.evaluate(run.data.store, run.data.held_out)
         summary["heldout"] = held.as_dict()
@@ -125,6 +130,8 @@ def _tell(run: Run, folder: Path, summary: dict[str, Any]) -> None:
         print(f"Accuracy on held-out labels: {summary['heldout_top1']:.2f}% ({reach})")
     if "test_top1" in summary:
         print(f"Accuracy on test images: {summary['test_top1']:.2f}%")
+    if "best_step" in summary:
+        print(f"  of step {summary['best_step']}, chosen by these very labels: on new images expect a little less")
     if "folds_top1" in summary:
         (low, high), count = summary["folds_interval"], summary["folds"]["count"]
         reach = f"95% interval {low:.1f} to {high:.1f}%, each of {count} labels predicted once"
