@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tapetum.assembly import assemble
+from tapetum.data.writing import RESUME, writing
 from tapetum.engine.callbacks import notify
 from tapetum.engine.checkpoint import list_checkpoints
 from tapetum.evaluation.intervals import wilson
@@ -86,7 +87,8 @@ def _recipe_of(recipe: Recipe, fold: int) -> Recipe:
 
 
 def _train_fold(recipe: Recipe, part: Path, folder: Path, inexact: bool) -> dict[str, Any]:
-    part.mkdir(parents=True, exist_ok=True)
+    with writing(part, RESUME):
+        part.mkdir(parents=True, exist_ok=True)
     run = assemble(recipe, weights=not list_checkpoints(part / CHECKPOINTS))
     write_recipe(part, run.recipe)
     state = run.trainer(part, inexact=inexact, part_of=folder).fit()

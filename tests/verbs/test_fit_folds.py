@@ -101,7 +101,6 @@ def test_ctrl_c_in_a_fold_names_the_run_to_resume(capsys, monkeypatch):
     with pytest.raises(Interrupted):
         folded(steps=16)
     assert "Saved step 1. Go on with: tapetum resume run\n" in capsys.readouterr().err
-    monkeypatch.undo()
 
 
 def test_they_are_offered_where_too_few_labels_can_be_spared(capsys):

@@ -50,8 +50,8 @@ class TrainerConfig:
                 raise ValueError(f"trainer.{name} is {value}: use 1 or more.")
         periods = {name: getattr(self, name) for name in ("evaluate_every", "checkpoint_every", "keep_every")}
         if self.keep_best and (None in periods.values() or len(set(periods.values())) > 1):
-            given = ", ".join(f"{name} {value}" for name, value in periods.items())
+            found = ", ".join(f"{name} {value}" for name, value in periods.items())
             raise ValueError(
-                f"trainer.keep_best chooses among checkpoints that are evaluated, saved and kept, but there are {given}: "
+                f"trainer.keep_best takes the best of the evaluated and kept checkpoints, but there are {found}: "
                 "set the three to one number."
             )
