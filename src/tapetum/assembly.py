@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from tapetum.best_checkpoint import check_choosable
 from tapetum.collapse_doctor import CollapseDoctor, setting_of
 from tapetum.data.batch import Batch
 from tapetum.data.labels import Labels
@@ -93,7 +94,13 @@ class Run:
             logger = tensorboard_logger(folder / "tensorboard")
         return [ProgressBar(), doctor] if logger is None else [ProgressBar(), doctor, logger]
 
-    def trainer(self, folder: Path | None, callbacks: list[Callback] | None = None, inexact: bool = False) -> Trainer:
+    def trainer(
+        self,
+        folder: Path | None,
+        callbacks: list[Callback] | None = None,
+        inexact: bool = False,
+        part_of: Path | None = None,
+    ) -> Trainer:
         """The trainer of a resolved run; it resumes from checkpoints that `folder` holds."""
         recipe, steps, data = self.recipe, self.recipe.trainer.steps, self.data.fingerprint
         assert steps is not None, "resolve() comes first"
@@ -117,6 +124,7 @@ class Run:
             evaluate=self._evaluate_held_out if self.data.held_out is not None else None,
             embed_all=self._embed_all,
             inexact=inexact,
+            part_of=part_of,
         )
 
     def _evaluate_held_out(self) -> Mapping[str, float]:
@@ -155,6 +163,8 @@ def assemble(recipe: Recipe, *, weights: bool = True, decode: bool = True) -> Ru
     runtime = Runtime(recipe.runtime)
     runtime.launch()
     data = open_pool(recipe.data, decode)
+    if recipe.trainer.keep_best:
+        check_choosable(data.held_out)
     kind = method_class(recipe.method.kind)
     if kind.num_large_views not in (None, recipe.views.large.count):
         raise ValueError(

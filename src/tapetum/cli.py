@@ -94,6 +94,9 @@ def fit(
     minutes: Annotated[float | None, typer.Option(metavar="M", help="Train for about M minutes, or")] = None,
     epochs: Annotated[float | None, typer.Option(metavar="E", help="for E passes over the images, or")] = None,
     steps: Annotated[int | None, typer.Option(metavar="S", help="for S steps.")] = None,
+    folds: Annotated[
+        int | None, typer.Option(metavar="K", help="Measure with all labels: K short runs, each holding out others.")
+    ] = None,
     init: Annotated[
         str | None, typer.Option(metavar="WEIGHTS", help="Start from these: timm:NAME, a run's folder, or a file.")
     ] = None,
@@ -120,6 +123,7 @@ def fit(
         minutes=minutes,
         epochs=epochs,
         steps=steps,
+        folds=folds,
         init=init,
         frozen=frozen,
         strict=strict,

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tapetum.data.cache import decoded
+from tapetum.data.folds import fold_of
 from tapetum.data.labels import Labels, drawn_labels, held_out
 from tapetum.data.pipeline import DataConfig
 from tapetum.data.readable import Unreadable, in_words, readable
@@ -76,6 +77,9 @@ def open_pool(config: DataConfig, decode: bool = True) -> PoolData:
     if config.held_out_share is not None:
         with _blamed_on("data.held_out_share"):
             labels, kept_out = held_out(labels, fraction=config.held_out_share, seed=config.label_seed)
+    if config.folds is not None and config.fold is not None:
+        with _blamed_on("data.folds"):
+            labels, kept_out = fold_of(labels, config.folds, config.fold, config.label_seed)
     pool = np.arange(len(store)) if config.pool else labels.labelled
     if kept_out is not None:
         pool = np.setdiff1d(pool, kept_out.labelled)

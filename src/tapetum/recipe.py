@@ -89,6 +89,10 @@ class Recipe:
         kind = self.method.kind
         if self.support is None and method_class(kind).uses_support:
             raise ValueError(f"support is null, but {kind} draws labelled images: give it images_per_class.")
+        if self.data.folds is not None and self.runtime.devices > 1:
+            raise ValueError(
+                f"data.folds is {self.data.folds}, for which runtime.devices must be 1: set one of them so."
+            )
 
 
 def load_recipe(name_or_path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:

@@ -33,7 +33,7 @@ def recipe_text(name_or_path: str | os.PathLike[str]) -> tuple[str, str]:
     given = os.fspath(name_or_path)
     if given in shipped_recipes() and not given.endswith(_SUFFIXES):
         return (_shipped() / f"{given}.yaml").read_text(encoding="utf-8"), f"{given}.yaml"
-    if not given.endswith(_SUFFIXES) and os.sep not in given and not Path(given).is_file():
+    if not given.endswith(_SUFFIXES) and os.sep not in given and not os.path.isfile(given):
         near = difflib.get_close_matches(given, shipped_recipes(), n=1, cutoff=0.5)
         guess = f"did you mean {near[0]!r}?" if near else "`tapetum recipes` lists them."
         raise RecipeError(f"{given!r} is neither a shipped recipe nor a file: {guess}")

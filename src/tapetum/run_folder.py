@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from tapetum.data.writing import AGAIN, RESUME, writing
 from tapetum.engine.checkpoint import sync_folder
 from tapetum.recipe import Recipe, dump_recipe, load_recipe
 
@@ -22,6 +23,8 @@ RECIPE, METRICS, SUMMARY, CHECKPOINTS = "recipe.yaml", "metrics.csv", "summary.j
 UNREADABLE = "unreadable.csv"
 GIVEN = "given"
 """Folder of images and labels that the caller had in memory."""
+FOLDS = "folds"
+"""Folder of the short runs that measured an accuracy in turn; each is a run folder."""
 _PARTIAL = ".partial"
 
 
@@ -115,9 +118,10 @@ def command() -> str:
 
 def _write_atomically(path: Path, text: str) -> None:
     partial = path.with_name(path.name + _PARTIAL)
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    sync_folder(path.parent)
+    with writing(path, AGAIN if path.name == RECIPE else RESUME):
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        sync_folder(path.parent)

@@ -120,6 +120,11 @@ def _settings(trained: TrainedRun, summary: dict) -> dict[str, str]:
     }
     if "train_seconds" in summary:
         settings["Training time"] = f"{summary['train_seconds'] / 60:.1f} minutes"
+    if "folds_top1" in summary:
+        low, high = summary["folds_interval"]
+        settings["Accuracy by folds"] = (
+            f"{summary['folds_top1']:.1f}% of {summary['folds']['count']} labels, 95% interval {low:.1f} to {high:.1f}%"
+        )
     if "machine" in summary:
         machine = summary["machine"]
         settings["Machine"] = f"{machine['accelerator'] or machine['architecture']}, {machine['threads']} threads"

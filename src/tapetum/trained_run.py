@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tapetum.assembly import Run, assemble
+from tapetum.best_checkpoint import best_checkpoint
 from tapetum.data.decoding import IMAGE_SUFFIXES
 from tapetum.data.label_folders import image_names
 from tapetum.data.labels import Labels
@@ -35,16 +36,14 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run's last checkpoint with all that is needed to use it."""
+    """A run's checkpoint with all that is needed to use it."""
 
     folder: Path
     parts: Run
     """Its method has the trained weights."""
     checkpoint: Checkpoint
-
-    @property
-    def is_finished(self) -> bool:
-        return self.checkpoint.step == self.parts.recipe.trainer.steps
+    """The last one, or the best of a finished run that asks for it."""
+    is_finished: bool
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -150,6 +149,9 @@ def open_trained_run(run: str | Path, plugins: Sequence[str] = (), decode: bool 
     checkpoint = latest_checkpoint(folder / CHECKPOINTS, notify)
     if checkpoint is None:
         raise ValueError(f"{folder} has no checkpoint yet: finish it with `tapetum resume {folder}`.")
+    is_finished = checkpoint.step == recipe.trainer.steps
+    if is_finished and recipe.trainer.keep_best:
+        checkpoint = best_checkpoint(folder, parts.method.predicts_by)
     try:
         parts.method.load_state_dict(checkpoint.part("method"))
     except RuntimeError as error:
@@ -157,7 +159,7 @@ def open_trained_run(run: str | Path, plugins: Sequence[str] = (), decode: bool 
             f"the checkpoint in {folder} is of another model than its {RECIPE} describes: restore that recipe."
         ) from error
     parts.runtime.setup(parts.method, parts.optimizer)
-    return TrainedRun(folder, parts, checkpoint)
+    return TrainedRun(folder, parts, checkpoint, is_finished)
 
 
 def open_new_images(path: Any) -> Store:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from tapetum.data.sources import Source
 from tapetum.data.stores import ArrayStore, FileStore, Store
+from tapetum.data.writing import writing
 
 
 def is_path(thing: Any) -> bool:
@@ -30,8 +31,13 @@ def save_source(source: Source, folder: Path) -> str:
         The file to open.
 
     Raises:
-        ValueError: an image cannot be read.
+        ValueError: an image cannot be read, or the disk is full or the like.
     """
+    with writing(folder):
+        return _save(source, folder)
+
+
+def _save(source: Source, folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     labels = source.labels
     classes = None if labels is None else [labels.classes[value] if value >= 0 else "" for value in labels.values]

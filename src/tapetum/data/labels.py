@@ -166,7 +166,7 @@ def _name_key(name: str) -> int:
     return int.from_bytes(digest, "little")
 
 
-def _drawn_order(labels: Labels, of_class: int, purpose: str, seed: int) -> npt.NDArray[np.int64]:
+def drawn_order(labels: Labels, of_class: int, purpose: str, seed: int) -> npt.NDArray[np.int64]:
     """Indices of a class's labelled images in an order that names and seed alone decide."""
     members = np.flatnonzero(labels.values == of_class)
     members = members[np.argsort(np.array([labels.names[i] for i in members], dtype=object), kind="stable")]
@@ -191,7 +191,7 @@ def labels_per_class(labels: Labels, count: int, seed: int) -> Labels:
             f"class {labels.classes[short]!r} has {labels.counts[short]} labelled images, fewer than the {count} "
             f"labels per class asked for: ask for at most {labels.counts[short]} or label more images"
         )
-    drawn = [_drawn_order(labels, c, "labels per class", seed)[:count] for c in range(labels.num_classes)]
+    drawn = [drawn_order(labels, c, "labels per class", seed)[:count] for c in range(labels.num_classes)]
     return labels.only(np.concatenate(drawn))
 
 
@@ -207,7 +207,7 @@ def labels_percent(labels: Labels, percent: float, seed: int) -> Labels:
     if not 0 < percent <= 100:
         raise ValueError(f"labels percent is {percent:g}: give more than 0 and at most 100")
     counts = [max(1, int(percent / 100 * available + 0.5)) for available in labels.counts.tolist()]
-    drawn = [_drawn_order(labels, c, "labels per class", seed)[:count] for c, count in enumerate(counts)]
+    drawn = [drawn_order(labels, c, "labels per class", seed)[:count] for c, count in enumerate(counts)]
     return labels.only(np.concatenate(drawn))
 
 
@@ -265,7 +265,7 @@ def held_out(
                 f"class {labels.classes[c]!r} has {available} labelled images, and {count} held out of them leave "
                 f"none to train with: hold out fewer or label more images"
             )
-        order = _drawn_order(labels, c, "held out", seed)
+        order = drawn_order(labels, c, "held out", seed)
         out.append(order[:count])
         kept.append(order[count:])
     if not any(part.size for part in out):

@@ -52,10 +52,16 @@ class DataConfig:
     held_out_share: float | None = None
     """Put this share of the labels that `labels_per_class` leaves, class by class, out of everything and measure
     accuracy on them: of a class with three labels at least one, of one with fewer none. Null for none."""
+    folds: int | None = None
+    """Before the training, this many short runs, each with another part of the labels of each class held out, measure
+    an accuracy with all labels; the training itself holds none out. Null for none."""
+    fold: int | None = None
+    """Be one of these runs: hold out the part with this number, from 0."""
     pool: bool = True
     """Whether unlabelled images are used; false cuts the pool to the labelled images (an ablation)."""
     label_seed: int = 0
-    """Decides which labels `labels_per_class`, `held_out_per_class` and `held_out_share` keep."""
+    """Decides which labels `labels_per_class`, `held_out_per_class` and `held_out_share` keep, and what lies in which
+    of the `folds`."""
     strict: bool = False
     """Whether an image that cannot be read stops the run; false skips it and lists it in unreadable.csv."""
     batch_size: int = 256
@@ -80,6 +86,12 @@ class DataConfig:
                 raise ValueError(f"held_out_share is {self.held_out_share}: use a share between 0 and 1, such as 0.2.")
             if self.held_out_per_class is not None:
                 raise ValueError(f"held_out_share is {self.held_out_share} beside held_out_per_class: set one to null.")
+        if self.folds is not None and (self.folds < 2 or self.held_out_share or self.held_out_per_class):
+            raise ValueError(
+                f"folds is {self.folds}: use 2 or more, and set held_out_share and held_out_per_class to null."
+            )
+        if self.fold is not None and not 0 <= self.fold < (self.folds or 0):
+            raise ValueError(f"fold is {self.fold}: use null, or a number from 0 below that of folds.")
         if self.workers < 0:
             raise ValueError(f"workers is {self.workers}: use 0 or more.")
 

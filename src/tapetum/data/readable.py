@@ -19,6 +19,7 @@ from tapetum.data.cache import THREADED_FROM_PIXELS, cache_folder, cache_key, on
 from tapetum.data.decoding import UnreadableImage, read_upright
 from tapetum.data.sources import Source
 from tapetum.data.stores import FileStore, ReportProgress
+from tapetum.data.writing import writing
 
 _AT_A_TIME = 1024  # files between two reports
 
@@ -122,7 +123,7 @@ def in_words(unreadable: Sequence[Unreadable], among: int) -> str:
 
 def write_unreadable(path: Path, unreadable: Sequence[Unreadable]) -> None:
     """A CSV with the header path,reason."""
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with writing(path), path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("path", "reason"))
         writer.writerows((str(item.path), item.reason) for item in unreadable)

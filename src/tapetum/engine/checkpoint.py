@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from tapetum.data.writing import RESUME, writing
 from tapetum.methods.base import Method
 
 FORMAT = 1
@@ -123,18 +124,25 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a file that is complete as soon as it bears its name, also if power fails.
 
     Temporary name, fsync, rename, fsync of the folder.
+
+    Raises:
+        ValueError: the disk is full, or the like; earlier checkpoints stay.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     contiguous = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
     # Also where torch calls both contiguous: a 1x1 convolution's strides choose its kernel all the same.
     strides = {n: list(t.stride()) for n, t in checkpoint.tensors.items() if t.stride() != _row_major(t)}
     header = json.dumps({**checkpoint.scalars, "strides": strides})
     partial = path.with_suffix(".partial")
-    save_file(contiguous, partial, metadata={_KEY: header})
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    sync_folder(path.parent)
+    with writing(path, RESUME):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            save_file(contiguous, partial, metadata={_KEY: header})
+        except SafetensorError as error:
+            raise OSError(str(error).split("I/O error: ")[-1]) from error
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -218,8 +226,9 @@ def prune(folder: Path, keep_every: int | None) -> None:
     for path in list_checkpoints(folder)[:-NUM_LATEST]:
         if keep_every is None or _step_of(path) % keep_every:
             path.unlink()
-    for path in folder.glob("step-*.partial"):
-        path.unlink()
+    for pattern in ("step-*.partial", ".tmp*"):  # the latter is safetensors' own, left behind by a kill
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 def _step_of(path: Path) -> int:

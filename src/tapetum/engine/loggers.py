@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from tapetum.data.writing import RESUME, writing
 from tapetum.engine.callbacks import TIME_COLUMNS, Callback, Row, notify
 
 
@@ -30,7 +31,6 @@ class CSVLogger(Callback):
         kept = [row for row in rows if int(row["step"]) <= step]
         if [int(row["step"]) for row in kept] != list(range(1, step + 1)):
             notify(f"{self.path} lacks rows of the {step} steps before this one; it goes on from here.")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._rewrite(kept)
 
     def on_steps(self, rows: Sequence[Row]) -> None:
@@ -42,35 +42,40 @@ class CSVLogger(Callback):
             self._columns = columns
             self._rewrite(written)
         assert self._file is not None, "on_start comes before on_steps"
-        self._writer(self._file).writerows({name: _text(value) for name, value in row.items()} for row in rows)
-        self._file.flush()
+        with writing(self.path, RESUME):
+            self._writer(self._file).writerows({name: _text(value) for name, value in row.items()} for row in rows)
+            self._file.flush()
 
     def on_checkpoint(self, step: int) -> None:
         if self._file is not None:
-            os.fsync(self._file.fileno())
+            with writing(self.path, RESUME):
+                os.fsync(self._file.fileno())
 
     def on_end(self, step: int) -> None:
         self._close()
 
     def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            with writing(self.path, RESUME):  # what a full disk did not take yet is tried once more
+                file.close()
 
     def _writer(self, file: TextIO) -> csv.DictWriter[str]:
         return csv.DictWriter(file, [*self._columns, *TIME_COLUMNS], restval="", lineterminator="\n")
 
     def _rewrite(self, rows: Sequence[Mapping[str, str]]) -> None:
         partial = self.path.with_suffix(".partial")
-        with partial.open("w", newline="") as file:
-            if self._columns:
-                writer = self._writer(file)
-                writer.writeheader()
-                writer.writerows(rows)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, self.path)
-        self._file = self.path.open("a", newline="")
+        with writing(self.path, RESUME):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("w", newline="") as file:
+                if self._columns:
+                    writer = self._writer(file)
+                    writer.writeheader()
+                    writer.writerows(rows)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, self.path)
+            self._file = self.path.open("a", newline="")
 
 
 def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:

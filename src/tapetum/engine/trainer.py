@@ -50,6 +50,7 @@ class Trainer:
         evaluate: called on every rank; returns results by name, put under `eval/` unless they name a split.
         embed_all: given to `before_epoch`.
         inexact: resume although the fingerprint differs.
+        part_of: the folder to resume by, where it is not `folder`.
         notify: told what a person should know.
 
     Example:
@@ -74,11 +75,13 @@ class Trainer:
         evaluate: Callable[[], Mapping[str, float]] | None = None,
         embed_all: EmbedAll | None = None,
         inexact: bool = False,
+        part_of: Path | None = None,
         notify: Callable[[str], None] = notify,
     ) -> None:
         self.method, self.optimizer, self.schedule, self.batches = method, optimizer, schedule, batches
         self.steps_per_epoch, self.total_steps, self.config = steps_per_epoch, total_steps, config
         self.runtime, self.folder, self.seed, self.evaluate = runtime, folder, seed, evaluate
+        self.part_of = part_of or folder
         self.embed_all = embed_all or _no_embed_all
         self.notify = notify if runtime.rank == 0 else _do_nothing
         files = [CSVLogger(folder / "metrics.csv")] if folder is not None else []
@@ -204,7 +207,7 @@ class Trainer:
 
     def _how_to_go_on(self) -> str:
         step = self.state.step
-        message = f"Saved step {step}. Go on with: tapetum resume {self.folder}"
+        message = f"Saved step {step}. Go on with: tapetum resume {self.part_of}"
         if self.folder is None:
             message = f"Stopped at step {step}. Nothing was saved, as there is no run folder."
         self.notify(message)

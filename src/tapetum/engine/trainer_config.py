@@ -26,6 +26,9 @@ class TrainerConfig:
     """Steps between checkpoints; null writes the final one alone. The last two are kept."""
     keep_every: int | None = None
     """Checkpoints of every so many steps are kept for good; null keeps none but the last two."""
+    keep_best: bool = False
+    """Judge and use the kept checkpoint of the highest held-out accuracy in place of the last one; of equal ones the
+    latest. Needs 100 held-out labels, and one number for `evaluate_every`, `checkpoint_every` and `keep_every`."""
     accumulate: int = 1
     """Independent batches whose gradients are averaged for one step; not the same as a batch of their sum."""
     on_nan: Literal["stop", "rollback"] = "stop"
@@ -45,3 +48,10 @@ class TrainerConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"trainer.{name} is {value}: use 1 or more.")
+        periods = {name: getattr(self, name) for name in ("evaluate_every", "checkpoint_every", "keep_every")}
+        if self.keep_best and (None in periods.values() or len(set(periods.values())) > 1):
+            found = ", ".join(f"{name} {value}" for name, value in periods.items())
+            raise ValueError(
+                f"trainer.keep_best takes the best of the evaluated and kept checkpoints, but there are {found}: "
+                "set the three to one number."
+            )

@@ -12,6 +12,7 @@ from tapetum.data.handed_over import is_path
 from tapetum.data.health import FEW, Group, Health, Part, find_groups
 from tapetum.data.inspection import inspect
 from tapetum.data.sources import Source, open_source
+from tapetum.data.writing import writing
 from tapetum.engine.callbacks import notify
 from tapetum.engine.runtime import available_threads
 from tapetum.opening import open_test_part
@@ -53,8 +54,10 @@ def check(images: Any, labels: Any = None, test: Any = None, output: str | Path 
     _tell(health, found)
     if folder is not None:
         title = f"Health of {pool.source.description}"
-        (folder / _PAGE).write_text(render(health, title, found), encoding="utf-8")
-        (folder / _JSON).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        with writing(folder / _PAGE):
+            (folder / _PAGE).write_text(render(health, title, found), encoding="utf-8")
+        with writing(folder / _JSON):
+            (folder / _JSON).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         print(f"Written: {folder / _PAGE}, with pictures, and {folder / _JSON}, with all names.")
     _tell_next(images, labels, test, pool)
     return content

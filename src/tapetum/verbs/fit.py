@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tapetum.data.folds import fold_of
 from tapetum.data.handed_over import is_path, save_source
 from tapetum.data.labels import LEAST_TO_SPARE, Labels, drawn_labels, held_out
 from tapetum.data.readable import readable
@@ -25,6 +26,10 @@ _MINUTES = 10.0
 """Length of a run when none is given."""
 _HELD_OUT = 0.2
 """Share of the labels that measures and does not train."""
+_MANY = 30
+"""Held-out labels from which on folds are not offered."""
+_OFFERED = 5
+"""Folds that are offered."""
 
 
 def fit(
@@ -37,6 +42,7 @@ def fit(
     minutes: float | None = None,
     epochs: float | None = None,
     steps: int | None = None,
+    folds: int | None = None,
     init: str | Path | None = None,
     frozen: str | Path | None = None,
     strict: bool = False,
@@ -56,6 +62,8 @@ def fit(
         labels_per_class: use this many labels of each class; the other images stay, unlabelled.
         labels_percent: use this share of the labels of each class, at least one; instead of `labels_per_class`.
         minutes, epochs, steps: how long; at most one of them. None: 10 minutes.
+        folds: measure by this many short runs, each with another part of the labels held out, and train the model
+            itself with all of them. Half the length is theirs.
         init: weights to start from: `timm:NAME`, the folder of a run, or a file of tensors.
         frozen: weights to judge as they are, in place of training; the same forms.
         strict: refuse images that cannot be read; else they are skipped and listed in the run's unreadable.csv.
@@ -87,10 +95,13 @@ def fit(
     tests = None if test is None else find_test(test, used.classes)
     if tests is not None:
         _check_unseen(kept.store, used, tests, _shown(test))
-    share, trained, spared = _held_out(used)
+    share, trained, spared = _held_out(used) if folds is None else _dealt_out(used, folds)
+    if folds is not None:
+        length = {name: value / 2 if name != "steps" else max(1, int(value / 2)) for name, value in length.items()}
+        remark = f"{remark}; as long again for the {folds} short runs together"
     sections, choices = choose(glance(kept.store, trained), length)
     drawn = {"labels_per_class": labels_per_class, "labels_percent": labels_percent, "label_seed": 0}
-    drawn["held_out_share"] = share
+    drawn |= {"held_out_share": share, "folds": folds}
     sections["data"] |= {**_on_disk(images, labels, source, test, tests, Path(output)), **drawn, "strict": strict}
     sections["trainer"] = sections.get("trainer", {}) | length
     choices += [spared, Choice("length", _in_words(length), remark)]
@@ -146,13 +157,28 @@ def _held_out(labels: Labels) -> tuple[float | None, Labels, Choice]:
     """The share of labels to hold out, those left to train with, and why."""
     if labels.counts.max() < LEAST_TO_SPARE:
         reason = f"no class has {LEAST_TO_SPARE} labels to spare one, so no accuracy can be measured without --test"
+        if labels.counts.max() > 1:
+            reason += " or --folds 2"
         return None, labels, Choice("held out", "no label", reason)
     trained, out = held_out(labels, fraction=_HELD_OUT, seed=0)
     count, unmeasured = len(out.labelled), int((out.counts == 0).sum())
     reason = f"{_HELD_OUT:.0%} of each class with {LEAST_TO_SPARE} or more; they train nothing and measure accuracy"
     if unmeasured:
         reason += f", but not that of the {unmeasured} with fewer"
+    elif count < _MANY:
+        reason += f"; --folds {_OFFERED} measures with all labels, but needs twice the time for as good a model"
     return _HELD_OUT, trained, Choice("held out", f"{count} label{'s' * (count > 1)}", reason)
+
+
+def _dealt_out(labels: Labels, folds: int) -> tuple[None, Labels, Choice]:
+    """As `_held_out`, for a run that is measured by others."""
+    if folds < 2:
+        raise ValueError(f"folds is {folds}: use 2 or more.")
+    sizes = [len(fold_of(labels, folds, fold, seed=0)[1].labelled) for fold in range(folds)]
+    reason = (
+        f"{folds} short runs measure with {sum(sizes)} labels in turn, each run with {max(sizes)} or fewer held out"
+    )
+    return None, labels, Choice("held out", "no label", reason)
 
 
 def _recipe(sections: dict[str, Any], source: Source, overrides: Sequence[str]) -> Recipe:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from tapetum.assembly import Run, assemble
+from tapetum.best_checkpoint import best_checkpoint
 from tapetum.data.readable import write_unreadable
 from tapetum.engine.callbacks import notify
 from tapetum.engine.interruption import Interrupted
 from tapetum.engine.state import TrainState
+from tapetum.folded_accuracy import measure_folds
 from tapetum.methods import load_plugins
 from tapetum.opening import check_evaluation, find_test, open_test, skip_unreadable
 from tapetum.recipe import Recipe, load_recipe
@@ -78,9 +80,11 @@ def finish(run: Run, folder: Path, inexact: bool = False) -> dict[str, Any]:
     """
     earlier = read_summary(folder)
     trainer = run.trainer(folder, inexact=inexact)
+    is_folded = run.recipe.data.folds is not None and run.recipe.data.fold is None
     try:
-        summary = {"command": command()} | earlier | _judge(run, trainer.fit()) | environment()
-    except KeyboardInterrupt:  # while judging, or for the second time while training
+        folded = measure_folds(run.recipe, folder, inexact).as_dict() if is_folded else {}
+        summary = {"command": command()} | earlier | _judge(run, trainer.fit(), folder) | folded | environment()
+    except KeyboardInterrupt:  # while judging, between folds, or for the second time while training
         message = f"Stopped at once. Go on from what is saved with: tapetum resume {folder}"
         if run.runtime.rank == 0:
             notify(message)
@@ -91,7 +95,7 @@ def finish(run: Run, folder: Path, inexact: bool = False) -> dict[str, Any]:
     return summary
 
 
-def _judge(run: Run, state: TrainState) -> dict[str, Any]:
+def _judge(run: Run, state: TrainState, folder: Path) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "method": run.recipe.method.kind,
         "steps": state.step,
@@ -102,6 +106,10 @@ def _judge(run: Run, state: TrainState) -> dict[str, Any]:
         "num_images": len(run.data.pool),
         "skipped_steps": state.skipped_steps,
     }
+    if run.recipe.trainer.keep_best:
+        best = best_checkpoint(folder, run.method.predicts_by)
+        run.method.load_state_dict(best.part("method"))
+        summary["best_step"] = best.step
     if run.data.held_out is not None:
         held = run.evaluate(run.data.store, run.data.held_out)
         summary["heldout"] = held.as_dict()
@@ -123,6 +131,14 @@ def _tell(run: Run, folder: Path, summary: dict[str, Any]) -> None:
         print(f"Accuracy on held-out labels: {summary['heldout_top1']:.2f}% ({reach})")
     if "test_top1" in summary:
         print(f"Accuracy on test images: {summary['test_top1']:.2f}%")
-    if run.data.held_out is None and "test_top1" not in summary:
+    if "best_step" in summary:
+        print(f"  of step {summary['best_step']}, chosen by these very labels: on new images expect a little less")
+    if "folds_top1" in summary:
+        (low, high), count = summary["folds_interval"], summary["folds"]["count"]
+        reach = f"95% interval {low:.1f} to {high:.1f}%, each of {count} labels predicted once"
+        print(
+            f"Accuracy of {run.recipe.data.folds} short runs on held-out labels: {summary['folds_top1']:.2f}% ({reach})"
+        )
+    if run.data.held_out is None and not {"test_top1", "folds_top1"} & set(summary):
         print("No accuracy: every label trained the model, and none is left to measure on.")
     print(f"Next: tapetum report {folder}")
