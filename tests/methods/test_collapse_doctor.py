@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from tapetum.collapse_doctor import CollapseDoctor, advice, read_history
+from tapetum.collapse_doctor import CollapseDoctor, advice, read_history, setting_of
 from tapetum.evaluation.diagnosis import RULES, diagnose
 from tapetum.evaluation.history import POINTS, Finding, History, Setting
 from tapetum.methods import method_class
 from tapetum.nn.prototypes import Prototypes
 from tapetum.ops.spread import spread
+from tapetum.recipe import load_recipe
+from tapetum.recipe_files import shipped_recipes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -143,6 +145,13 @@ def test_what_a_method_does_not_report_is_no_finding(family):
     for kind in family.CASES:
         assert names(family, kind, rows(60, loss=0.9)) == {}
         assert diagnose(History(), setting(family, kind)) == []
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_silent_on_the_settings_of_shipped_recipes(name):
+    history = History()
+    history.add(rows(1, loss=1.0))
+    assert diagnose(history, setting_of(load_recipe(name), 10)) == []
 
 
 def test_every_rule_is_said_in_a_sentence():
