@@ -630,6 +630,24 @@ FIT = [
         ("1 of 12 images", "photos/red/2.jpg", "strict"),
         photos_and(truncated("photos/red/2.jpg", 9)),
     ),
+    Case(
+        "fit in one fold", "fit --images photos --output out --steps 2 --folds 1", ("folds is 1", "2 or more"), photos
+    ),
+    Case(
+        "fit in many folds", "fit --images photos --output out --steps 2 --folds 13", ("just 12", "at most 12"), photos
+    ),
+    Case(
+        "folds beside held-out labels",
+        f"{TRAIN} data.folds=3",
+        ("data.folds is 3", "held_out_per_class to null"),
+    ),
+    Case("a fold of none", f"{TRAIN} data.fold=0", ("fold is 0", "null")),
+    Case("the best of too few", f"{TRAIN} trainer.keep_best=true", ("keep_best", "set the three")),
+    Case(
+        "the best by too few labels",
+        f"{TRAIN} trainer.keep_best=true trainer.evaluate_every=2 trainer.keep_every=2",
+        ("12 labels are held out", "100", "false"),
+    ),
     Case("fit with two lengths", "fit --images a --labels b --output out --steps 1 --epochs 2", ("steps", "epochs")),
 ]
 CHECK = [

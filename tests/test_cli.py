@@ -71,6 +71,7 @@ COMMANDS = [
             "minutes": None,
             "epochs": None,
             "steps": None,
+            "folds": None,
             "init": None,
             "frozen": None,
             "strict": False,
@@ -90,6 +91,7 @@ COMMANDS = [
             "minutes": 1.5,
             "epochs": 2.0,
             "steps": 3,
+            "folds": None,
             "init": "w",
             "frozen": None,
             "strict": True,
@@ -251,7 +253,7 @@ def test_an_interrupted_run_leaves_the_last_word_to_the_trainer(calls, capsys):
     calls.raises = Interrupted(3, "Saved. Go on with: tapetum resume r")
     assert call(capsys, "demo") == (130, "")
     calls.raises = KeyboardInterrupt()
-    assert call(capsys, "demo") == (130, "tapetum: stopped at once, nothing saved.\n")
+    assert call(capsys, "demo") == (130, "tapetum: stopped at once, nothing more saved.\n")
 
 
 def test_no_arguments_ask_for_help(capsys):

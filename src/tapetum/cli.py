@@ -356,7 +356,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"tapetum: error: {_sentence(error)}", file=sys.stderr)
         sys.exit(2)
     if code == _STOPPED:  # Typer, too, turns a KeyboardInterrupt into this
-        print("tapetum: stopped at once, nothing saved.", file=sys.stderr)
+        print("tapetum: stopped at once, nothing more saved.", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -73,6 +73,8 @@ def examples() -> dict[str, Any]:
         "label_ratio": 5.0,
         "initial": normal(3, 5),
         "cluster_loss.scores": normal(3, 6, 4),
+        "nearest": normal(8),
+        "embeddings": normal(12, 5),
     }
 
 
@@ -110,6 +112,13 @@ class Watch(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
+def results_of(function: Callable[..., Any], arguments: dict[str, Any]) -> list[Tensor]:
+    results = function(**arguments)
+    if isinstance(results, dict):
+        return list(results.values())
+    return list(results) if isinstance(results, tuple) else [results]
+
+
 def outputs_and_gradients(function: Callable[..., Any], arguments: dict[str, Any], autocast: bool) -> list[Tensor]:
     """Results, then the gradient of each floating argument (None where it takes none)."""
     leaves = {
@@ -117,8 +126,7 @@ def outputs_and_gradients(function: Callable[..., Any], arguments: dict[str, Any
         for name, value in arguments.items()
     }
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        results = function(**leaves)
-    results = list(results) if isinstance(results, tuple) else [results]
+        results = results_of(function, leaves)
     differentiable = [result for result in results if result.requires_grad]
     if differentiable:
         torch.stack([result.double().square().sum() for result in differentiable]).sum().backward()
@@ -143,8 +151,8 @@ def faults(function: Callable[..., Any]) -> list[str]:
     # What a network hands over under autocast: the same numbers, in bfloat16.
     lowered = {k: v.bfloat16() if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in arguments.items()}
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        results = function(**lowered)
-    for result, expected in zip(results if isinstance(results, tuple) else [results], outside):
+        results = results_of(function, lowered)
+    for result, expected in zip(results, outside):
         if result.dtype not in (torch.float32, torch.int64) or not torch.equal(result, expected):
             found.append(f"gives other bits in {result.dtype} for bfloat16 arguments")
     return found

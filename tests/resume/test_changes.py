@@ -179,7 +179,7 @@ def test_ctrl_c_while_steps_are_timed_leaves_the_folder_free(stopped, capsys, mo
     with monkeypatch.context() as patch:
         patch.setattr(tapetum.methods.paws.PAWS, "forward", interrupting)
         assert call(*TRAIN, "run", "trainer.minutes=1") == 130
-    assert capsys.readouterr().err.splitlines()[-1] == "tapetum: stopped at once, nothing saved."
+    assert capsys.readouterr().err.splitlines()[-1] == "tapetum: stopped at once, nothing more saved."
     assert call(*TRAIN, "run", "trainer.keep_every=6") == 0
     stopped.assert_same("whole", "run")
 

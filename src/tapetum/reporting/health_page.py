@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from PIL import Image
 
 from tapetum.data.health import Group, Health, Part
 from tapetum.ops.randomness import make_keys, permutation
+from tapetum.reporting.html_page import html_page, text
 from tapetum.reporting.pictures import SHEET_IMAGES, contact_sheet, picture
 
 _GROUPS, _OF_A_GROUP = 24, 8  # shown of each kind
@@ -38,27 +37,13 @@ def render(health: Health, title: str, findings: Sequence[str]) -> str:
         "Classes": _classes(health),
     }
     body = "".join(f"<section><h2>{name}</h2>{content}</section>" for name, content in sections.items() if content)
-    style = files("tapetum.reporting").joinpath("health.css").read_text(encoding="utf-8")
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        # Whatever a file name may hold, nothing is fetched and nothing runs.
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        "style-src 'unsafe-inline'\">"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(title)} – Tapetum</title><style>{style}</style></head><body>"
-        f"<h1>{_text(title)}</h1>{body}</body></html>\n"
-    )
-
-
-def _text(value: str) -> str:
-    """Escaped, and file names that are no Unicode made printable."""
-    return escape(value.encode(errors="backslashreplace").decode())
+    return html_page(text(title), "health.css", f"<h1>{text(title)}</h1>{body}")
 
 
 def _findings(findings: Sequence[str]) -> str:
     if not findings:
         return '<p class="good">Nothing to mend was found.</p>'
-    return f'<ul class="findings">{"".join(f"<li>{_text(finding)}</li>" for finding in findings)}</ul>'
+    return f'<ul class="findings">{"".join(f"<li>{text(finding)}</li>" for finding in findings)}</ul>'
 
 
 def _groups(health: Health, found: Sequence[Group]) -> str:
@@ -74,10 +59,10 @@ def _groups(health: Health, found: Sequence[Group]) -> str:
             group.members[: _OF_A_GROUP - 1] + group.members[-1:] if len(group.members) > _OF_A_GROUP else group.members
         )
         pictures = "".join(_figure(health, i, names[i], classes[i]) for i in members)
-        more = f'<span class="soft">of {len(group.members)}</span>' if len(members) < len(group.members) else ""
+        more = f'<span class="note">of {len(group.members)}</span>' if len(members) < len(group.members) else ""
         shown.append(f"<li>{pictures}{more}</li>")
     rest = f"{_GROUPS} of {len(found)} groups; check.json has all." if len(found) > _GROUPS else ""
-    return f'<p class="soft">{rest}</p><ul class="groups">{"".join(shown)}</ul>'
+    return f'<p class="note">{rest}</p><ul class="groups">{"".join(shown)}</ul>'
 
 
 def _figure(health: Health, index: int, name: str, class_name: str | None) -> str:
@@ -87,8 +72,8 @@ def _figure(health: Health, index: int, name: str, class_name: str | None) -> st
     said = "unlabelled" if class_name is None else class_name
     tiny = " class=tiny" if max(image.size) <= _TINY else ""
     return (
-        f'<figure><img{tiny} src="{_uri(image)}" alt="{_text(name)}">'
-        f"<figcaption><strong>{_text(said)}</strong><br>{_text(name)}</figcaption></figure>"
+        f'<figure><img{tiny} src="{_uri(image)}" alt="{text(name)}">'
+        f"<figcaption><strong>{text(said)}</strong><br>{text(name)}</figcaption></figure>"
     )
 
 
@@ -103,12 +88,12 @@ def _unreadable(health: Health) -> str:
     for part in (health.pool, health.test):
         if part is not None:
             rows += [(part.source.store.names[i], reason) for i, reason in part.seen.unreadable.items()]
-    return _table(f'<tr><td class="wide">{_text(name)}</td><td>{_text(reason)}</td></tr>' for name, reason in rows)
+    return _table(f'<tr><td class="wide">{text(name)}</td><td>{text(reason)}</td></tr>' for name, reason in rows)
 
 
 def _table(rows: Iterable[str], limit: int = _ROWS) -> str:
     every = list(rows)
-    rest = f'<p class="soft">The first {limit} of {len(every)}; check.json has all.</p>' if len(every) > limit else ""
+    rest = f'<p class="note">The first {limit} of {len(every)}; check.json has all.</p>' if len(every) > limit else ""
     return f"{rest}<table>{''.join(every[:limit])}</table>" if every else ""
 
 
@@ -126,7 +111,7 @@ def _sizes(health: Health) -> str:
 def _bars(counts: Mapping[str, int], limit: int = _ROWS) -> str:
     most = max(counts.values(), default=1) or 1
     rows = [
-        f'<tr><th scope="row">{_text(name)}</th><td class="number">{count}</td>'
+        f'<tr><th scope="row">{text(name)}</th><td class="number">{count}</td>'
         f'<td class="wide"><div class="bar" style="width:{100 * count / most:.1f}%"></div></td></tr>'
         for name, count in counts.items()
     ]
@@ -140,11 +125,11 @@ def _classes(health: Health) -> str:
         if i not in health.pool.seen.unreadable:
             of_class.setdefault(name, []).append(i)
     sheets = "".join(
-        f"<h3>{_text('without a label' if name is None else name)} ({len(members)})</h3>"
+        f"<h3>{text('without a label' if name is None else name)} ({len(members)})</h3>"
         f"{_sheet(health.pool, members, name)}"
         for name, members in sorted(of_class.items(), key=lambda item: (item[0] is None, item[0]))[:_SHEETS]
     )
-    more = f'<p class="soft">Pictures of the first {_SHEETS} classes.</p>' if len(of_class) > _SHEETS else ""
+    more = f'<p class="note">Pictures of the first {_SHEETS} classes.</p>' if len(of_class) > _SHEETS else ""
     return (_bars(counts) if counts else "") + more + sheets
 
 
@@ -152,5 +137,5 @@ def _sheet(part: Part, members: Sequence[int], name: str | None) -> str:
     """A contact sheet of some of a class's images, always the same ones."""
     chosen = np.sort(permutation(make_keys(0, "contact sheet"), len(members))[:SHEET_IMAGES])
     sheet = contact_sheet(part.source.store, [members[int(i)] for i in chosen])
-    said = _text("images without a label" if name is None else f"images of class {name}")
+    said = text("images without a label" if name is None else f"images of class {name}")
     return f'<img class="sheet" src="{_uri(sheet)}" alt="{len(chosen)} {said}">'

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from html import escape
-from importlib.resources import files
 
 import numpy as np
 
 from tapetum.evaluation.intervals import wilson
 from tapetum.reporting import svg
 from tapetum.reporting.cards import Cards, confusions, examples, hardest, least_certain
+from tapetum.reporting.html_page import html_page
 from tapetum.reporting.review import Floats, Judged, Review, principal_components, smooth
 
 _MATRIX_UP_TO = 20  # classes
@@ -36,18 +36,13 @@ def render(review: Review) -> str:
         f'<section id="{_anchor(name)}"><h2>{name}</h2>{content}</section>' for name, content in shown.items()
     )
     title = escape(review.name)
-    style = files("tapetum.reporting").joinpath("report.css").read_text(encoding="utf-8")
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        # Whatever a file name may hold, nothing is fetched and nothing runs.
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        "style-src 'unsafe-inline'\">"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title} – Tapetum</title><style>{style}</style></head><body>"
+    return html_page(
+        title,
+        "report.css",
         f'<a class="skip" href="#{_anchor(next(iter(shown)))}">Skip to the content</a>'
         f"<header><h1>{title}</h1>{_tiles(review)}</header>"
         f'<nav aria-label="Sections"><ul>{links}</ul></nav><main>{body}</main>'
-        "<footer><p>Made by <code>tapetum report</code>.</p></footer></body></html>\n"
+        "<footer><p>Made by <code>tapetum report</code>.</p></footer>",
     )
 
 
