@@ -193,6 +193,9 @@ def main(folder: str, processes: int) -> None:
         run.fit()
         parts = {"losses": torch.stack(losses), **run.method.state_dict()}
         torch.save((parts, run.method.local_state()), f"{folder}/{kind}-{on.rank}.pt")
+    if processes > 1:  # one that leaves while the others still talk may take them down with it
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
