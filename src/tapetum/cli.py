@@ -1,22 +1,26 @@
 """The command line: each verb parses its arguments and calls the public function of the same name.
 
-Functions are imported inside the commands, so that `tapetum --help` loads no torch. No default and no behaviour
+Verbs are imported when their command is called, so that `tapetum --help` loads no torch. No default and no behaviour
 lives here; what is wrong with an input is said in one line on stderr, with exit code 2.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
 import io
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tapetum.engine.interruption import Interrupted
 
 _TRACEBACK = "TAPETUM_TRACEBACK"
+_REPEATABLE = ("overrides", "plugins")  # lists on the command line, tuples in Python
 _STOPPED = 130  # the shell's exit code for SIGINT
 
 # Plain text: Typer's rich help costs a third of the time that `--help` may take.
@@ -47,6 +51,18 @@ def _show_traceback(wanted: bool) -> None:
         os.environ[_TRACEBACK] = "1"
 
 
+def _command(declared: Callable[..., None]) -> Callable[..., None]:
+    """Makes a command of a verb's parameters and help: it calls the public function of the same name."""
+
+    @functools.wraps(declared)
+    def run(**given: Any) -> None:
+        name = declared.__name__
+        verb = getattr(importlib.import_module(f"tapetum.verbs.{name}"), name)
+        verb(**{key: tuple(value or ()) if key in _REPEATABLE else value for key, value in given.items()})
+
+    return app.command()(run)
+
+
 @app.callback()
 def tapetum(
     version: Annotated[
@@ -65,7 +81,7 @@ def tapetum(
     """
 
 
-@app.command()
+@_command
 def demo(
     output: Annotated[Path | None, typer.Option(metavar="RUN", help="Keep the run in this new folder.")] = None,
 ) -> None:
@@ -74,12 +90,9 @@ def demo(
     \b
     Example:  tapetum demo
     """
-    from tapetum.verbs.demo import demo as verb
-
-    verb(output=output)
 
 
-@app.command()
+@_command
 def fit(
     images: Annotated[str, typer.Option(metavar="DIR", help="All images, labelled and not.")],
     output: Output,
@@ -111,27 +124,9 @@ def fit(
     \b
     Example:  tapetum fit --images photos --labels labels.csv --minutes 60 --output runs/first
     """
-    from tapetum.verbs.fit import fit as verb
-
-    verb(
-        images=images,
-        labels=labels,
-        output=output,
-        test=test,
-        labels_per_class=labels_per_class,
-        labels_percent=labels_percent,
-        minutes=minutes,
-        epochs=epochs,
-        steps=steps,
-        folds=folds,
-        init=init,
-        frozen=frozen,
-        strict=strict,
-        overrides=tuple(overrides or ()),
-    )
 
 
-@app.command()
+@_command
 def check(
     images: Annotated[str, typer.Argument(metavar="DIR", help="The images, labelled and not.")],
     labels: Annotated[str | None, typer.Option(metavar="FILE|DIR", help="Their labels, as for fit.")] = None,
@@ -143,165 +138,135 @@ def check(
     \b
     Example:  tapetum check photos --labels labels.csv --output health
     """
-    from tapetum.verbs.check import check as verb
-
-    verb(images=images, labels=labels, test=test, output=output)
 
 
-@app.command()
+@_command
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a YAML file.")],
     output: Output,
     overrides: Overrides = None,
-    plugin: Plugins = None,
+    plugins: Plugins = None,
 ) -> None:
     """Train exactly what a recipe says.
 
     \b
     Example:  tapetum train paws_cifar10_4000 --output runs/cifar data.images=cifar-10-batches-py
     """
-    from tapetum.verbs.train import train as verb
-
-    verb(recipe=recipe, output=output, overrides=tuple(overrides or ()), plugins=tuple(plugin or ()))
 
 
-@app.command()
+@_command
 def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run that was stopped.")],
     inexact: Annotated[bool, typer.Option("--inexact", help="Go on although machine or versions differ.")] = False,
-    plugin: Plugins = None,
+    plugins: Plugins = None,
 ) -> None:
     """Go on with a stopped run, bit for bit.
 
     \b
     Example:  tapetum resume runs/first
     """
-    from tapetum.verbs.resume import resume as verb
-
-    verb(run=run, inexact=inexact, plugins=tuple(plugin or ()))
 
 
-@app.command()
+@_command
 def doctor(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON in place of sentences.")] = False,
-    plugin: Plugins = None,
+    plugins: Plugins = None,
 ) -> None:
     """Say what is wrong with a run, and what to change.
 
     \b
     Example:  tapetum doctor runs/first
     """
-    from tapetum.verbs.doctor import doctor as verb
-
-    verb(run=run, json=json, plugins=tuple(plugin or ()))
 
 
-@app.command()
+@_command
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     test: Annotated[str, typer.Option(metavar="DIR", help="Labelled images that training has not seen.")],
     protocol: Annotated[str | None, typer.Option(metavar="NAME", help="soft_nn, meant without it, or knn.")] = None,
-    plugin: Plugins = None,
+    plugins: Plugins = None,
 ) -> None:
     """Measure a run's accuracy on labelled images.
 
     \b
     Example:  tapetum evaluate runs/first --test photos/test
     """
-    from tapetum.verbs.evaluate import evaluate as verb
-
-    verb(run=run, test=test, plugins=tuple(plugin or ()), protocol=protocol)
 
 
-@app.command()
+@_command
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     images: Annotated[str, typer.Argument(metavar="DIR", help="Images to predict, all that are below it.")],
     output: Annotated[Path, typer.Option(metavar="FILE.CSV", help="The table to write.")],
     neighbours: Annotated[int | None, typer.Option(metavar="K", help="Labelled images to name for each.")] = None,
     json: Annotated[bool, typer.Option("--json", help="A JSON object in each line in place of CSV.")] = False,
-    plugin: Plugins = None,
+    plugins: Plugins = None,
 ) -> None:
     """Predict the class of every image, with reasons.
 
     \b
     Example:  tapetum predict runs/first photos --output predictions.csv
     """
-    from tapetum.verbs.predict import predict as verb
-
-    verb(run=run, images=images, output=output, neighbours=neighbours, json=json, plugins=tuple(plugin or ()))
 
 
-@app.command()
+@_command
 def embed(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     images: Annotated[str, typer.Argument(metavar="DIR", help="Images to embed, all that are below it.")],
     output: Annotated[Path, typer.Option(metavar="FILE", help="What to write: .npz or .parquet.")],
-    plugin: Plugins = None,
+    plugins: Plugins = None,
 ) -> None:
     """Write the embedding of every image.
 
     \b
     Example:  tapetum embed runs/first photos --output photos.npz
     """
-    from tapetum.verbs.embed import embed as verb
-
-    verb(run=run, images=images, output=output, plugins=tuple(plugin or ()))
 
 
-@app.command()
+@_command
 def cluster(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     images: Annotated[str, typer.Argument(metavar="DIR", help="Images to cluster, all that are below it.")],
     output: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for a table and contact sheets.")],
     clusters: Annotated[int | None, typer.Option(metavar="K", help="Find K clusters by k-means.")] = None,
-    plugin: Plugins = None,
+    plugins: Plugins = None,
 ) -> None:
     """Put every image into a cluster, with pictures.
 
     \b
     Example:  tapetum cluster runs/first photos --clusters 20 --output clusters
     """
-    from tapetum.verbs.cluster import cluster as verb
-
-    verb(run=run, images=images, output=output, clusters=clusters, plugins=tuple(plugin or ()))
 
 
-@app.command()
+@_command
 def plot(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     output: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the pictures.")] = None,
     umap: Annotated[bool, typer.Option("--umap", help="Draw a map by UMAP, too.")] = False,
-    plugin: Plugins = None,
+    plugins: Plugins = None,
 ) -> None:
     """Draw a run's curves, map and confusions.
 
     \b
     Example:  tapetum plot runs/first
     """
-    from tapetum.verbs.plot import plot as verb
-
-    verb(run=run, output=output, umap=umap, plugins=tuple(plugin or ()))
 
 
-@app.command()
+@_command
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     output: Annotated[Path | None, typer.Option(metavar="FILE.HTML", help="The page to write.")] = None,
-    plugin: Plugins = None,
+    plugins: Plugins = None,
 ) -> None:
     """Write all about a run into one page.
 
     \b
     Example:  tapetum report runs/first
     """
-    from tapetum.verbs.report import report as verb
-
-    verb(run=run, output=output, plugins=tuple(plugin or ()))
 
 
-@app.command()
+@_command
 def recipes(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Print this recipe whole.")] = None,
     fields: Annotated[str | None, typer.Option(metavar="METHOD", help="Print what METHOD lets you set.")] = None,
@@ -311,12 +276,9 @@ def recipes(
     \b
     Example:  tapetum recipes --fields paws
     """
-    from tapetum.verbs.recipes import recipes as verb
-
-    verb(name=name, fields=fields)
 
 
-@app.command()
+@_command
 def views(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a YAML file.")],
     output: Annotated[Path, typer.Option(metavar="SHEET.PNG", help="The picture to write.")],
@@ -328,9 +290,6 @@ def views(
     \b
     Example:  tapetum views paws_cifar10_4000 --images photos --output sheet.png
     """
-    from tapetum.verbs.views import views as verb
-
-    verb(recipe=recipe, output=output, images=images, overrides=tuple(overrides or ()))
 
 
 def main(arguments: list[str] | None = None) -> None:
