@@ -162,10 +162,10 @@ def assemble(recipe: Recipe, *, weights: bool = True, decode: bool = True) -> Ru
     """
     runtime = Runtime(recipe.runtime)
     runtime.launch()
-    data = open_pool(recipe.data, decode)
+    kind = method_class(recipe.method.kind)
+    data = open_pool(recipe.data, decode, needs_labels=kind.uses_support)
     if recipe.trainer.keep_best:
         check_choosable(data.held_out)
-    kind = method_class(recipe.method.kind)
     if kind.num_large_views not in (None, recipe.views.large.count):
         raise ValueError(
             f"views.large.count is {recipe.views.large.count} but {recipe.method.kind} compares "

@@ -14,13 +14,16 @@ import numpy.typing as npt
 
 from tapetum.data.cache import decoded
 from tapetum.data.folds import fold_of
-from tapetum.data.labels import Labels, drawn_labels, held_out
+from tapetum.data.labels import Labels, drawn_labels, held_out, no_labels
 from tapetum.data.pipeline import DataConfig
 from tapetum.data.readable import Unreadable, in_words, readable
 from tapetum.data.sources import Source, open_source
 from tapetum.data.stores import Store
 from tapetum.data.views import ViewsConfig
 from tapetum.engine.callbacks import notify
+
+_CHOICES_OF_LABELS = ("labels_per_class", "labels_percent", "held_out_per_class", "held_out_share", "folds", "test")
+"""Fields of a recipe's data that make no sense without labels."""
 
 
 @dataclass(frozen=True)
@@ -52,23 +55,25 @@ class PoolData:
         return {name: f"{count} images ({digest[:12]})" for name, (count, digest) in parts.items()}
 
 
-def open_pool(config: DataConfig, decode: bool = True) -> PoolData:
+def open_pool(config: DataConfig, decode: bool = True, needs_labels: bool = True) -> PoolData:
     """Open, decode and check the pool of a recipe (unless few of its images will be read), and choose its labels.
 
     Raises:
-        ValueError: no images, no labels, an unreadable image, too few labels; names the file or field.
+        ValueError: no images, no labels where they are needed, an unreadable image, too few labels; names the file or
+            field.
     """
     if config.images is None:
         raise ValueError("data.images is not set: name the folder of images, for example data.images=photos.")
     source = open_source(config.images, config.labels)
-    if source.labels is None:
+    asks = next((name for name in _CHOICES_OF_LABELS if getattr(config, name) is not None), None)
+    if source.labels is None and (needs_labels or asks):
         raise ValueError(
-            f"{config.images} has no labels: give a CSV of path,label lines as data.labels, or one folder a class."
+            f"{config.images} has no labels{f', which data.{asks} asks for' if asks else ''}: give a CSV of "
+            "path,label lines as data.labels, or one folder a class."
         )
     source, unreadable = skip_unreadable(source, config.strict)
     store = decoded(source.store, report=report_decoding) if decode else source.store
-    labels, kept_out = source.labels, None
-    assert labels is not None
+    labels, kept_out = source.labels or no_labels(store.names), None
     if config.held_out_per_class is not None:
         with _blamed_on("data.held_out_per_class"):
             labels, kept_out = held_out(labels, per_class=config.held_out_per_class, seed=config.label_seed)

@@ -132,20 +132,30 @@ class TrainedRun:
         return self.run_method(self.parts.data.store, self.all_labels.labelled)
 
 
-def open_trained_run(run: str | Path, plugins: Sequence[str] = (), decode: bool = False) -> TrainedRun:
+def open_trained_run(
+    run: str | Path, plugins: Sequence[str] = (), decode: bool = False, needs_labels: bool = True
+) -> TrainedRun:
     """Load the last checkpoint of a run, on one device.
 
     Args:
         run: its folder.
         plugins: modules to import first, which register methods.
         decode: whether all images of the pool are about to be read, so that decoding them into a cache pays.
+        needs_labels: whether what comes next predicts by labelled images.
 
     Raises:
-        ValueError: no run folder, no checkpoint in it that fits its recipe, or its images are gone.
+        ValueError: no run folder, no checkpoint in it that fits its recipe, its images are gone, or no image is
+            labelled where that is needed.
     """
     load_plugins(plugins)
     folder, recipe = open_run_folder(run)
     parts = assemble(replace(recipe, runtime=replace(recipe.runtime, devices=1)), weights=False, decode=decode)
+    if needs_labels and not parts.data.labels.num_classes:
+        raise ValueError(
+            f"{folder} learned from images without labels, and none says what its classes are: see what it learned "
+            f"with `tapetum cluster` or `tapetum embed`, or learn labels from there with `tapetum fit DIR --labels "
+            f"FILE --init {folder}`."
+        )
     checkpoint = latest_checkpoint(folder / CHECKPOINTS, notify)
     if checkpoint is None:
         raise ValueError(f"{folder} has no checkpoint yet: finish it with `tapetum resume {folder}`.")

@@ -32,20 +32,21 @@ class Labels:
     """The labels of a pool of N images.
 
     Raises:
-        ValueError: fewer than two classes, classes out of order, or values that are no class.
+        ValueError: one class alone, classes out of order, or values that are no class.
     """
 
     classes: tuple[str, ...]
-    """C class names, in the order of `sorted_classes`."""
+    """C class names, in the order of `sorted_classes`; none where nothing is labelled."""
     names: tuple[str, ...]
     """N distinct image names, those of the store."""
     values: npt.NDArray[np.int64]
     """(N,) index into `classes`; -1 where an image is not labelled."""
 
     def __post_init__(self) -> None:
-        if len(self.classes) < 2:
-            found = f"only the class {self.classes[0]!r}" if self.classes else "no class"
-            raise ValueError(f"labels name {found}: a classifier needs images of at least two classes")
+        if len(self.classes) == 1:
+            raise ValueError(
+                f"labels name only the class {self.classes[0]!r}: a classifier needs images of at least two classes"
+            )
         if self.classes != sorted_classes(self.classes):
             raise ValueError(f"classes {self.classes} must be distinct and in the order of sorted_classes()")
         if self.values.shape != (len(self.names),) or self.values.dtype != np.int64:
@@ -112,9 +113,20 @@ class Labels:
         return Labels(self.classes, self.names, values)
 
 
+def no_labels(names: Sequence[str]) -> Labels:
+    """What is known of images of which none is labelled."""
+    return Labels((), tuple(names), np.full(len(names), UNLABELLED, dtype=np.int64))
+
+
 def labels_from_names(names: Sequence[str], class_of: Sequence[str | None]) -> Labels:
-    """Labels from one class name (None: unlabelled) per image name."""
+    """Labels from one class name (None: unlabelled) per image name.
+
+    Raises:
+        ValueError: fewer than two classes.
+    """
     classes = sorted_classes(name for name in class_of if name is not None)
+    if not classes:
+        raise ValueError("labels name no class: a classifier needs images of at least two classes")
     position: dict[str | None, int] = {name: i for i, name in enumerate(classes)}
     position[None] = UNLABELLED
     return Labels(classes, tuple(names), np.array([position[name] for name in class_of], dtype=np.int64))

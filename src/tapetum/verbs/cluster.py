@@ -66,7 +66,7 @@ def cluster(
     folder = Path(output)
     if (folder / SHEETS).exists():
         raise ValueError(f"{folder} holds clusters already ({SHEETS}): give another --output.")
-    trained = open_trained_run(run, plugins)
+    trained = open_trained_run(run, plugins, needs_labels=False)
     _check_kind(trained, clusters)
     store = open_new_images(images)
     key = hashlib.blake2b(f"clusters {trained.digest} {store.fingerprint} {clusters}".encode()).hexdigest()

@@ -36,19 +36,18 @@ def embed(run: str | Path, images: Any, output: str | Path, plugins: Sequence[st
         >>> import tapetum
         >>> path = tapetum.embed("runs/first", "photos", "photos.npz")  # doctest: +SKIP
     """
-    trained = open_trained_run(run, plugins)
+    trained = open_trained_run(run, plugins, needs_labels=False)
     store = open_new_images(images)
     path = Path(output)
-    write_embeddings(path, _parts(trained, store), len(store))
-    size = trained.supports.embeddings.shape[1]
+    size = trained.run_method(trained.parts.data.store, np.zeros(1, dtype=np.int64)).embeddings.shape[1]
+    write_embeddings(path, _parts(trained, store, size), len(store))
     print(f"Embedded {len(store)} images, {size} numbers each; they are in {path}.")
-    print(f"Next: tapetum plot {trained.folder}")
+    print(f"Next: tapetum {'plot' if trained.classes else 'doctor'} {trained.folder}")
     return path
 
 
-def _parts(trained: TrainedRun, store: Store) -> Iterator[tuple[Sequence[str], npt.NDArray[np.float32]]]:
-    parts, size = trained.parts, trained.supports.embeddings.shape[1]
-    everything = np.arange(len(store))
+def _parts(trained: TrainedRun, store: Store, size: int) -> Iterator[tuple[Sequence[str], npt.NDArray[np.float32]]]:
+    parts, everything = trained.parts, np.arange(len(store))
     for chunk, outputs in stream_method(parts.method, store, everything, trained.views_for(store), parts.runtime):
         unreadable = list(chunk.unreadable)
         for problem in chunk.unreadable.values():

@@ -139,6 +139,10 @@ def _tell(run: Run, folder: Path, summary: dict[str, Any]) -> None:
         print(
             f"Accuracy of {run.recipe.data.folds} short runs on held-out labels: {summary['folds_top1']:.2f}% ({reach})"
         )
+    if not run.data.labels.num_classes:
+        print("No accuracy: no image is labelled.")
+        print(f"Next: tapetum cluster {folder} {run.recipe.data.images} --output clusters --clusters 20")
+        return
     if run.data.held_out is None and not {"test_top1", "folds_top1"} & set(summary):
         print("No accuracy: every label trained the model, and none is left to measure on.")
     print(f"Next: tapetum report {folder}")
