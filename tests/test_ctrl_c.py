@@ -14,7 +14,7 @@ SMALL = "data.batch_size=8 support.images_per_class=2 runtime.threads=1"
 FIT = f"fit --images images.npz --steps 2 {SMALL} --output"
 STOPPED = "tapetum: stopped at once, nothing more saved."
 VERBS = {
-    "check images.npz --output health": "tapetum.verbs.check.find_groups",
+    "check images.npz --output health": "tapetum.verbs.check.find_health",
     "embed run images.npz --output out.npz": "tapetum.reporting.embeddings_table._write_header",
     "evaluate run --test new.npz": "tapetum.evaluation.soft_neighbours.nearest_neighbour_votes",
     f"{FIT} other": "tapetum.verbs.fit.choose",

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from tapetum.data.duplicates import alike, close_pairs, difference_hashes, grey_rows, groups, thumbnail
+from tapetum.data.duplicates import alike, close_pairs, difference_hashes, grey_rows, groups, lookalikes, thumbnail
 from tapetum.ops.randomness import make_keys, uniform
 
 
@@ -92,3 +92,19 @@ def test_plain_images_are_no_near_duplicates():
 def test_pairs_make_groups():
     assert groups(np.array([[4, 7], [1, 3], [3, 5], [0, 5]]), 9) == [[0, 1, 3, 5], [4, 7]]
     assert groups(np.empty((0, 2), np.int64), 9) == []
+
+
+def test_lookalikes_are_counted_exactly_where_images_are_few():
+    images = [photograph(number) for number in range(30)]
+    hashes, thumbnails = described([*images, *images[:6]])
+    assert lookalikes(hashes, thumbnails) == pytest.approx(2 * 6 / 36)
+    assert lookalikes(hashes[:1], thumbnails[:1]) == lookalikes(hashes[:0], thumbnails[:0]) == 0
+
+
+def test_lookalikes_are_estimated_where_images_are_many(monkeypatch):
+    """Ten images, a hundred of each: 99 others are alike."""
+    hashes, thumbnails = described([photograph(number) for number in range(10)])
+    every = np.arange(1000) % 10
+    assert lookalikes(hashes[every], thumbnails[every]) == pytest.approx(99)
+    monkeypatch.setattr("tapetum.data.duplicates._SAMPLE", 20_000)
+    assert lookalikes(hashes[every], thumbnails[every]) == pytest.approx(99, rel=0.1)

@@ -4,6 +4,7 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_digits
 
 import tapetum
 from tapetum.data.sources import open_source
@@ -124,6 +125,16 @@ def test_images_with_the_same_bytes_in_another_shape_are_no_copies(tmp_path):
     for name, pixels in (("1.png", flat), ("2.png", flat.reshape(4, 6, 3))):
         save(tmp_path / "plain" / name, Image.fromarray(pixels))
     assert check(tmp_path / "plain")["exact_duplicates"] == []
+
+
+def test_simple_images_of_one_kind_are_not_called_copies():
+    """Digits of 8x8 pixels, each of which looks like some others; one of the test's is in the pool."""
+    images = (load_digits().images * 15).astype(np.uint8)
+    found = check(images[:1300], test=images[1299:1400])
+    assert names(found["leakage"]) == [["1299", "test: 0"]]
+    assert found["near_duplicates"] == []
+    assert found["lookalikes_per_image"] > 3
+    assert [finding.split(":")[0] for finding in found["findings"]] == ["Leakage", "Near duplicates"]
 
 
 def test_nothing_is_overwritten(pets, tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tapetum.data.duplicates import Pairs, alike, close_pairs, groups
+from tapetum.data.duplicates import MANY_LOOKALIKES, Pairs, alike, close_pairs, groups, lookalikes
 from tapetum.data.inspection import Inspection
 from tapetum.data.sources import Source
 
@@ -51,6 +51,13 @@ class Health:
     pool: Part
     test: Part | None
     groups: tuple[Group, ...]
+    lookalikes: float
+    """Near duplicates of an image, on average. Where these are too many to be copies, `groups` has exact ones only."""
+
+    @property
+    def tells_near_ones(self) -> bool:
+        """Whether near duplicates were looked for."""
+        return self.lookalikes <= MANY_LOOKALIKES
 
     @property
     def names(self) -> list[str]:
@@ -115,6 +122,7 @@ class Health:
             "classes_with_few_labels": self.few(),
             "exact_duplicates": listed(self.within_pool(exact=True)),
             "near_duplicates": listed(self.within_pool(exact=False)),
+            "lookalikes_per_image": round(self.lookalikes, 3),
             "leakage": listed(self.leaks()),
             "leaked_test_images": len(self.leaked_tests()),
             "leaked_with_the_same_pixels": self.num_exact_leaks(),
@@ -135,8 +143,9 @@ def _part_as_dict(part: Part) -> dict[str, Any]:
     }
 
 
-def find_groups(parts: Sequence[Inspection]) -> tuple[Group, ...]:
-    """Exact and near duplicates among the readable images of all parts, numbered through."""
+def find_health(pool: Part, test: Part | None = None) -> Health:
+    """Look for duplicates among the readable images of all parts, numbered through."""
+    parts = [part.seen for part in (pool, test) if part is not None]
     first = np.cumsum([0, *(len(part.modes) for part in parts)])
     readable = np.concatenate(
         [
@@ -149,10 +158,13 @@ def find_groups(parts: Sequence[Inspection]) -> tuple[Group, ...]:
         for name in ("digests", "hashes", "thumbnails")
     )
     exact, representatives = _equal_pairs(digests)
-    near = close_pairs(hashes[representatives])
-    near = representatives[alike(near, thumbnails[representatives])]
-    found = groups(np.concatenate([exact, near]), len(readable))
-    return tuple(Group(tuple(readable[g].tolist()), len(np.unique(digests[g])) == 1) for g in found)
+    pairs, many = [exact], lookalikes(hashes[representatives], thumbnails[representatives])
+    if many <= MANY_LOOKALIKES:
+        near = close_pairs(hashes[representatives])
+        pairs.append(representatives[alike(near, thumbnails[representatives])])
+    found = groups(np.concatenate(pairs), len(readable))
+    those = tuple(Group(tuple(readable[g].tolist()), len(np.unique(digests[g])) == 1) for g in found)
+    return Health(pool, test, those, many)
 
 
 def _equal_pairs(digests: npt.NDArray[np.uint64]) -> tuple[Pairs, npt.NDArray[np.int64]]:

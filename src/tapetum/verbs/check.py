@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tapetum.data.handed_over import is_path
-from tapetum.data.health import FEW, Group, Health, Part, find_groups
+from tapetum.data.health import FEW, Group, Health, Part, find_health
 from tapetum.data.inspection import inspect
 from tapetum.data.sources import Source, open_source
 from tapetum.data.writing import writing
@@ -47,8 +47,7 @@ def check(images: Any, labels: Any = None, test: Any = None, output: str | Path 
     folder = None if output is None else create_run_folder(output)
     pool = _part(open_source(images, labels), "images")
     tests = None if test is None else _part(open_test_part(test), "test images")
-    seen = [part.seen for part in (pool, tests) if part is not None]
-    health = Health(pool, tests, find_groups(seen))
+    health = find_health(pool, tests)
     found = findings(health)
     content = {"findings": found, **health.as_dict()}
     _tell(health, found)
@@ -108,6 +107,11 @@ def findings(health: Health) -> list[str]:
                 f"{word} duplicates: {extra} images are {copied} of others, {_such_as(health, copies)}: keep one "
                 "of each, or they weigh more than others."
             )
+    if not health.tells_near_ones:
+        found.append(
+            f"Near duplicates: not listed, since each image looks much like {health.lookalikes:.0f} others, as simple "
+            "or small images of one kind do. If these are frames of a film or bursts, split pool and test by scene."
+        )
     if few := health.few():
         name, count = min(few.items(), key=lambda item: item[1])
         found.append(
