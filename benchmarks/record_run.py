@@ -1,9 +1,10 @@
 """Train a recipe and keep what came of it as one file in docs/results/, from which the docs' tables are made.
 
     python benchmarks/record_run.py NAME RECIPE [key=value ...]
+    python benchmarks/record_run.py NAME fit images=DIR [labels=...] [minutes=...] [key.path=value ...]
 
-NAME is the file's name. The run folder goes to runs/NAME. Paths of data in the recorded recipe are cut to their last
-folder.
+NAME is the file's name. The run folder goes to runs/NAME. The second form lets `tapetum fit` choose the recipe; its
+settings are those of the command, without dashes. Paths of data in the recorded recipe are cut to their last folder.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
 from matrix_peak import matrix_peaks
 
 import tapetum
@@ -27,13 +29,18 @@ def record(name: str, recipe: str, overrides: list[str]) -> Path:
     """Run, and write docs/results/NAME.json."""
     folder = Path("runs") / name
     before = matrix_peaks()
-    summary = tapetum.train(recipe, folder, overrides)
+    if recipe == "fit":
+        given = dict(yaml_value(setting) for setting in overrides if "." not in setting.partition("=")[0])
+        keys = [setting for setting in overrides if "." in setting.partition("=")[0]]
+        summary = tapetum.fit(labels=given.pop("labels", None), output=folder, overrides=keys, **given)
+    else:
+        summary = tapetum.train(recipe, folder, overrides)
     after = matrix_peaks()
     for place in ("command", "test_images"):
         summary.pop(place, None)
     result = {
         "name": name,
-        "command": f"tapetum train {recipe} --output runs/{name} {' '.join(_cut_path(o) for o in overrides)}",
+        "command": _command(name, recipe, overrides),
         "recipe": _recipe(folder),
         "summary": summary,
         "matrix_gflops": {"before": before, "after": after},
@@ -45,14 +52,29 @@ def record(name: str, recipe: str, overrides: list[str]) -> Path:
     return path
 
 
+def yaml_value(setting: str) -> tuple[str, Any]:
+    """A setting's name and its value, written as in YAML."""
+    key, _, value = setting.partition("=")
+    return key, yaml.safe_load(value)
+
+
+def _command(name: str, recipe: str, overrides: list[str]) -> str:
+    settings = [_cut_path(setting) for setting in overrides]
+    if recipe != "fit":
+        return f"tapetum train {recipe} --output runs/{name} {' '.join(settings)}"
+    flags = []
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        flags.append(setting if "." in key else f"--{key.replace('_', '-')} {value}")
+    return f"tapetum fit --output runs/{name} {' '.join(flags)}"
+
+
 def _cut_path(override: str) -> str:
     key, _, value = override.partition("=")
-    return f"{key}={Path(value).name}" if key in ("data.images", "data.test", "data.labels") else override
+    return f"{key}={Path(value).name}" if key.removeprefix("data.") in ("images", "test", "labels") else override
 
 
 def _recipe(folder: Path) -> dict[str, Any]:
-    import yaml
-
     recipe: dict[str, Any] = yaml.safe_load((folder / RECIPE).read_text())
     for key in ("images", "test", "labels"):
         if recipe["data"].get(key):

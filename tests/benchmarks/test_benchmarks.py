@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from tapetum.losses.paws import paws_loss
 from tapetum.methods.base import Progress
 from tapetum.methods.paws import PAWS, PAWSConfig
 from tapetum.nn.wide_resnet import WideResNet, WideResNetConfig
+from tapetum.ops.randomness import make_keys, uniform
 from tapetum.optim import build_optimizer, set_schedules
 from tapetum.recipe import load_recipe
 
@@ -145,3 +147,27 @@ def test_usual_targets_follow_the_paper(usual: ModuleType) -> None:
     first, second = large.split(4)
     terms = paws_loss(torch.cat([large, small]), supports, one_hot, torch.cat([second, first]), supports, 6, 0.1, 0.25)
     torch.testing.assert_close(plain, sum(terms), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["train", "fit"])
+def test_a_run_is_recorded(way, load, tmp_path, monkeypatch, one_thread):
+    """With the command that repeats it, and no path of this machine."""
+    monkeypatch.chdir(tmp_path)
+    record_run = load("record_run")
+    monkeypatch.setattr(record_run, "RESULTS", tmp_path / "results")
+    images = (uniform(make_keys("recorded"), 40 * 100) * 255).astype(np.uint8).reshape(40, 10, 10)
+    (tmp_path / "pixels").mkdir()
+    np.savez(tmp_path / "pixels/noise.npz", x_train=images, y_train=np.arange(40) % 2)
+    data = tmp_path / "pixels/noise.npz"
+    if way == "train":
+        arguments = ["paws_digits", [f"data.images={data}", "data.test=null", "trainer.steps=2", "data.batch_size=8"]]
+        expected = "tapetum train paws_digits --output runs/tiny data.images=noise.npz data.test=null trainer.steps=2"
+        expected += " data.batch_size=8"
+    else:
+        arguments = ["fit", [f"images={data}", "labels_per_class=4", "steps=2", "data.batch_size=8"]]
+        expected = "tapetum fit --output runs/tiny --images noise.npz --labels-per-class 4 --steps 2 data.batch_size=8"
+    path = record_run.record("tiny", *arguments)
+    recorded = json.loads(path.read_text())
+    assert recorded["command"] == expected
+    assert recorded["summary"]["steps"] == 2
+    assert str(tmp_path) not in path.read_text()
