@@ -40,7 +40,7 @@ def record(name: str, recipe: str, overrides: list[str]) -> Path:
         summary.pop(place, None)
     result = {
         "name": name,
-        "command": _command(name, recipe, overrides),
+        "command": command_of(name, recipe, overrides),
         "recipe": _recipe(folder),
         "summary": summary,
         "matrix_gflops": {"before": before, "after": after},
@@ -58,7 +58,7 @@ def yaml_value(setting: str) -> tuple[str, Any]:
     return key, yaml.safe_load(value)
 
 
-def _command(name: str, recipe: str, overrides: list[str]) -> str:
+def command_of(name: str, recipe: str, overrides: list[str]) -> str:
     settings = [_cut_path(setting) for setting in overrides]
     if recipe != "fit":
         return f"tapetum train {recipe} --output runs/{name} {' '.join(settings)}"

@@ -1,5 +1,6 @@
-"""Write docs/results.md from docs/results/*.json, as `benchmarks/record_run.py` leaves them: one file, one run; and
-from docs/results/speed/*.json, which `benchmarks/views.py` and `step.py` write with `--json`.
+"""Write docs/results.md from docs/results/*.json, as `benchmarks/record_run.py` and `record_pixels.py` leave them: one
+file, one run; from docs/results/coverage/*.json, by `benchmarks/coverage.py`; and from docs/results/speed/*.json, which
+`benchmarks/views.py` and `step.py` write with `--json`.
 
     python docs/make_results.py
 
@@ -19,6 +20,7 @@ from typing import Any
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
 SPEED = RESULTS / "speed"
+COVERAGE = RESULTS / "coverage"
 PAGE = DOCS / "results.md"
 
 Result = dict[str, Any]
@@ -27,6 +29,8 @@ DATA_SETS = {
     "cifar10": "CIFAR-10 (JPEG)",
     "cifar-10-batches-py": "CIFAR-10",
     "digits": "scikit-learn's digits",
+    "fashion": "Fashion-MNIST",
+    "pool": "CIFAR-10 (JPEG) enlarged to about 100 pixels",
 }
 """Headings by the last folder of `data.images`; what is not here is called by that folder."""
 
@@ -44,7 +48,29 @@ Measured against the usual way (one PIL image after the other in loader workers,
 by whatever else the machine does.
 """
 
-METHODS = {"paws": "PAWS", "supervised": "supervised"}
+COVERAGE_INTRODUCTION = """## Do the intervals hold?
+
+`tapetum fit` keeps a fifth of the labels out of the training and says between which bounds the accuracy on new images
+lies with 95% confidence. Each line: many draws of the labels, a training each, and how often the accuracy on thousands
+of test images, which nothing had looked at, lay between the bounds.
+"""
+
+METHODS = {
+    "paws": "PAWS",
+    "ropaws": "RoPAWS",
+    "suncet": "SimCLR+CT (SuNCEt)",
+    "suave": "Suave",
+    "simclr": "SimCLR",
+    "swav": "SwAV",
+    "deepcluster": "DeepCluster-v2",
+    "sela": "SeLa-v2",
+    "frozen": "untrained network",
+    "pixels": "raw pixels",
+}
+WITHOUT_LABELS = ("swav", "deepcluster", "sela", "simclr")
+"""Methods that no label takes part in; labels only judge them."""
+FLOORS = ("frozen", "pixels")
+"""What trains nothing."""
 
 LONGEST_OVER_SHORTEST = 1.25
 """Runs whose training times differ by a larger factor are not compared."""
@@ -59,12 +85,16 @@ Made by `make docs` from the files in [results/](results), one for each finished
 resolved recipe, the command, the accuracy of every class, the curve, and the versions and kind of machine.
 
 - *Test top-1*, in percent, of images that only the end of the run has looked at: by soft nearest neighbours among the
-  labelled images, and by the linear classifier where the method trains one. **Bold** is what the method predicts with,
-  which the other figures refer to.
-- *PAWS minus supervised*, in points: against `supervised` runs with the same network, views and number of labels,
+  labelled images, by the linear classifier where the method trains one, and by the votes of the 20 nearest labelled
+  images (k-NN). **Bold** is what the method predicts with, which the other figures refer to; of raw pixels, k-NN.
+- *Minus supervised*, in points: against `supervised` runs with the same network, views and number of labels,
   and a training time within a factor of {factor}; those with the same draw of labels where there are any.
-- *Images seen* are unlabelled images for PAWS and labelled ones for `supervised`; an image counts once per step,
+- *Learned without labels*: no label takes part in the training; all of the training set then judge, by k-NN.
+- *Chosen by fit*: `tapetum fit` was given the images, the labels and the minutes, and nothing else. It holds a fifth of
+  the labels out of the training.
+- *Images seen* are labelled images for `supervised` and unlabelled ones for the others; an image counts once per step,
   however many views of it are drawn.
+- *Memory* is the training process's peak, in MB.
 - *Matrix peak* is how fast the machine multiplied bfloat16 matrices just before and just after the run, in GFLOP/s.
   Where peaks differ, so did the machine or what else ran on it.
 - The *curve*, from left to right, is accuracy on held-out labels where it was measured during training, else the
@@ -91,12 +121,16 @@ def read_results(folder: Path = RESULTS) -> list[Result]:
     return results
 
 
-def read_speed(folder: Path = SPEED) -> dict[str, Result]:
-    """What the benchmarks found, by the names of their files."""
+def read_found(folder: Path) -> dict[str, Result]:
+    """What the benchmarks of a folder found, by the names of their files."""
     return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
 
 
-def render(results: Sequence[Result], speed: Mapping[str, Result] | None = None) -> str:
+def render(
+    results: Sequence[Result],
+    speed: Mapping[str, Result] | None = None,
+    coverage: Mapping[str, Result] | None = None,
+) -> str:
     """The page, as Markdown."""
     parts = [INTRODUCTION.format(factor=LONGEST_OVER_SHORTEST)]
     if not results:
@@ -106,7 +140,14 @@ def render(results: Sequence[Result], speed: Mapping[str, Result] | None = None)
         parts.append(f"## {name}\n")
         if name in NOTES:
             parts.append(f"{NOTES[name]}\n")
-        parts += [_overview(group), "### Runs\n", _runs(group)]
+        with_labels = [r for r in group if not _is_without_labels(r)]
+        if len(with_labels) < len(group):
+            parts += ["### Learned without labels\n", _without_labels([r for r in group if _is_without_labels(r)])]
+            parts += ["### Learned with labels\n"] if with_labels else []
+        parts += [_overview(with_labels)] if with_labels else []
+        parts += ["### Runs\n", _runs(group)]
+    if coverage:
+        parts += [COVERAGE_INTRODUCTION, _coverage(coverage)]
     if speed:
         parts += [SPEED_INTRODUCTION, _speed(speed)]
     return "\n".join(parts)
@@ -131,6 +172,85 @@ def _speed(speed: Mapping[str, Result]) -> str:
     return _table([*heads, "share of the floor", "peak memory, MB", "bfloat16 units"], rows, left=(0, 1, 7))
 
 
+def _coverage(coverage: Mapping[str, Result]) -> str:
+    """A line for each series of draws."""
+    rows = []
+    for name, found in coverage.items():
+        runs = found["runs"]
+        held = sum(run["contains"] for run in runs)
+        widths = [run["heldout_interval"][1] - run["heldout_interval"][0] for run in runs]
+        error = _mean([run["heldout_top1"] - run["test_top1"] for run in runs])
+        test = _mean([run["test_top1"] for run in runs])
+        link, command = f"[{name}](results/coverage/{name}.json)", f"`{found['command']}`"
+        labels = f"{runs[0]['heldout_labels']:,}"
+        rows.append(
+            [
+                link,
+                labels,
+                f"**{held} of {len(runs)}**",
+                f"{_mean(widths):.1f}",
+                f"{test:.2f}",
+                f"{error:+.2f}",
+                command,
+            ]
+        )
+    heads = ["draws of", "held-out labels", "intervals that held", "their width, mean", "test top-1, mean"]
+    return _table([*heads, "held-out minus test, mean", "command"], rows, left=(0, 6))
+
+
+def _is_without_labels(result: Result) -> bool:
+    """Whether labels only judge what was learned."""
+    data, kind = result["recipe"]["data"], result["recipe"]["method"]["kind"]
+    return kind in WITHOUT_LABELS or (kind in FLOORS and data.get("labels_per_class") is None)
+
+
+def _without_labels(group: Sequence[Result]) -> str:
+    """A line for each run, the best last, and how far above the floors it is."""
+    floors = {r["recipe"]["method"]["kind"]: r["summary"]["test_top1"] for r in group if _kind(r) in FLOORS}
+    rows = []
+    for result in sorted(
+        group, key=lambda r: (_kind(r) not in FLOORS, r["summary"]["train_seconds"] // 900, _knn(r) or 0)
+    ):
+        summary, reached = result["summary"], _knn(result)
+        above = [
+            ABSENT
+            if reached is None or floor not in floors or _kind(result) in FLOORS
+            else f"{reached - floors[floor]:+.2f}"
+            for floor in FLOORS
+        ]
+        rows.append(
+            [
+                f"[{method(result)}](results/{result['name']}.json)",
+                f"{summary['train_seconds'] / 60:.1f}",
+                f"{summary['steps']:,}",
+                _rate(summary),
+                _memory(summary),
+                ABSENT if reached is None else f"**{reached:.2f}**",
+                *above,
+            ]
+        )
+    heads = ["method", "train minutes", "steps", "images/s", "memory", "test top-1, k-NN"]
+    return _table([*heads, "minus untrained network", "minus raw pixels"], rows, left=(0,))
+
+
+def _kind(result: Result) -> str:
+    return str(result["recipe"]["method"]["kind"])
+
+
+def _knn(result: Result) -> float | None:
+    votes = ((result["summary"].get("test") or {}).get("nearest_neighbours") or {}).get("20")
+    return None if votes is None else float(votes["top1"])
+
+
+def _rate(summary: Result) -> str:
+    seen, seconds = summary["images_seen"], summary["train_seconds"]
+    return f"{seen / seconds:,.0f}" if seen and seconds else ABSENT
+
+
+def _memory(summary: Result) -> str:
+    return f"{summary['peak_memory_mb']:,}" if summary.get("peak_memory_mb") else ABSENT
+
+
 def data_set(result: Result) -> str:
     """The name under which a result stands."""
     images = str(result["recipe"]["data"]["images"])
@@ -143,19 +263,22 @@ def method(result: Result) -> str:
     name = str(METHODS.get(section["kind"], section["kind"]))
     if any(section.get(weight) for weight in ("supervised_weight", "suncet_weight")):
         name += " with supervised terms"
-    return name if _is_whole(result) else f"{name}, labelled images only"
+    if section["kind"] == "pixels":
+        name += f" (the nearest alone: {result['summary']['test']['nearest_neighbour']:.2f})"
+    name = name if _is_whole(result) else f"{name}, labelled images only"
+    return f"{name}, chosen by fit" if result.get("command", "").startswith("tapetum fit") else name
 
 
 def _is_whole(result: Result) -> bool:
     """Whether the run was given all that its method can use; an ablation without unlabelled images was not."""
     section, data = result["recipe"]["method"], result["recipe"]["data"]
-    return section["kind"] == "supervised" or bool(data.get("pool", True))
+    return section["kind"] in ("supervised", *FLOORS) or bool(data.get("pool", True))
 
 
 def difference(result: Result, others: Iterable[Result]) -> float | None:
-    """Test top-1 of a PAWS run minus that of the supervised runs beside it; None where there is no such pair."""
+    """Test top-1 of a run that labels take part in minus that of the supervised runs beside it; None without a pair."""
     top1 = result["summary"].get("test_top1")
-    if result["recipe"]["method"]["kind"] != "paws" or not _is_whole(result) or top1 is None:
+    if _kind(result) in ("supervised", *FLOORS, *WITHOUT_LABELS) or not _is_whole(result) or top1 is None:
         return None
     beside = [other for other in others if _comparable(result, other)]
     same_labels = [other for other in beside if _label_seed(other) == _label_seed(result)]
@@ -164,7 +287,7 @@ def difference(result: Result, others: Iterable[Result]) -> float | None:
 
 
 def _comparable(result: Result, other: Result) -> bool:
-    if method(other) != "supervised" or other["summary"].get("test_top1") is None:
+    if _kind(other) != "supervised" or other["summary"].get("test_top1") is None:
         return False
     seconds = sorted(r["summary"]["train_seconds"] for r in (result, other))
     sections = ("backbone", "views")
@@ -198,7 +321,7 @@ def _overview(group: Sequence[Result]) -> str:
         labels = f"{runs[0]['summary']['num_labels']:,}"
         rows.append([labels, method(runs[0]), f"{seconds:,.0f}", str(len(runs)), *spread, delta])
     heads = ["labels", "method", "train seconds, mean", "runs", "test top-1, mean", "lowest", "highest"]
-    return _table([*heads, "PAWS minus supervised"], rows, left=(1,))
+    return _table([*heads, "minus supervised"], rows, left=(1,))
 
 
 def _alike(group: Sequence[Result]) -> list[list[Result]]:
@@ -232,16 +355,19 @@ def _runs(group: Sequence[Result]) -> str:
                 f"{summary['steps']:,}",
                 f"{summary['images_seen']:,}",
                 f"{summary['train_seconds']:,.0f}",
+                _rate(summary),
+                _memory(summary),
                 _top1(summary, "soft_neighbours"),
                 _top1(summary, "classifier"),
+                ABSENT if _knn(result) is None else f"{_knn(result):.2f}",
                 ABSENT if delta is None else f"{delta:+.2f}",
                 _peaks(result),
                 _curve(result),
             ]
         )
-    heads = ["run", "method", "labels", "seed", "steps", "images seen", "train seconds", "test top-1, soft-NN"]
-    heads += ["test top-1, classifier", "PAWS minus supervised", "matrix peak, before and after", "curve"]
-    return _table(heads, rows, left=(0, 1, 11))
+    heads = ["run", "method", "labels", "seed", "steps", "images seen", "train seconds", "images/s", "memory"]
+    heads += ["test top-1, soft-NN", "test top-1, classifier", "test top-1, k-NN", "minus supervised"]
+    return _table([*heads, "matrix peak, before and after", "curve"], rows, left=(0, 1, 14))
 
 
 def _mean(figures: Sequence[float]) -> float:
@@ -281,7 +407,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[i
 
 if __name__ == "__main__":
     try:
-        PAGE.write_text(render(read_results(), read_speed()), encoding="utf-8")
+        PAGE.write_text(render(read_results(), read_found(SPEED), read_found(COVERAGE)), encoding="utf-8")
     except ValueError as error:
         sys.exit(f"make_results: error: {error}")
     print(f"Written: {PAGE.relative_to(DOCS.parent)}")

@@ -41,7 +41,9 @@ def lines_with(text, word):
 
 def test_the_page_is_up_to_date(make_results):
     assert make_results.PAGE.read_text(encoding="utf-8") == make_results.render(
-        make_results.read_results(), make_results.read_speed()
+        make_results.read_results(),
+        make_results.read_found(make_results.SPEED),
+        make_results.read_found(make_results.COVERAGE),
     ), "run `make docs`"
 
 
@@ -92,8 +94,57 @@ def test_paws_stands_beside_supervised(make_results):
     assert "| +4.50 |" in two  # no supervised run with its labels: any with as many
     assert "| – |" in few
     assert "| **80.50** | 80.00 | 81.00 | +5.00 |" in lines_with(page, "| 4,000 | PAWS |")[0]
-    assert "[one](results/one.json) | PAWS | 4,000 | 0 | 1,500 | 96,000 | 540 | **81.00** | – |" in one
+    assert (
+        "[one](results/one.json) | PAWS | 4,000 | 0 | 1,500 | 96,000 | 540 | 178 | – | **81.00** | – | – | +5.50 |"
+        in one
+    )
     assert "| 1,650, 1,600 | train/loss █" in one
+
+
+def test_what_learned_without_labels_stands_beside_what_trains_nothing(make_results):
+    def votes(top1):
+        return {"nearest_neighbours": {"20": {"top1": top1}}, "predicts_by": "soft_neighbours"}
+
+    pixels = {"summary__test": votes(45.0) | {"nearest_neighbour": 35.0}, "summary__train_seconds": 0.0}
+    runs = [
+        result("swav", "swav", 50.0, summary__test=votes(55.0), summary__peak_memory_mb=900),
+        result("untrained", "frozen", 30.0, summary__test=votes(30.0), summary__train_seconds=0.0),
+        result("rows", "pixels", 45.0, **pixels),
+        result("few", "pixels", 25.0, **pixels, recipe__data__labels_per_class=25, summary__num_labels=250),
+        result("paws", "paws", 60.0),
+    ]
+    page = make_results.render(runs)
+    first, second = page.split("### Learned with labels")
+    (line,) = lines_with(first, "SwAV")
+    assert line == "| [SwAV](results/swav.json) | 9.0 | 1,500 | 178 | 900 | **55.00** | +25.00 | +10.00 |"
+    (line,) = lines_with(first, "[raw pixels")
+    assert line.endswith("| **45.00** | – | – |")
+    overview, _ = second.split("### Runs")
+    assert "SwAV" not in overview
+    assert "| 250 | raw pixels (the nearest alone: 35.00) | 0 | 1 | **25.00** |" in overview
+    assert "untrained" not in overview
+
+
+def test_what_fit_chose_is_named(make_results):
+    chosen = result("chosen", command="tapetum fit --output runs/chosen --images cifar10")
+    assert make_results.method(chosen) == "PAWS, chosen by fit"
+    assert make_results.difference(chosen, [result("s", "supervised", 75.0)]) == pytest.approx(5.0)
+
+
+def test_intervals_that_held_are_counted(make_results):
+    runs = [
+        {
+            "heldout_top1": 80.0,
+            "heldout_interval": [70.0, 90.0],
+            "heldout_labels": 50,
+            "test_top1": top1,
+            "contains": held,
+        }
+        for top1, held in ((85.0, True), (75.0, True), (95.0, False))
+    ]
+    page = make_results.render([], coverage={"leaves": {"command": "tapetum fit", "runs": runs}})
+    (line,) = lines_with(page, "[leaves]")
+    assert "| 50 | **2 of 3** | 20.0 | 85.00 | -5.00 | `tapetum fit` |" in line
 
 
 def test_the_same_draw_of_labels_is_preferred(make_results):
@@ -143,7 +194,7 @@ def test_what_is_not_plain_is_named_and_an_ablation_is_not_compared(make_results
 def test_what_was_not_measured_is_a_dash(make_results):
     bare = {"summary__test": None, "summary__test_top1": None, "curve": [], "matrix_gflops": {}}
     (line,) = lines_with(make_results.render([result("bare", **bare)]), "[bare]")
-    assert line.endswith("| 540 | – | – | – | –, – | – |")
+    assert line.endswith("| 540 | 178 | – | – | – | – | – | –, – | – |")
 
 
 def test_files_that_are_no_results_are_named(make_results, tmp_path):
