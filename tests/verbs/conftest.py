@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tapetum
+
 RECIPE = """
 description: PAWS on three colours, for a second
 method: {kind: paws, supervised_weight: 0.5, head: {hidden: 16, output: 8, layers: 2}}
@@ -42,3 +44,9 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) ->
     path = tmp_path / "colours.yaml"
     path.write_text(RECIPE)
     return path
+
+
+@pytest.fixture
+def run(recipe: Path) -> Path:
+    tapetum.train(recipe, "run")
+    return recipe.parent / "run"
