@@ -317,8 +317,8 @@ LABELS = [
     Case(
         "unknown column",
         FLAT,
-        ("labels.csv, line 1", "unknown column 'class'", "path,label"),
-        photos_and(text("labels.csv", "path,class\n0.jpg,a\n1.jpg,b\n")),
+        ("labels.csv, line 1", "unknown column 'width'", "path,label"),
+        photos_and(text("labels.csv", "path,width\n0.jpg,a\n1.jpg,b\n")),
     ),
     Case(
         "two labels for one image",

@@ -15,7 +15,7 @@ def write(folder, text, encoding="utf-8"):
     return path
 
 
-@pytest.mark.parametrize("header", ["", "path,label\n", "Path, Label\n", "\npath,label\n\n"])
+@pytest.mark.parametrize("header", ["", "path,label\n", "Path, Label\n", "\npath,label\n\n", "id,species\n"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_header_may_be_there_or_not(tmp_path, header, encoding):
     labels = read_label_file(write(tmp_path, f"{header}a/1.jpg,cat\nb/3.jpg, dog \n\nGrüße.jpg,cat\n", encoding), NAMES)
@@ -40,6 +40,21 @@ def test_links_may_be_spelled_either_way(tmp_path):
         assert read_label_file(file, NAMES, root).labelled.tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_other_separators(tmp_path, sign):
+    """Spreadsheets of half the world write semicolons."""
+    text = f"filename{sign}class\na/1.jpg{sign}cat, asleep\nb/3.jpg{sign}dog\n"
+    labels = read_label_file(write(tmp_path, text), NAMES)
+    assert labels.classes == ("cat, asleep", "dog")
+    assert labels.values.tolist() == [0, -1, -1, 1, -1]
+
+
+def test_endings_may_be_missing_where_that_is_clear(tmp_path):
+    assert read_label_file(write(tmp_path, "2,x\n3,y\n"), NAMES).values.tolist() == [-1, 0, -1, 1, -1]
+    with pytest.raises(ValueError, match=r"line 1: '1' could be a/1.jpg or b/1.jpg"):
+        read_label_file(write(tmp_path, "1,x\n3,y\n"), NAMES)
+
+
 def test_paths_with_commas_are_quoted(tmp_path):
     labels = read_label_file(write(tmp_path, '"x,1.jpg",cat\ny.jpg,dog\n'), ["x,1.jpg", "y.jpg"])
     assert labels.values.tolist() == [0, 1]
@@ -53,13 +68,13 @@ def test_the_same_label_twice_is_no_error(tmp_path):
     "text,message",
     [
         ("a/1.jpg,x\na/9.jpg,y\n", r"line 2: there is no image 'a/9\.jpg'.*correct the path"),
-        ("filename,class\na/1.jpg,y\n", r"line 1: there is no image 'filename'.*must be path,label"),
-        ("path,class\na/1.jpg,y\n", "line 1: unknown column 'class'"),
+        ("picture,class\na/1.jpg,y\n", r"line 1: there is no image 'picture'.*must be path,label"),
+        ("path,width\na/1.jpg,y\n", "line 1: unknown column 'width'"),
         ("path,label,split\na/1.jpg,y,train\n", "line 1: unknown column 'split'"),
         ("label,path\ny,a/1.jpg\n", "line 1: unknown column"),
         ("a/1.jpg,x\n\nb/1.jpg,y\na/1.jpg,z\n", r"line 4: 'a/1\.jpg' is labelled 'z', but 'x' at line 1: delete"),
         ("1.jpg,x\n", r"could be a/1\.jpg or b/1\.jpg"),
-        ("a/1.jpg;x\n", "line 1: 'a/1.jpg;x' is not path,label"),
+        ("a/1.jpg|x\n", r"line 1: 'a/1.jpg\|x' is not path,label"),
         ("a/1.jpg,x\na/2.jpg,\n", "line 2: 'a/2.jpg,' is not path,label"),
         ("a/1.jpg,x\na/2.jpg,x\n", r"labels\.csv: labels name only the class 'x'"),
         ("", "is empty"),

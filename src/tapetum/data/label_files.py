@@ -15,6 +15,10 @@ from tapetum.data.labels import Labels, labels_from_names
 from tapetum.data.lists import listed_files, read_lines
 from tapetum.data.stores import FileStore
 
+_PATH_COLUMNS = {"path", "file", "filename", "file_name", "image", "image_id", "id", "name"}
+_LABEL_COLUMNS = {"label", "class", "category", "species", "target"}
+"""What a header may call the two columns."""
+
 
 class _Entry(NamedTuple):
     place: str
@@ -24,13 +28,15 @@ class _Entry(NamedTuple):
 
 
 class _NameMatcher:
-    """Finds the image that a line of a label file means: by absolute path, relative path or bare file name."""
+    """Finds the image that a line of a label file means: by absolute path, relative path or bare file name, whose
+    ending may be missing."""
 
     def __init__(self, names: Sequence[str], root: Path | None, folder: Path) -> None:
         self._index = {name: i for i, name in enumerate(names)}
         self._bare: dict[str, list[str]] = {}
         for name in names:
-            self._bare.setdefault(PurePosixPath(name).name, []).append(name)
+            for bare in {PurePosixPath(name).name, PurePosixPath(name).stem}:
+                self._bare.setdefault(bare, []).append(name)
         # As written and with links followed: a label file may spell either.
         self._roots = [] if root is None else [Path(os.path.abspath(root)), Path(os.path.realpath(root))]
         self._folder = Path(os.path.abspath(folder))
@@ -72,11 +78,12 @@ def read_label_file(
       null for no label;
     - `.txt` without a comma in its first line: one name a line, as in the published splits of SimCLR and PAWS: these
       images keep the labels that they come with, all others are unlabelled;
-    - anything else: CSV of `path,label` lines with or without that header.
+    - anything else: CSV of `path,label` lines with or without a header such as that; separated by commas, or by
+      semicolons or tabs where its first line has no comma.
 
     Args:
         path: the file, in UTF-8. Its paths may be absolute, relative to `root` or to the file's folder, or bare file
-            names where these are unique. Images that are not named are unlabelled.
+            names, with or without their ending, where these are unique. Images that are not named are unlabelled.
         names: the store's names; of arrays, the numbers of rows.
         root: the folder the names are relative to; None for stores that are not files.
         own: gives the labels that the images come with; asked for lists of names alone.
@@ -155,17 +162,21 @@ def _rows(path: Path, errors: str = "strict") -> list[tuple[int, list[str]]]:
     """(line number, stripped fields) of the lines that hold something; the header is taken off and checked."""
     try:
         with path.open(newline="", encoding="utf-8-sig", errors=errors) as file:
-            reader = csv.reader(file)
+            first = next((line for line in file if line.strip()), "")
+            file.seek(0)
+            reader = csv.reader(file, delimiter=next((sign for sign in ",;\t" if sign in first), ","))
             stripped = ((reader.line_num, [field.strip() for field in row]) for row in reader)
             rows = [(line, fields) for line, fields in stripped if any(fields)]
     except OSError as error:
         raise ValueError(f"labels file {path} cannot be read ({error.strerror}): check the path") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"labels file {path} is not CSV in UTF-8 ({error}): save it as such") from error
-    if rows and {"path", "label"} & {field.lower() for field in rows[0][1]}:
-        line, header = rows.pop(0)
-        if [field.lower() for field in header] != ["path", "label"]:
-            odd = next((f for f in header if f.lower() not in ("path", "label")), ",".join(header))
+    header = [field.lower() for field in rows[0][1]] if rows else []
+    is_pair = len(header) == 2 and header[0] in _PATH_COLUMNS and header[1] in _LABEL_COLUMNS
+    if is_pair or {"path", "label"} & set(header):
+        line, fields = rows.pop(0)
+        if not is_pair:
+            odd = next((f for f in fields if f.lower() not in ("path", "label")), ",".join(fields))
             raise ValueError(f"{path}, line {line}: unknown column {odd!r}: the header must be path,label")
     if not rows:
         raise ValueError(f"labels file {path} is empty: write one line path,label per labelled image")
