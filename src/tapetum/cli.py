@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tapetum.complaints import complain, is_lost_process, is_users
 from tapetum.engine.interruption import Interrupted
 
 _TRACEBACK = "TAPETUM_TRACEBACK"
@@ -294,6 +295,7 @@ def views(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit: 0 when it is done, 2 when the input is at fault, 130 after Ctrl-C."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # advice on DistributedDataParallel, from each process
     command = typer.main.get_command(app)
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -310,25 +312,10 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        if os.environ.get(_TRACEBACK) == "1" or not _is_users(error):
+        if os.environ.get(_TRACEBACK) == "1" or not (is_users(error) or is_lost_process(error)):
             raise
-        print(f"tapetum: error: {_sentence(error)}", file=sys.stderr)
-        sys.exit(2)
+        complain(error)
+        sys.exit(2 if is_users(error) else 1)
     if code == _STOPPED:  # Typer, too, turns a KeyboardInterrupt into this
         print("tapetum: stopped at once, nothing more saved.", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _is_users(error: Exception) -> bool:
-    # Typer's own errors have moved between its versions, but all of them can format their message.
-    return isinstance(error, ValueError | OSError) or hasattr(error, "format_message")
-
-
-def _sentence(error: Exception) -> str:
-    if hasattr(error, "format_message"):
-        text = str(error.format_message())
-    elif isinstance(error, OSError) and error.filename is not None and error.strerror:
-        text = f"{error.filename}: {error.strerror[:1].lower()}{error.strerror[1:]}."
-    else:
-        text = str(error) or type(error).__name__
-    return " ".join(text.split())
