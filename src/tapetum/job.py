@@ -32,7 +32,8 @@ class Training:
         """Train to the end; returns the run's summary.
 
         Raises:
-            RuntimeError: the command failed, or was stopped by other means than `checkpoint`.
+            RuntimeError: the command failed.
+            SystemExit: it was stopped, and has saved.
         """
         from submitit import JobEnvironment
 
@@ -48,8 +49,9 @@ class Training:
             code = self._process.wait()
         finally:
             self._stop()
-        if code == STOPPED and JobEnvironment().global_rank > 0:
-            signal.pause()  # rank 0 is about to give the job back to the queue, which ends this process
+        if code == STOPPED:
+            # A bad exit of another rank would end rank 0 before it has given the job back to the queue.
+            sys.exit(code if JobEnvironment().global_rank == 0 else 0)
         if code != 0:
             raise RuntimeError(f"tapetum {words[0]} ended with exit code {code}: its last words are above.")
         return dict(json.loads((self.run / "summary.json").read_text(encoding="utf-8")))

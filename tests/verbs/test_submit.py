@@ -19,12 +19,6 @@ pytest.importorskip("submitit")
 LONG = ("trainer.steps=120", "trainer.checkpoint_every=60")
 
 
-@pytest.fixture(autouse=True)
-def alone(monkeypatch):
-    for name in ("LOCAL_RANK", "WORLD_SIZE", "NODE_RANK"):  # as a runtime of an earlier test may have left them
-        monkeypatch.delenv(name, raising=False)
-
-
 def contents(run: str) -> tuple[dict[str, bytes], list[dict[str, str]]]:
     """The last checkpoint and metrics.csv but for the time."""
     arrays = load_file(sorted(Path(run, "checkpoints").glob("*.safetensors"))[-1])
