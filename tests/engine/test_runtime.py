@@ -142,10 +142,11 @@ def test_a_launched_process_takes_the_gpu_of_its_number(monkeypatch, by, local_r
     assert runtime_module._device_of(place, "cpu") == 1
 
 
-def test_more_processes_than_gpus_are_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(ValueError, match="torchrun started 4 processes on a machine that shows 2 GPUs"):
-        runtime_module._device_of(place_of("torchrun", 3), "auto")
+@pytest.mark.parametrize(("by", "gpus"), [("torchrun", 1), ("torchrun", 2), ("srun", 2)])
+def test_more_processes_than_gpus_are_refused(monkeypatch, by, gpus):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(ValueError, match=f"{by} started 4 processes on a machine that shows {gpus} GPU"):
+        runtime_module._device_of(place_of(by, 3), "auto")
 
 
 def place_of(by, local_rank):
