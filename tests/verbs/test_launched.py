@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,7 @@ TRAIN = ("train", "colours.yaml", "--output")
 def start(words: tuple[str, ...], **variables: str) -> subprocess.Popen[str]:
     environment = {k: v for k, v in os.environ.items() if k not in LAUNCHERS} | variables
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(words, env=environment, **pipes)
+    return subprocess.Popen(words, env=environment, start_new_session=True, **pipes)
 
 
 def end(*processes: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
@@ -50,7 +52,8 @@ def reference(recipe):
     """The processes that a recipe for two devices starts itself."""
     process = start((*TAPETUM, *TRAIN, "own", "runtime.devices=2"))
     yield process
-    process.kill()
+    with suppress(ProcessLookupError):  # its further process goes, too
+        os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
 
@@ -62,7 +65,7 @@ def last(run: str, step: int = 6) -> dict[str, bytes]:
 
 
 def test_launchers_train_as_a_recipe_for_two_devices(reference):
-    """Their number of processes counts, is written into the run's recipe, and so resumes without them, too."""
+    """Their number of processes counts, is written into the run's recipe, and another launcher goes on with it."""
     out, error = end(start((*TORCHRUN, *TRAIN, "torchrun")))
     assert out.count("Trained 6 steps") == out.count("Next: tapetum report") == 1
     for line in ("in the 2 processes that torchrun started, in place of runtime.devices=1", "pool: ", "step 6/6"):
