@@ -8,7 +8,7 @@ import time
 
 from tapetum.engine.launcher import process_rank
 
-_COURTESY_SECONDS = 3.0
+_COURTESY_SECONDS = 10.0  # a busy machine takes seconds to end a process
 
 
 def is_users(error: Exception) -> bool:
