@@ -16,7 +16,7 @@ from tapetum import cli
 from tapetum.engine.interruption import Interrupted
 
 VERBS = (
-    *("demo", "check", "fit", "train", "resume", "doctor", "evaluate"),
+    *("demo", "check", "fit", "train", "resume", "submit", "doctor", "evaluate"),
     *("predict", "embed", "cluster", "plot", "report", "recipes", "views"),
 )
 
@@ -105,6 +105,34 @@ COMMANDS = [
     ),
     ("resume r", {"run": Path("r"), "inexact": False, "plugins": ()}),
     ("resume r --inexact", {"run": Path("r"), "inexact": True, "plugins": ()}),
+    (
+        "submit a b seed=1 --output r",
+        {
+            **dict.fromkeys(("partition", "processes", "gpus", "cpus", "hours", "minutes")),
+            "recipes": ("a", "b", "seed=1"),
+            "output": Path("r"),
+            "cluster": "slurm",
+            "nodes": 1,
+            "plugins": (),
+        },
+    ),
+    (
+        "submit a --output r --cluster local --partition p --nodes 2 --processes 3 --gpus 3 --cpus 4 --hours 1.5"
+        " --minutes 5 --plugin m",
+        {
+            "recipes": ("a",),
+            "output": Path("r"),
+            "cluster": "local",
+            "partition": "p",
+            "nodes": 2,
+            "processes": 3,
+            "gpus": 3,
+            "cpus": 4,
+            "hours": 1.5,
+            "minutes": 5,
+            "plugins": ("m",),
+        },
+    ),
     ("doctor r", {"run": Path("r"), "json": False, "plugins": ()}),
     ("doctor r --json --plugin m", {"run": Path("r"), "json": True, "plugins": ("m",)}),
     ("evaluate r --test t --plugin m", {"run": Path("r"), "test": "t", "plugins": ("m",), "protocol": None}),

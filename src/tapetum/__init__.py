@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tapetum.verbs.recipes import recipes as recipes
     from tapetum.verbs.report import report as report
     from tapetum.verbs.resume import resume as resume
+    from tapetum.verbs.submit import submit as submit
     from tapetum.verbs.train import train as train
     from tapetum.verbs.views import views as views
 
@@ -52,6 +53,7 @@ _MODULES = {
     "register": "tapetum.methods",
     "report": "tapetum.verbs.report",
     "resume": "tapetum.verbs.resume",
+    "submit": "tapetum.verbs.submit",
     "train": "tapetum.verbs.train",
     "views": "tapetum.verbs.views",
 }

@@ -17,11 +17,11 @@ from typing import Annotated, Any
 
 import typer
 
-from tapetum.engine.interruption import Interrupted
+from tapetum.complaints import complain, is_lost_process, is_users
+from tapetum.engine.interruption import STOPPED, Interrupted
 
 _TRACEBACK = "TAPETUM_TRACEBACK"
-_REPEATABLE = ("overrides", "plugins")  # lists on the command line, tuples in Python
-_STOPPED = 130  # the shell's exit code for SIGINT
+_REPEATABLE = ("overrides", "plugins", "recipes")  # lists on the command line, tuples in Python
 
 # Plain text: Typer's rich help costs a third of the time that `--help` may take.
 app = typer.Typer(
@@ -168,6 +168,29 @@ def resume(
 
 
 @_command
+def submit(
+    recipes: Annotated[
+        list[str], typer.Argument(metavar="RECIPE... [KEY=VALUE...]", help="Recipes, and values to set in all of them.")
+    ],
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for a run folder of each recipe's name.")],
+    cluster: Annotated[str, typer.Option(metavar="NAME", help="slurm, or local for this machine.")] = "slurm",
+    partition: Annotated[str | None, typer.Option(metavar="NAME", help="Slurm's partition.")] = None,
+    nodes: Annotated[int, typer.Option(metavar="N", help="Machines for each job.")] = 1,
+    processes: Annotated[int | None, typer.Option(metavar="N", help="Processes on each machine.")] = None,
+    gpus: Annotated[int | None, typer.Option(metavar="N", help="GPUs on each machine, one process each.")] = None,
+    cpus: Annotated[int | None, typer.Option(metavar="N", help="CPUs for each process.")] = None,
+    hours: Annotated[float | None, typer.Option(metavar="H", help="Time limit, after which a job waits again.")] = None,
+    minutes: Annotated[int | None, typer.Option(metavar="M", help="Minutes beyond these hours.")] = None,
+    plugins: Plugins = None,
+) -> None:
+    """Train recipes as jobs of a Slurm cluster.
+
+    \b
+    Example:  tapetum submit paws_cifar10_4000 --output runs --gpus 1 --hours 12 data.images=cifar-10-batches-py
+    """
+
+
+@_command
 def doctor(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON in place of sentences.")] = False,
@@ -294,6 +317,7 @@ def views(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit: 0 when it is done, 2 when the input is at fault, 130 after Ctrl-C."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # advice on DistributedDataParallel, from each process
     command = typer.main.get_command(app)
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -302,33 +326,18 @@ def main(arguments: list[str] | None = None) -> None:
         code = command.main(args=arguments, prog_name="tapetum", standalone_mode=False)
         sys.stdout.flush()
     except Interrupted:
-        sys.exit(_STOPPED)  # the trainer has said what it saved and how to go on
+        sys.exit(STOPPED)  # the trainer has said what it saved and how to go on
     except (KeyboardInterrupt, typer.Abort):
-        code = _STOPPED
+        code = STOPPED
     except BrokenPipeError:
         # The reader of our output has gone (`tapetum recipes | head`); Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        if os.environ.get(_TRACEBACK) == "1" or not _is_users(error):
+        if os.environ.get(_TRACEBACK) == "1" or not (is_users(error) or is_lost_process(error)):
             raise
-        print(f"tapetum: error: {_sentence(error)}", file=sys.stderr)
-        sys.exit(2)
-    if code == _STOPPED:  # Typer, too, turns a KeyboardInterrupt into this
+        complain(error)
+        sys.exit(2 if is_users(error) else 1)
+    if code == STOPPED:  # Typer, too, turns a KeyboardInterrupt into this
         print("tapetum: stopped at once, nothing more saved.", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _is_users(error: Exception) -> bool:
-    # Typer's own errors have moved between its versions, but all of them can format their message.
-    return isinstance(error, ValueError | OSError) or hasattr(error, "format_message")
-
-
-def _sentence(error: Exception) -> str:
-    if hasattr(error, "format_message"):
-        text = str(error.format_message())
-    elif isinstance(error, OSError) and error.filename is not None and error.strerror:
-        text = f"{error.filename}: {error.strerror[:1].lower()}{error.strerror[1:]}."
-    else:
-        text = str(error) or type(error).__name__
-    return " ".join(text.split())

@@ -16,12 +16,14 @@ from tapetum import cli
 from tapetum.evaluation import baselines
 from tapetum.ops.randomness import make_keys, uniform
 from tapetum.verbs import demo
+from tapetum.verbs import submit as submitting
 
 VERBS = (
-    *("demo", "check", "fit", "train", "resume", "doctor", "evaluate"),
+    *("demo", "check", "fit", "train", "resume", "submit", "doctor", "evaluate"),
     *("predict", "embed", "cluster", "plot", "report", "recipes", "views"),
 )
 PAGES = ["README.md", *(f"docs/verbs/{verb}.md" for verb in VERBS)]
+submit = submitting.submit
 CLASSES = ("ash", "birch", "cedar")
 SMALL = ["trainer.steps=2", "data.batch_size=8", "data.labels_per_class=4", "support.images_per_class=2"]
 
@@ -38,12 +40,19 @@ def commands(text):
 def shortened(words):
     """The same command for two steps on small data."""
     verb = words[0]
-    if verb == "train":
+    if verb in ("train", "submit"):
         network = ["backbone.depth=10", "views.small.count=1"] if "paws_cifar10_4000" in words else []
         return [*words, *SMALL, *network]
     if verb == "fit":
         return shlex.split(re.sub(r"--(minutes|epochs|steps) \S+", "--steps 2", shlex.join(words)))
     return words
+
+
+def submit_and_wait(*words, **options):
+    jobs = submit(*words, **options)
+    for job in jobs:
+        job.result()
+    return jobs
 
 
 def pixels(*name, count=1):
@@ -80,6 +89,7 @@ def test_the_commands_of_a_page_run_in_their_order(root, world, page, tmp_path, 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # on a busy machine, more threads would mostly wait for each other
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(demo, "demo", functools.partial(demo.demo, steps=2))
+    monkeypatch.setattr(submitting, "submit", submit_and_wait)
     monkeypatch.setattr(baselines, "SPREADING_SETTINGS", (baselines.SPREADING,))
     monkeypatch.chdir(tmp_path)
     for thing in world.iterdir():

@@ -6,6 +6,7 @@ from torch import nn
 
 from tapetum.data.batch import Batch, Views
 from tapetum.engine import runtime as runtime_module
+from tapetum.engine.launcher import Launched
 from tapetum.engine.runtime import Runtime, RuntimeConfig, available_threads
 
 
@@ -128,6 +129,29 @@ def test_collectives_are_the_identity_alone(toy):
 def test_config_errors(changes, message):
     with pytest.raises(ValueError, match=message):
         RuntimeConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    ("by", "local_rank", "gpus", "device"),
+    [("torchrun", 1, 4, [1]), ("srun", 3, 4, [3]), ("srun", 3, 1, [0]), ("torchrun", 0, 0, 1), ("srun", 1, 2, [1])],
+)
+def test_a_launched_process_takes_the_gpu_of_its_number(monkeypatch, by, local_rank, gpus, device):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    place = place_of(by, local_rank)
+    assert runtime_module._device_of(place, "auto") == device
+    assert runtime_module._device_of(place, "cpu") == 1
+
+
+@pytest.mark.parametrize(("by", "gpus"), [("torchrun", 1), ("torchrun", 2), ("srun", 2)])
+def test_more_processes_than_gpus_are_refused(monkeypatch, by, gpus):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(ValueError, match=f"{by} started 4 processes on a machine that shows {gpus} GPU"):
+        runtime_module._device_of(place_of(by, 3), "auto")
+
+
+def place_of(by, local_rank):
+    numbers = {"rank": 4 + local_rank, "world_size": 8, "local_rank": local_rank, "local_size": 4}
+    return Launched(by=by, address="127.0.0.1", port=29500, threads=None, **numbers)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

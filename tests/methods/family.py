@@ -1,14 +1,21 @@
 """The methods of the family on images made from hashed keys: trained by the engine, in one process or several.
 
-    python family.py FOLDER PROCESSES
+    python family.py compare FOLDER PROCESSES
 
 trains each of `CASES` for 10 steps in float64 and leaves losses, weights and local state of each process in FOLDER.
+
+    python family.py break-off FOLDER PROCESSES METHOD...
+    python family.py resume FOLDER PROCESSES METHOD...
+
+trains each METHOD in float32 into FOLDER/METHOD/whole and, up to a death inside an epoch, into FOLDER/METHOD/parts;
+other processes then go on with the parts.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +49,9 @@ CASES: dict[str, dict[str, Any]] = {
     "simclr": {"head": HEAD},
     "suncet": {"head": HEAD, "supervised_epochs": 1.5},
 }
-"""Settings with which every kind of state of a method comes into play within 10 steps."""
+"""Settings with which every kind of state of a method comes into play within 9 steps."""
+TRAINED = CASES | {"supervised": {}}
+"""All methods that train."""
 
 
 class Backbone(nn.Module):
@@ -64,7 +73,7 @@ def make(kind: str, dtype: torch.dtype = torch.float64, **settings: Any) -> Meth
     """A method of fixed initial weights, in training mode."""
     torch.default_generator.manual_seed(torch_seed(0, "weights"))
     found = method_class(kind)
-    config = found.Config(**CASES[kind] | settings)
+    config = found.Config(**TRAINED[kind] | settings)
     return found(config, Backbone(), num_classes=NUM_CLASSES, num_images=NUM_STORED).to(dtype).train()
 
 
@@ -185,18 +194,44 @@ def losses_of(method: Method) -> list[Tensor]:
     return losses
 
 
-def main(folder: str, processes: int) -> None:
-    on = runtime(devices=processes)
+def break_off(kind: str, folder: Path, on: Runtime | None = None) -> None:
+    """Die in step 11, two steps after the last checkpoint, which is inside an epoch."""
+    stopped = trainer(kind, folder, 14, on=on, dtype=torch.float32)
+    batches = stopped.batches
+    stopped.batches = lambda start, stop: batches(start, 11)
+    with suppress(AssertionError):  # no more batches
+        stopped.fit()
+    assert stopped.state.step == 11
+
+
+def train(kind: str, folder: Path, on: Runtime | None = None) -> None:
+    """To the end, from whatever the folder holds."""
+    trainer(kind, folder, 14, on=on, dtype=torch.float32).fit()
+
+
+def compare(folder: Path, on: Runtime) -> None:
     for kind in CASES:
         run = trainer(kind, None, 10, on=on)
         losses = losses_of(run.method)
         run.fit()
         parts = {"losses": torch.stack(losses), **run.method.state_dict()}
-        torch.save((parts, run.method.local_state()), f"{folder}/{kind}-{on.rank}.pt")
+        torch.save((parts, run.method.local_state()), folder / f"{kind}-{on.rank}.pt")
+
+
+def main(action: str, folder: Path, processes: int, *kinds: str) -> None:
+    on = runtime(devices=processes)
+    if action == "compare":
+        compare(folder, on)
+    for kind in kinds:
+        if action == "break-off":
+            train(kind, folder / kind / "whole", on)
+            break_off(kind, folder / kind / "parts", on)
+        else:
+            train(kind, folder / kind / "parts", on)
     if processes > 1:  # one that leaves while the others still talk may take them down with it
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])

@@ -9,6 +9,9 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
+STOPPED = 130
+"""Exit code after a request to stop; it is the shell's for SIGINT."""
+
 
 class Interrupted(Exception):
     """Training stopped when asked to. Its text says what was saved and how to go on, and has been printed already.

@@ -7,6 +7,7 @@ here, around the forward alone, and parameters stay in float32.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -18,11 +19,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tapetum.data.batch import Batch, Views
+from tapetum.engine.callbacks import notify
+from tapetum.engine.launcher import Launched, launched
 from tapetum.methods.base import Method
 from tapetum.ops.collectives import sum_over_ranks
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import LightningEnvironment
     from lightning_fabric.wrappers import _FabricModule
 
 T = TypeVar("T")
@@ -37,7 +41,7 @@ class RuntimeConfig:
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     """Kind of device; auto takes a GPU where there is one."""
     devices: int = 1
-    """Number of devices, one process each; on a CPU, number of processes."""
+    """Number of devices, one process each; on a CPU, number of processes. Under torchrun or srun, theirs counts."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """bf16 runs the forward under bfloat16 autocast; auto does so where the device has units for it."""
     channels_last: bool | None = None
@@ -95,7 +99,8 @@ class Runtime:
 
     def __init__(self, config: RuntimeConfig) -> None:
         self.config = config
-        self._fabric = _fabric(config)
+        self._place = launched()
+        self._fabric = _fabric(config, self._place)
         self.device: torch.device = self._fabric.device
         units = has_bf16_units(self.device)
         automatic = "bf16" if units else "float32"
@@ -114,12 +119,20 @@ class Runtime:
     def launch(self) -> None:
         """Start the other processes, join them and set this one's threads. Call once, before building anything.
 
-        With several devices the command line of this process is run again once for each further device.
+        With several devices the command line of this process is run again once for each further device, unless
+        torchrun or srun has started all processes already.
         """
         self._fabric.launch()
         self.device = self._fabric.device
+        place = self._place
+        if place is not None and place.world_size != self.config.devices:
+            was = f"runtime.devices={self.config.devices}"
+            notify(f"training in the {place.world_size} processes that {place.by} started, in place of {was}")
         processes = self.config.devices if self.device.type == "cpu" else 1
-        torch.set_num_threads(self.config.threads or max(1, available_threads() // processes))
+        threads = available_threads() // processes
+        if place is not None:
+            threads = place.threads or available_threads() // place.local_size
+        torch.set_num_threads(self.config.threads or max(1, threads))
         if self.device.type == "cuda":
             # cuDNN's timing trials pick other algorithms, so other bits, from one process to the next.
             torch.backends.cudnn.benchmark = False
@@ -129,7 +142,11 @@ class Runtime:
         """The config with what was detected written in, as a recipe stores it."""
         precision: Literal["float32", "bf16"] = "bf16" if self.precision == "bf16" else "float32"
         return replace(
-            self.config, precision=precision, channels_last=self.channels_last, threads=torch.get_num_threads()
+            self.config,
+            devices=self.world_size,
+            precision=precision,
+            channels_last=self.channels_last,
+            threads=torch.get_num_threads(),
         )
 
     def setup(self, method: Method, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
@@ -181,11 +198,11 @@ class Runtime:
     def place(self, batch: Batch) -> Batch:
         """The batch on this device, its images in this run's memory format."""
         return Batch(
-            views=self._place_views(batch.views),
-            index=self._place(batch.index),
-            support=self._place_views(batch.support),
-            support_labels=self._place(batch.support_labels),
-            support_classes=self._place(batch.support_classes),
+            views=self._views_here(batch.views),
+            index=self._here(batch.index),
+            support=self._views_here(batch.support),
+            support_labels=self._here(batch.support_labels),
+            support_classes=self._here(batch.support_classes),
         )
 
     def place_images(self, images: Tensor) -> Tensor:
@@ -194,12 +211,12 @@ class Runtime:
             return images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
         return images.to(self.device, non_blocking=True)
 
-    def _place_views(self, views: Views | None) -> Views | None:
+    def _views_here(self, views: Views | None) -> Views | None:
         if views is None:
             return None
         return Views(groups=tuple(self.place_images(g) for g in views.groups), counts=views.counts)
 
-    def _place(self, tensor: Tensor | None) -> Tensor | None:
+    def _here(self, tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor.to(self.device, non_blocking=True)
 
     def gather(self, value: Mapping[str, Tensor]) -> list[Mapping[str, Tensor]]:
@@ -224,21 +241,59 @@ class Runtime:
         self._fabric.barrier()
 
 
-def _fabric(config: RuntimeConfig) -> Fabric:
+def _fabric(config: RuntimeConfig, place: Launched | None) -> Fabric:
     # Here and not above: importing Fabric takes seconds, which reading a recipe should not.
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import LightningEnvironment
     from lightning_fabric.strategies import DDPStrategy
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it greets, once for each process
     if config.accelerator in ("auto", "gpu", "cuda"):
         # cuBLAS reads it when CUDA starts; without it products may differ from run to run.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    wanted = config.devices if place is None else place.world_size
     # Without it DDP regroups its buckets after the first step, and a resumed run sums in another order.
-    strategy = DDPStrategy(find_unused_parameters=True) if config.devices > 1 else "auto"
+    strategy = DDPStrategy(find_unused_parameters=True) if wanted > 1 else "auto"
+    shared: dict[str, Any] = {"accelerator": config.accelerator, "strategy": strategy, "precision": "32-true"}
     try:
-        return Fabric(accelerator=config.accelerator, devices=config.devices, strategy=strategy, precision="32-true")
+        if place is None:
+            # Named, as Fabric would otherwise take a lone process inside a Slurm job for one of many.
+            return Fabric(devices=config.devices, plugins=[LightningEnvironment()], **shared)
+        # To Fabric every process is a machine with one device: any number of them on each machine will then do.
+        devices = _device_of(place, config.accelerator)
+        return Fabric(devices=devices, num_nodes=place.world_size, plugins=[_environment(place)], **shared)
     except (MisconfigurationException, RuntimeError, ValueError, TypeError) as error:
         raise ValueError(
-            f"runtime asks for {config.devices} x {config.accelerator}, which this machine does not have ({error}):"
+            f"runtime asks for {wanted} x {config.accelerator}, which this machine does not have ({error}):"
             " set accelerator to auto or cpu."
         ) from error
+
+
+def _environment(place: Launched) -> LightningEnvironment:
+    from lightning_fabric.plugins.environments import LightningEnvironment
+
+    class Environment(LightningEnvironment):
+        creates_processes_externally = True
+        main_address = place.address
+        main_port = place.port
+
+        def local_rank(self) -> int:
+            return 0
+
+        def node_rank(self) -> int:
+            return place.rank
+
+    return Environment()
+
+
+def _device_of(place: Launched, accelerator: str) -> list[int] | int:
+    """The GPU of a process by its number, or 1 where it computes on the CPU."""
+    count = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
+    if count == 0:
+        return 1
+    if place.local_rank < count:
+        return [place.local_rank]
+    if place.by == "srun" and count == 1:
+        return [0]  # Slurm shows each task its own GPU alone
+    raise ValueError(f"{place.by} started {place.local_size} processes on a machine that shows {count} GPUs")

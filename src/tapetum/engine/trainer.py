@@ -83,7 +83,7 @@ class Trainer:
         self.runtime, self.folder, self.seed, self.evaluate = runtime, folder, seed, evaluate
         self.part_of = part_of or folder
         self.embed_all = embed_all or _no_embed_all
-        self.notify = notify if runtime.rank == 0 else _do_nothing
+        self.notify = notify
         files = [CSVLogger(folder / "metrics.csv")] if folder is not None else []
         self.callbacks: list[Callback] = [*files, *callbacks] if runtime.rank == 0 else []
         self.state = TrainState()

@@ -14,6 +14,7 @@ from tapetum.data.readable import readable
 from tapetum.data.sources import Source, open_source
 from tapetum.data.stores import FileStore, Store
 from tapetum.engine.callbacks import notify
+from tapetum.engine.launcher import process_rank
 from tapetum.opening import find_test, report_reading
 from tapetum.recipe import Recipe, parse_recipe
 from tapetum.recipe_from_data import Choice, choose, describe, glance
@@ -111,8 +112,9 @@ def fit(
         replaced = {choice.what for choice in taken} | ({"length", "learning rate"} if frozen is not None else set())
         choices = [*taken, *(choice for choice in choices if choice.what not in replaced)]
     recipe = _recipe(sections, kept, overrides)
-    print(f"Found {kept.description}. Settings that suit them, changed by KEY=VALUE:")
-    print(describe(choices), flush=True)
+    if process_rank() == 0:
+        print(f"Found {kept.description}. Settings that suit them, changed by KEY=VALUE:")
+        print(describe(choices), flush=True)
     return train(recipe, output)
 
 

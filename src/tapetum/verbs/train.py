@@ -86,8 +86,7 @@ def finish(run: Run, folder: Path, inexact: bool = False) -> dict[str, Any]:
         summary = {"command": command()} | earlier | _judge(run, trainer.fit(), folder) | folded | environment()
     except KeyboardInterrupt:  # while judging, between folds, or for the second time while training
         message = f"Stopped at once. Go on from what is saved with: tapetum resume {folder}"
-        if run.runtime.rank == 0:
-            notify(message)
+        notify(message)
         raise Interrupted(trainer.state.step, message) from None
     if run.runtime.rank == 0:
         write_summary(folder, summary)

@@ -1,0 +1,105 @@
+"""Jobs train what `train` would, one that had to make room goes on to the same bits, and what Slurm is asked for."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+import tapetum
+from tapetum.engine.callbacks import TIME_COLUMNS
+
+pytest.importorskip("submitit")
+LONG = ("trainer.steps=120", "trainer.checkpoint_every=60")
+
+
+def contents(run: str) -> tuple[dict[str, bytes], list[dict[str, str]]]:
+    """The last checkpoint and metrics.csv but for the time."""
+    arrays = load_file(sorted(Path(run, "checkpoints").glob("*.safetensors"))[-1])
+    with Path(run, "metrics.csv").open(newline="") as file:
+        table = [{k: v for k, v in row.items() if k not in TIME_COLUMNS} for row in csv.DictReader(file)]
+    return {name: array.tobytes() for name, array in arrays.items()}, table
+
+
+def warn_when_it_trains(job, run: str) -> None:
+    """The signal that a cluster sends before it takes a machine back, to the job's one task."""
+    deadline = time.monotonic() + 120
+    while not Path(run, "metrics.csv").exists():
+        assert time.monotonic() < deadline, job.stdout()
+        assert not job.done(), job.stdout()
+        time.sleep(0.02)
+    controller = job.job_id
+    [task] = Path(f"/proc/{controller}/task/{controller}/children").read_text().split()
+    os.kill(int(task), signal.SIGUSR2)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the job's process in /proc")
+def test_two_recipes_one_of_which_makes_room(recipe, capsys):
+    Path("short.yaml").write_text("extends: colours.yaml\nmethod: {kind: supervised}\n")
+    first, second = tapetum.submit(["colours.yaml", "short.yaml", *LONG], "runs", cluster="local")
+    said = capsys.readouterr().out
+    assert f"Job {first.job_id} trains runs/colours; what it says goes to runs/jobs/{first.job_id}_0_log.out" in said
+    assert said.endswith("Next, while it trains: tapetum doctor runs/colours\n")
+    Path("colours.yaml").unlink()  # what was submitted is trained
+    warn_when_it_trains(first, "runs/colours")
+    summaries = [first.result(), second.result()]
+    assert [summary["steps"] for summary in summaries] == [120, 120]
+    assert [summary["method"] for summary in summaries] == ["paws", "supervised"]
+    told = first.stdout()
+    assert "Go on with: tapetum resume runs/colours" in told
+    assert "Requeued job" in told
+    assert "Requeued" not in second.stdout()
+    tapetum.train("runs/jobs/colours.yaml", "undisturbed")
+    assert contents("runs/colours") == contents("undisturbed")
+
+
+def test_what_slurm_is_asked_for(recipe, tmp_path, monkeypatch, capsys):
+    """A stand-in for sbatch keeps the script."""
+    (tmp_path / "bin").mkdir()
+    for name, lines in {"srun": "", "sbatch": 'cp "$1" script\necho Submitted batch job 12\n'}.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{lines}")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    Path("other.yaml").write_text("extends: colours.yaml\n")
+    asked = {"partition": "big", "nodes": 2, "gpus": 4, "cpus": 6, "hours": 1.5, "minutes": 10}
+    jobs = tapetum.submit(["colours.yaml", "other.yaml"], "runs", ["seed=3"], **asked)
+    assert [job.job_id for job in jobs] == ["12_0", "12_1"]
+    script = Path("script").read_text()
+    for line in (
+        *("array=0-1%2", "partition=big", "nodes=2", "ntasks-per-node=4", "gpus-per-node=4", "cpus-per-task=6"),
+        *("time=100", "signal=USR2@120", "open-mode=append"),
+    ):
+        assert f"#SBATCH --{line}\n" in script
+    assert "--kill-on-bad-exit" in script
+    for name in ("colours", "other"):
+        written = tapetum.load_recipe(f"runs/jobs/{name}.yaml")
+        assert (written.runtime.devices, written.seed) == (8, 3)
+    assert "Job 12_1 trains runs/other" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("recipes", "settings", "message"),
+    [
+        (["colours.yaml"], {"cluster": "grid"}, "cluster is grid: use slurm, or local"),
+        (["colours.yaml"], {"cluster": "slurm"}, "no srun on this machine"),
+        (["seed=1"], {}, "no recipe is given"),
+        (["colours.yaml", "b/colours.yml"], {}, "two recipes are called colours"),
+        (["colours.yaml", "nothing.yaml"], {}, "nothing.yaml"),
+        (["colours.yaml", "data.batch=1"], {}, "batch_size"),
+        (["colours.yaml"], {"gpus": 2, "processes": 4}, "gpus is 2 and processes 4"),
+        (["colours.yaml"], {"output": "."}, "colours is not empty"),
+    ],
+)
+def test_mistakes_are_one_sentence_before_anything_is_submitted(recipe, monkeypatch, recipes, settings, message):
+    Path("colours").mkdir()
+    Path("colours/something").touch()
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ValueError, match=message):
+        tapetum.submit(recipes, **{"output": "runs", "cluster": "local", **settings})
+    assert not Path("runs").exists()
