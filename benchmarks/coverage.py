@@ -46,7 +46,7 @@ def measure(name: str, draws: int, settings: list[str]) -> Path:
         )
     path = RESULTS / "coverage" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    command = command_of(name, "fit", [*settings, "data.label_seed=DRAW", "seed=DRAW"])
+    command = f"{command_of(name, 'fit', settings)} data.label_seed=DRAW seed=DRAW"
     result = {"name": name, "command": command, "runs": runs, **machine}
     with whole_file(path) as partial:
         partial.write_text(json.dumps(result, indent=1) + "\n")

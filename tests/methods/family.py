@@ -50,7 +50,7 @@ CASES: dict[str, dict[str, Any]] = {
     "suncet": {"head": HEAD, "supervised_epochs": 1.5},
 }
 """Settings with which every kind of state of a method comes into play within 9 steps."""
-TRAINED = CASES | {"supervised": {}}
+TRAINED = (*CASES, "supervised")
 """All methods that train."""
 
 
@@ -73,7 +73,7 @@ def make(kind: str, dtype: torch.dtype = torch.float64, **settings: Any) -> Meth
     """A method of fixed initial weights, in training mode."""
     torch.default_generator.manual_seed(torch_seed(0, "weights"))
     found = method_class(kind)
-    config = found.Config(**TRAINED[kind] | settings)
+    config = found.Config(**CASES.get(kind, {}) | settings)
     return found(config, Backbone(), num_classes=NUM_CLASSES, num_images=NUM_STORED).to(dtype).train()
 
 
