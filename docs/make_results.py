@@ -12,27 +12,28 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+
+from run_tables import (
+    ABSENT,
+    LONGEST_OVER_SHORTEST,
+    Result,
+    data_set,
+    is_without_labels,
+    mean,
+    overview,
+    runs,
+    table,
+    without_labels,
+)
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
 SPEED = RESULTS / "speed"
 COVERAGE = RESULTS / "coverage"
 PAGE = DOCS / "results.md"
-
-Result = dict[str, Any]
-
-DATA_SETS = {
-    "cifar10": "CIFAR-10 (JPEG)",
-    "cifar-10-batches-py": "CIFAR-10",
-    "digits": "scikit-learn's digits",
-    "fashion": "Fashion-MNIST",
-    "pool": "CIFAR-10 (JPEG) enlarged to about 100 pixels",
-}
-"""Headings by the last folder of `data.images`; what is not here is called by that folder."""
 
 NOTES = {
     "CIFAR-10 (JPEG)": "All images of CIFAR-10 as JPEG files of quality 75. The re-encoding costs some accuracy, so"
@@ -41,13 +42,6 @@ NOTES = {
     " same ones, are the test images.",
 }
 
-SPEED_INTRODUCTION = """## Speed
-
-Measured against the usual way (one PIL image after the other in loader workers, float32, NCHW), taking turns with it;
-[benchmarks/](../benchmarks/README.md) explains. Ratios are medians over rounds; those by CPU seconds are hardly touched
-by whatever else the machine does.
-"""
-
 COVERAGE_INTRODUCTION = """## Do the intervals hold?
 
 `tapetum fit` keeps a fifth of the labels out of the training and says between which bounds the accuracy on new images
@@ -55,29 +49,12 @@ lies with 95% confidence. Each line: many draws of the labels, a training each, 
 of test images, which nothing had looked at, lay between the bounds.
 """
 
-METHODS = {
-    "paws": "PAWS",
-    "ropaws": "RoPAWS",
-    "suncet": "SimCLR+CT (SuNCEt)",
-    "suave": "Suave",
-    "simclr": "SimCLR",
-    "swav": "SwAV",
-    "deepcluster": "DeepCluster-v2",
-    "sela": "SeLa-v2",
-    "frozen": "untrained network",
-    "pixels": "raw pixels",
-}
-WITHOUT_LABELS = ("swav", "deepcluster", "sela", "simclr")
-"""Methods that no label takes part in; labels only judge them."""
-FLOORS = ("frozen", "pixels")
-"""What trains nothing."""
+SPEED_INTRODUCTION = """## Speed
 
-LONGEST_OVER_SHORTEST = 1.25
-"""Runs whose training times differ by a larger factor are not compared."""
-
-ABSENT = "–"
-_BARS = "▁▂▃▄▅▆▇█"
-_CURVE_WIDTH = 16
+Measured against the usual way (one PIL image after the other in loader workers, float32, NCHW), taking turns with it;
+[benchmarks/](../benchmarks/README.md) explains. Ratios are medians over rounds; those by CPU seconds are hardly touched
+by whatever else the machine does.
+"""
 
 INTRODUCTION = """# Results
 
@@ -140,17 +117,43 @@ def render(
         parts.append(f"## {name}\n")
         if name in NOTES:
             parts.append(f"{NOTES[name]}\n")
-        with_labels = [r for r in group if not _is_without_labels(r)]
+        with_labels = [r for r in group if not is_without_labels(r)]
         if len(with_labels) < len(group):
-            parts += ["### Learned without labels\n", _without_labels([r for r in group if _is_without_labels(r)])]
+            parts += ["### Learned without labels\n", without_labels([r for r in group if is_without_labels(r)])]
             parts += ["### Learned with labels\n"] if with_labels else []
-        parts += [_overview(with_labels)] if with_labels else []
-        parts += ["### Runs\n", _runs(group)]
+        parts += [overview(with_labels)] if with_labels else []
+        parts += ["### Runs\n", runs(group)]
     if coverage:
         parts += [COVERAGE_INTRODUCTION, _coverage(coverage)]
     if speed:
         parts += [SPEED_INTRODUCTION, _speed(speed)]
     return "\n".join(parts)
+
+
+def _coverage(coverage: Mapping[str, Result]) -> str:
+    """A line for each series of draws."""
+    rows = []
+    for name, found in coverage.items():
+        runs = found["runs"]
+        held = sum(run["contains"] for run in runs)
+        widths = [run["heldout_interval"][1] - run["heldout_interval"][0] for run in runs]
+        error = mean([run["heldout_top1"] - run["test_top1"] for run in runs])
+        test = mean([run["test_top1"] for run in runs])
+        link, command = f"[{name}](results/coverage/{name}.json)", f"`{found['command']}`"
+        labels = f"{runs[0]['heldout_labels']:,}"
+        rows.append(
+            [
+                link,
+                labels,
+                f"**{held} of {len(runs)}**",
+                f"{mean(widths):.1f}",
+                f"{test:.2f}",
+                f"{error:+.2f}",
+                command,
+            ]
+        )
+    heads = ["draws of", "held-out labels", "intervals that held", "their width, mean", "test top-1, mean"]
+    return table([*heads, "held-out minus test, mean", "command"], rows, left=(0, 6))
 
 
 def _speed(speed: Mapping[str, Result]) -> str:
@@ -169,240 +172,7 @@ def _speed(speed: Mapping[str, Result]) -> str:
             link = f"[{name}](results/speed/{name}.json)"
             rows.append([link, way, f"{median(cpu):,.1f}", *ratios, share, f"{median(memory):,.0f}", units])
     heads = ["benchmark", "way", "images per CPU second", "ratio by wall time", "ratio by CPU time"]
-    return _table([*heads, "share of the floor", "peak memory, MB", "bfloat16 units"], rows, left=(0, 1, 7))
-
-
-def _coverage(coverage: Mapping[str, Result]) -> str:
-    """A line for each series of draws."""
-    rows = []
-    for name, found in coverage.items():
-        runs = found["runs"]
-        held = sum(run["contains"] for run in runs)
-        widths = [run["heldout_interval"][1] - run["heldout_interval"][0] for run in runs]
-        error = _mean([run["heldout_top1"] - run["test_top1"] for run in runs])
-        test = _mean([run["test_top1"] for run in runs])
-        link, command = f"[{name}](results/coverage/{name}.json)", f"`{found['command']}`"
-        labels = f"{runs[0]['heldout_labels']:,}"
-        rows.append(
-            [
-                link,
-                labels,
-                f"**{held} of {len(runs)}**",
-                f"{_mean(widths):.1f}",
-                f"{test:.2f}",
-                f"{error:+.2f}",
-                command,
-            ]
-        )
-    heads = ["draws of", "held-out labels", "intervals that held", "their width, mean", "test top-1, mean"]
-    return _table([*heads, "held-out minus test, mean", "command"], rows, left=(0, 6))
-
-
-def _is_without_labels(result: Result) -> bool:
-    """Whether labels only judge what was learned."""
-    data, kind = result["recipe"]["data"], result["recipe"]["method"]["kind"]
-    return kind in WITHOUT_LABELS or (kind in FLOORS and data.get("labels_per_class") is None)
-
-
-def _without_labels(group: Sequence[Result]) -> str:
-    """A line for each run, the best last, and how far above the floors it is."""
-    floors = {r["recipe"]["method"]["kind"]: r["summary"]["test_top1"] for r in group if _kind(r) in FLOORS}
-    rows = []
-    for result in sorted(
-        group, key=lambda r: (_kind(r) not in FLOORS, r["summary"]["train_seconds"] // 900, _knn(r) or 0)
-    ):
-        summary, reached = result["summary"], _knn(result)
-        above = [
-            ABSENT
-            if reached is None or floor not in floors or _kind(result) in FLOORS
-            else f"{reached - floors[floor]:+.2f}"
-            for floor in FLOORS
-        ]
-        rows.append(
-            [
-                f"[{method(result)}](results/{result['name']}.json)",
-                f"{summary['train_seconds'] / 60:.1f}",
-                f"{summary['steps']:,}",
-                _rate(summary),
-                _memory(summary),
-                ABSENT if reached is None else f"**{reached:.2f}**",
-                *above,
-            ]
-        )
-    heads = ["method", "train minutes", "steps", "images/s", "memory", "test top-1, k-NN"]
-    return _table([*heads, "minus untrained network", "minus raw pixels"], rows, left=(0,))
-
-
-def _kind(result: Result) -> str:
-    return str(result["recipe"]["method"]["kind"])
-
-
-def _knn(result: Result) -> float | None:
-    votes = ((result["summary"].get("test") or {}).get("nearest_neighbours") or {}).get("20")
-    return None if votes is None else float(votes["top1"])
-
-
-def _rate(summary: Result) -> str:
-    seen, seconds = summary["images_seen"], summary["train_seconds"]
-    return f"{seen / seconds:,.0f}" if seen and seconds else ABSENT
-
-
-def _memory(summary: Result) -> str:
-    return f"{summary['peak_memory_mb']:,}" if summary.get("peak_memory_mb") else ABSENT
-
-
-def data_set(result: Result) -> str:
-    """The name under which a result stands."""
-    images = str(result["recipe"]["data"]["images"])
-    return DATA_SETS.get(images, images)
-
-
-def method(result: Result) -> str:
-    """The method, with what sets a run apart from the method's plain use."""
-    section = result["recipe"]["method"]
-    name = str(METHODS.get(section["kind"], section["kind"]))
-    if any(section.get(weight) for weight in ("supervised_weight", "suncet_weight")):
-        name += " with supervised terms"
-    if section["kind"] == "pixels":
-        name += f" (the nearest alone: {result['summary']['test']['nearest_neighbour']:.2f})"
-    name = name if _is_whole(result) else f"{name}, labelled images only"
-    return f"{name}, chosen by fit" if result.get("command", "").startswith("tapetum fit") else name
-
-
-def _is_whole(result: Result) -> bool:
-    """Whether the run was given all that its method can use; an ablation without unlabelled images was not."""
-    section, data = result["recipe"]["method"], result["recipe"]["data"]
-    return section["kind"] in ("supervised", *FLOORS) or bool(data.get("pool", True))
-
-
-def difference(result: Result, others: Iterable[Result]) -> float | None:
-    """Test top-1 of a run that labels take part in minus that of the supervised runs beside it; None without a pair."""
-    top1 = result["summary"].get("test_top1")
-    if _kind(result) in ("supervised", *FLOORS, *WITHOUT_LABELS) or not _is_whole(result) or top1 is None:
-        return None
-    beside = [other for other in others if _comparable(result, other)]
-    same_labels = [other for other in beside if _label_seed(other) == _label_seed(result)]
-    figures = [other["summary"]["test_top1"] for other in same_labels or beside]
-    return float(top1 - sum(figures) / len(figures)) if figures else None
-
-
-def _comparable(result: Result, other: Result) -> bool:
-    if _kind(other) != "supervised" or other["summary"].get("test_top1") is None:
-        return False
-    seconds = sorted(r["summary"]["train_seconds"] for r in (result, other))
-    sections = ("backbone", "views")
-    return (
-        data_set(other) == data_set(result)
-        and other["summary"]["num_labels"] == result["summary"]["num_labels"]
-        and all(other["recipe"].get(name) == result["recipe"].get(name) for name in sections)
-        and seconds[1] <= LONGEST_OVER_SHORTEST * seconds[0]
-    )
-
-
-def _label_seed(result: Result) -> int:
-    return int(result["recipe"]["data"].get("label_seed", 0))
-
-
-def _order(result: Result) -> tuple[int, str, int, str]:
-    return -result["summary"]["num_labels"], method(result), int(result["recipe"].get("seed", 0)), result["name"]
-
-
-def _overview(group: Sequence[Result]) -> str:
-    """A line for each number of labels, method and length: mean and range over runs."""
-    rows = []
-    for runs in _alike(group):
-        figures = [r["summary"]["test_top1"] for r in runs if r["summary"].get("test_top1") is not None]
-        deltas = [delta for r in runs if (delta := difference(r, group)) is not None]
-        spread = [ABSENT] * 3
-        if figures:
-            spread = [f"**{_mean(figures):.2f}**", f"{min(figures):.2f}", f"{max(figures):.2f}"]
-        delta = f"{_mean(deltas):+.2f}" if deltas else ABSENT
-        seconds = _mean([r["summary"]["train_seconds"] for r in runs])
-        labels = f"{runs[0]['summary']['num_labels']:,}"
-        rows.append([labels, method(runs[0]), f"{seconds:,.0f}", str(len(runs)), *spread, delta])
-    heads = ["labels", "method", "train seconds, mean", "runs", "test top-1, mean", "lowest", "highest"]
-    return _table([*heads, "minus supervised"], rows, left=(1,))
-
-
-def _alike(group: Sequence[Result]) -> list[list[Result]]:
-    """Runs of one method and number of labels whose training times are close to that of the shortest of them."""
-
-    def kind(result: Result) -> tuple[int, str]:
-        return -result["summary"]["num_labels"], method(result)
-
-    found: list[list[Result]] = []
-    for result in sorted(group, key=lambda r: (*kind(r), r["summary"]["train_seconds"], r["name"])):
-        seconds = result["summary"]["train_seconds"]
-        if found and kind(found[-1][0]) == kind(result):
-            shortest = found[-1][0]["summary"]["train_seconds"]
-            if seconds <= LONGEST_OVER_SHORTEST * shortest:
-                found[-1].append(result)
-                continue
-        found.append([result])
-    return found
-
-
-def _runs(group: Sequence[Result]) -> str:
-    rows = []
-    for result in sorted(group, key=_order):
-        summary, delta = result["summary"], difference(result, group)
-        rows.append(
-            [
-                f"[{result['name']}](results/{result['name']}.json)",
-                method(result),
-                f"{summary['num_labels']:,}",
-                str(result["recipe"].get("seed", 0)),
-                f"{summary['steps']:,}",
-                f"{summary['images_seen']:,}",
-                f"{summary['train_seconds']:,.0f}",
-                _rate(summary),
-                _memory(summary),
-                _top1(summary, "soft_neighbours"),
-                _top1(summary, "classifier"),
-                ABSENT if _knn(result) is None else f"{_knn(result):.2f}",
-                ABSENT if delta is None else f"{delta:+.2f}",
-                _peaks(result),
-                _curve(result),
-            ]
-        )
-    heads = ["run", "method", "labels", "seed", "steps", "images seen", "train seconds", "images/s", "memory"]
-    heads += ["test top-1, soft-NN", "test top-1, classifier", "test top-1, k-NN", "minus supervised"]
-    return _table([*heads, "matrix peak, before and after", "curve"], rows, left=(0, 1, 14))
-
-
-def _mean(figures: Sequence[float]) -> float:
-    return sum(figures) / len(figures)
-
-
-def _top1(summary: Result, judge: str) -> str:
-    test = summary.get("test") or {}
-    if not test.get(judge):
-        return ABSENT
-    figure = f"{test[judge]['top1']:.2f}"
-    return f"**{figure}**" if test.get("predicts_by") == judge else figure
-
-
-def _peaks(result: Result) -> str:
-    peaks = result.get("matrix_gflops") or {}
-    values = [peaks.get(when, {}).get("bfloat16") for when in ("before", "after")]
-    return ", ".join(ABSENT if value is None else f"{value:,.0f}" for value in values)
-
-
-def _curve(result: Result) -> str:
-    points = result.get("curve") or []
-    keys = sorted({key for point in points for key in point if key.startswith("eval/")}) or ["train/loss"]
-    values = [point[keys[0]] for point in points if keys[0] in point]
-    if len(values) < 2:
-        return ABSENT
-    chosen = [values[i * (len(values) - 1) // (_CURVE_WIDTH - 1)] for i in range(_CURVE_WIDTH)]
-    low, high = min(chosen), max(chosen)
-    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
-    return f"{keys[0]} {''.join(_BARS[round((value - low) * scale)] for value in chosen)}"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = ()) -> str:
-    rule = ["---" if column in left else "---:" for column in range(len(heads))]
-    return "".join(f"| {' | '.join(row)} |\n" for row in [heads, rule, *rows])
+    return table([*heads, "share of the floor", "peak memory, MB", "bfloat16 units"], rows, left=(0, 1, 7))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-import importlib.util
+import importlib
 from pathlib import Path
 from types import ModuleType
 
@@ -13,12 +13,14 @@ def root() -> Path:
     return ROOT
 
 
-@pytest.fixture(scope="session")
-def make_results() -> ModuleType:
+@pytest.fixture
+def make_results(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script docs/make_results.py, as a module."""
-    spec = importlib.util.spec_from_file_location("make_results", ROOT / "docs" / "make_results.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    return importlib.import_module("make_results")
+
+
+@pytest.fixture
+def run_tables(make_results: ModuleType) -> ModuleType:
+    """The tables that it writes."""
+    return importlib.import_module("run_tables")

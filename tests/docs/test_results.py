@@ -125,10 +125,10 @@ def test_what_learned_without_labels_stands_beside_what_trains_nothing(make_resu
     assert "untrained" not in overview
 
 
-def test_what_fit_chose_is_named(make_results):
+def test_what_fit_chose_is_named(run_tables):
     chosen = result("chosen", command="tapetum fit --output runs/chosen --images cifar10")
-    assert make_results.method(chosen) == "PAWS, chosen by fit"
-    assert make_results.difference(chosen, [result("s", "supervised", 75.0)]) == pytest.approx(5.0)
+    assert run_tables.method(chosen) == "PAWS, chosen by fit"
+    assert run_tables.difference(chosen, [result("s", "supervised", 75.0)]) == pytest.approx(5.0)
 
 
 def test_intervals_that_held_are_counted(make_results):
@@ -147,13 +147,13 @@ def test_intervals_that_held_are_counted(make_results):
     assert "| 50 | **2 of 3** | 20.0 | 85.00 | -5.00 | `tapetum fit` |" in line
 
 
-def test_the_same_draw_of_labels_is_preferred(make_results):
+def test_the_same_draw_of_labels_is_preferred(run_tables):
     paws = result("p", top1=81.0, recipe__data__label_seed=2)
     plain = [
         result("s", "supervised", top1=70.0),
         result("t", "supervised", top1=80.0, recipe__data__label_seed=2),
     ]
-    assert make_results.difference(paws, plain) == pytest.approx(1.0)
+    assert run_tables.difference(paws, plain) == pytest.approx(1.0)
 
 
 def test_runs_of_other_lengths_are_not_averaged(make_results):
@@ -177,18 +177,18 @@ def test_runs_of_other_lengths_are_not_averaged(make_results):
         {"summary__test_top1": None},
     ],
 )
-def test_what_differs_in_more_than_the_method_is_no_pair(make_results, other):
-    assert make_results.difference(result("p"), [result("s", "supervised", 75.0)]) == pytest.approx(5.0)
-    assert make_results.difference(result("p"), [result("s", "supervised", 75.0, **other)]) is None
+def test_what_differs_in_more_than_the_method_is_no_pair(run_tables, other):
+    assert run_tables.difference(result("p"), [result("s", "supervised", 75.0)]) == pytest.approx(5.0)
+    assert run_tables.difference(result("p"), [result("s", "supervised", 75.0, **other)]) is None
 
 
-def test_what_is_not_plain_is_named_and_an_ablation_is_not_compared(make_results):
+def test_what_is_not_plain_is_named_and_an_ablation_is_not_compared(run_tables):
     terms = result("terms", top1=80.0, recipe__method__suncet_weight=0.3)
-    assert make_results.method(terms) == "PAWS with supervised terms"
-    assert make_results.difference(terms, [result("s", "supervised", 75.0)]) == pytest.approx(5.0)
+    assert run_tables.method(terms) == "PAWS with supervised terms"
+    assert run_tables.difference(terms, [result("s", "supervised", 75.0)]) == pytest.approx(5.0)
     ablation = result("cut", recipe__data__pool=False)
-    assert make_results.method(ablation) == "PAWS, labelled images only"
-    assert make_results.difference(ablation, [result("s", "supervised")]) is None
+    assert run_tables.method(ablation) == "PAWS, labelled images only"
+    assert run_tables.difference(ablation, [result("s", "supervised")]) is None
 
 
 def test_what_was_not_measured_is_a_dash(make_results):
