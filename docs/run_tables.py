@@ -56,7 +56,7 @@ def overview(group: Sequence[Result]) -> str:
 
 def without_labels(group: Sequence[Result]) -> str:
     """A line for each run, the best last, and how far above the floors it is."""
-    floors = {r["recipe"]["method"]["kind"]: r["summary"]["test_top1"] for r in group if _kind(r) in FLOORS}
+    floors = {_kind(r): votes for r in group if _kind(r) in FLOORS and (votes := _knn(r)) is not None}
     rows = []
     for result in sorted(
         group, key=lambda r: (_kind(r) not in FLOORS, r["summary"]["train_seconds"] // 900, _knn(r) or 0)
