@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tapetum.evaluation.intervals import wilson
-from tapetum.reporting.review import Floats, Integers, Judged, Review, principal_components, smooth, umap
+from tapetum.reporting.review import JUDGES, Floats, Integers, Judged, Review, principal_components, smooth, umap
 from tapetum.reporting.whole_files import whole_file
 
 if TYPE_CHECKING:
@@ -91,11 +91,10 @@ def _loss(figure: Figure, review: Review) -> None:
 def _accuracy(figure: Figure, review: Review) -> None:
     note = "Share of held-out labels, which train nothing, that are predicted rightly."
     axes = _titled(figure, f"{review.name}: accuracy on held-out labels while training", note)
-    names = {"eval/soft_nn_top1": "soft nearest neighbours", "eval/classifier_top1": "the method's classifier"}
     for colour, (column, (steps, values)) in zip(
         PALETTE, ((c, v) for c, v in review.curves.items() if c.startswith("eval/"))
     ):
-        axes.plot(steps, values, "o-", color=colour, markersize=4, label=names.get(column, column[5:]))
+        axes.plot(steps, values, "o-", color=colour, markersize=4, label=JUDGES.get(column, column[5:]))
     axes.set(xlabel="step", ylabel="right, %", ylim=(0, 101), xlim=(0, None))
     axes.legend(frameon=False, loc="lower left")
 

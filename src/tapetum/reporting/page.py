@@ -10,12 +10,11 @@ from tapetum.evaluation.intervals import wilson
 from tapetum.reporting import svg
 from tapetum.reporting.cards import Cards, confusions, examples, hardest, least_certain
 from tapetum.reporting.html_page import html_page
-from tapetum.reporting.review import Floats, Judged, Review, principal_components, smooth
+from tapetum.reporting.review import JUDGES, Floats, Judged, Review, principal_components, smooth
 
 _MATRIX_UP_TO = 20  # classes
 _PLACES = (900, 720)  # pixels of a map
 _CELLS = 18  # pictures side by side
-_EVALUATIONS = {"eval/soft_nn_top1": "soft nearest neighbours", "eval/classifier_top1": "the method's classifier"}
 
 
 def render(review: Review) -> str:
@@ -72,7 +71,7 @@ def _training(review: Review) -> str:
         loss = smooth(steps, values)
         drawing = svg.curves({"loss": loss}, "loss", f"The loss, from {loss[1][0]:.2f} to {loss[1][-1]:.2f}")
         drawn.append(f"<figure>{drawing}<figcaption>The loss: lower is better.</figcaption></figure>")
-    named = {_EVALUATIONS.get(n, n[5:]): smooth(*c) for n, c in review.curves.items() if n.startswith("eval/")}
+    named = {JUDGES.get(n, n[5:]): smooth(*c) for n, c in review.curves.items() if n.startswith("eval/")}
     if named:
         drawing = svg.curves(named, "right, %", "Accuracy on held-out labels while training", (0.0, 100.0))
         keys = "".join(f'<li><i class="b{i}"></i>{escape(name)}</li>' for i, name in enumerate(named))

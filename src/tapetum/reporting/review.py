@@ -19,6 +19,13 @@ from tapetum.evaluation.intervals import wilson
 Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.int64]
 
+JUDGES = {
+    "eval/soft_nn_top1": "soft nearest neighbours",
+    "eval/knn_top1": "votes of the 20 nearest",
+    "eval/classifier_top1": "the method's classifier",
+}
+"""Accuracies while training, by their columns of metrics.csv."""
+
 
 @dataclass(frozen=True)
 class Predicted:
