@@ -27,6 +27,7 @@ app = typer.Typer(
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Recipe values to set, e.g. optimizer.lr.peak=1.6")
 ]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 Output = Annotated[Path, typer.Option(metavar="RUN", help="New folder for checkpoints, metrics and the recipe.")]
 Plugins = Annotated[list[str] | None, typer.Option("--plugin", metavar="MODULE", help="Import this first; repeatable.")]
 
@@ -167,7 +168,7 @@ def doctor(
 
 @_command
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    run: Run,
     test: Annotated[str, typer.Option(metavar="DIR", help="Labelled images that training has not seen.")],
     protocol: Annotated[str | None, typer.Option(metavar="NAME", help="soft_nn, meant without it, or knn.")] = None,
     plugins: Plugins = None,
@@ -181,7 +182,7 @@ def evaluate(
 
 @_command
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    run: Run,
     images: Annotated[str, typer.Argument(metavar="DIR", help="Images to predict, all that are below it.")],
     output: Annotated[Path, typer.Option(metavar="FILE.CSV", help="The table to write.")],
     neighbours: Annotated[int | None, typer.Option(metavar="K", help="Labelled images to name for each.")] = None,
@@ -197,7 +198,7 @@ def predict(
 
 @_command
 def embed(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    run: Run,
     images: Annotated[str, typer.Argument(metavar="DIR", help="Images to embed, all that are below it.")],
     output: Annotated[Path, typer.Option(metavar="FILE", help="What to write: .npz or .parquet.")],
     plugins: Plugins = None,
@@ -211,7 +212,7 @@ def embed(
 
 @_command
 def cluster(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    run: Run,
     images: Annotated[str, typer.Argument(metavar="DIR", help="Images to cluster, all that are below it.")],
     output: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for a table and contact sheets.")],
     clusters: Annotated[int | None, typer.Option(metavar="K", help="Find K clusters by k-means.")] = None,
@@ -226,7 +227,7 @@ def cluster(
 
 @_command
 def plot(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    run: Run,
     output: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the pictures.")] = None,
     umap: Annotated[bool, typer.Option("--umap", help="Draw a map by UMAP, too.")] = False,
     plugins: Plugins = None,
@@ -240,7 +241,7 @@ def plot(
 
 @_command
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    run: Run,
     output: Annotated[Path | None, typer.Option(metavar="FILE.HTML", help="The page to write.")] = None,
     plugins: Plugins = None,
 ) -> None:

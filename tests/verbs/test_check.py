@@ -105,7 +105,7 @@ def test_the_page_shows_pictures_and_asks_nothing_of_the_network(pets, tmp_path)
 def test_unlabelled_images_and_arrays(pets, tmp_path, capsys):
     found = check("pets", labels="none")
     assert (found["classes"], found["pool"]["labelled"]) == ({}, 0)
-    assert "Next: tapetum fit --images pets --labels none --output" in capsys.readouterr().out
+    assert "Next: tapetum fit --images pets --labels FILE --output" in capsys.readouterr().out
     images = np.stack([np.asarray(photograph(number, 20).convert("L")) for number in (1, 2, 1)])
     found = check(images, labels=["a", "b", "b"], test=images[1:2])
     assert names(found["label_conflicts"]) == [["0", "2"]]

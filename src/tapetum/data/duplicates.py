@@ -35,7 +35,7 @@ below 0.9 begin those that merely resemble each other, and those of different cl
 _BANDS = 5  # of 12 or 13 bits: of 9 differing bits, some band has one at most
 _THUMBNAIL = 12
 MANY_LOOKALIKES = 3.0
-"""Near duplicates of an image, on average, from which on they are no copies any more. Of CIFAR-10 an image has 0.01, of
+"""Near duplicates of an image, on average, from which on they are no copies any more. Of CIFAR-10 an image has 0.02, of
 scikit-learn's digits 5, of Fashion-MNIST 280."""
 _CHUNK = 1 << 20  # pairs compared at a time, for memory
 _SAMPLE = 1 << 21  # pairs drawn for an estimate

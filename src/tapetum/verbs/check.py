@@ -73,7 +73,8 @@ def _part(source: Source, what: str) -> Part:
 def _tell_next(images: Any, labels: Any, test: Any, pool: Part) -> None:
     words = ["tapetum", "fit", "--images", os.fspath(images) if is_path(images) else "DIR"]
     if labels is not None or pool.source.labels is None:
-        words += ["--labels", os.fspath(labels) if is_path(labels) else "FILE"]
+        is_file = is_path(labels) and pool.source.labels is not None
+        words += ["--labels", os.fspath(labels) if is_file else "FILE"]
     if is_path(test):
         words += ["--test", os.fspath(test)]
     print(f"Next: {shlex.join([*words, '--output', 'runs/first'])}")
