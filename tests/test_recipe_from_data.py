@@ -91,13 +91,21 @@ def test_the_crops_are_said(size, area):
 
 
 @pytest.mark.parametrize("classes,fewest", [(10, 400), (10, 1), (2, 50), (39, 5), (1000, 9), (1000, 1)])
-def test_supports_follow_from_the_labels(classes, fewest):
+def test_supports_follow_from_the_classes(classes, fewest):
     support = recipe_for({"minutes": 1}, num_classes=classes, fewest=fewest).support
     num_classes = support.classes_per_batch or classes
     usual = 10 * load_recipe(FEW_LABELS).support.images_per_class
     assert 2 <= num_classes <= classes
-    assert 2 <= support.images_per_class <= max(2, 2 * fewest)
-    assert support.images_per_class * num_classes <= usual
+    assert 2 <= support.images_per_class <= 16
+    assert usual / 2 < support.images_per_class * num_classes <= usual or support.images_per_class == 16
+
+
+@pytest.mark.parametrize("fewest", [1, 2, 4])
+def test_very_few_labels_are_each_seen_in_several_views(fewest):
+    """With twice the labels as supports, accuracy on CIFAR-10 was lower by 4 to 7 points at each of the three."""
+    few = recipe_for({"minutes": 1}, fewest=fewest, num_labels=10 * fewest)
+    assert few.support == load_recipe(FEW_LABELS).support
+    assert few.views.support is None
 
 
 @pytest.mark.parametrize("size", [32, 100])

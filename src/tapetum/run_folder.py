@@ -8,7 +8,8 @@ import platform
 import resource
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,15 @@ FOLDS = "folds"
 _PARTIAL = ".partial"
 
 
-def create_run_folder(path: str | Path) -> Path:
-    """Make an empty run folder.
+@contextmanager
+def new_run_folder(path: str | Path) -> Iterator[Path]:
+    """Make an empty run folder. It goes again if what it was made for fails before there is anything in it.
 
     Raises:
         ValueError: there is something in it already, and nothing is touched; or it cannot be made.
     """
     folder = Path(path)
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: give a new folder as --output.")
     # These are what a run leaves that was killed before it began.
@@ -48,7 +51,13 @@ def create_run_folder(path: str | Path) -> Path:
         raise ValueError(f"the folder {folder} cannot be made ({reason}): give another --output.") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ValueError(f"{folder} may not be written to: change its permissions or give another --output.")
-    return folder
+    try:
+        yield folder
+    except BaseException:
+        with suppress(OSError):  # there is something in it
+            for place in made:
+                place.rmdir()
+        raise
 
 
 def open_run_folder(path: str | Path) -> tuple[Path, Recipe]:

@@ -95,3 +95,11 @@ def test_only_steps_are_left():
     assert resolve_steps(TrainerConfig(epochs=0.001), 10).steps == 1
     assert resolve_steps(TrainerConfig(minutes=2), 10, lambda minutes: int(minutes * 7)) == TrainerConfig(steps=14)
     assert resolve_steps(TrainerConfig(steps=3), 10) == TrainerConfig(steps=3)
+
+
+@pytest.mark.parametrize("steps,evaluations,every", [(100, 10, 10), (101, 10, 11), (5, 10, 1), (0, 10, 1)])
+def test_evaluations_are_spread_evenly(steps, evaluations, every):
+    config = TrainerConfig(steps=steps, evaluations=evaluations)
+    assert resolve_steps(config, 10) == TrainerConfig(steps=steps, evaluate_every=every)
+    given = TrainerConfig(steps=steps, evaluations=evaluations, evaluate_every=7)
+    assert resolve_steps(given, 10) == TrainerConfig(steps=steps, evaluate_every=7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -29,22 +30,23 @@ RESERVE = 0.1
 def resolve_steps(
     config: TrainerConfig, steps_per_epoch: int, measure: Callable[[float], int] | None = None
 ) -> TrainerConfig:
-    """The config with its length as `steps`, as the resolved recipe stores it.
+    """The config with its length and the time between evaluations in steps, as the resolved recipe stores them.
 
     Args:
         config: with epochs, steps or minutes.
         steps_per_epoch: steps in a pass over the images.
         measure: turns minutes into steps; `measure_steps` with its other arguments filled in.
     """
-    if config.steps is not None:
-        return config
+    steps, every = config.steps, config.evaluate_every
     if config.epochs is not None:
         steps = max(1, round(config.epochs * steps_per_epoch))
-    else:
+    elif steps is None:
         assert config.minutes is not None
         assert measure is not None, "a budget in minutes needs measuring"
         steps = measure(config.minutes)
-    return replace(config, steps=steps, epochs=None, minutes=None)
+    if every is None and config.evaluations is not None:
+        every = max(1, math.ceil(steps / config.evaluations))
+    return replace(config, steps=steps, epochs=None, minutes=None, evaluate_every=every, evaluations=None)
 
 
 def measure_steps(

@@ -22,6 +22,9 @@ class TrainerConfig:
     """Steps between readings of the metrics; each makes the host wait for the device. The rows are of every step."""
     evaluate_every: int | None = None
     """Steps between evaluations; null evaluates at the end alone."""
+    evaluations: int | None = None
+    """Evaluations in all, evenly spread, for a run whose steps are not known yet: turned into `evaluate_every`
+    together with its length, where that is null."""
     checkpoint_every: int | None = 500
     """Steps between checkpoints; null writes the final one alone. The last two are kept."""
     keep_every: int | None = None
@@ -44,7 +47,7 @@ class TrainerConfig:
         length = getattr(self, given[0])
         if length < 0 or (length == 0 and given[0] != "steps"):
             raise ValueError(f"trainer.{given[0]} is {length}: use more than 0.")
-        for name in ("log_every", "evaluate_every", "checkpoint_every", "keep_every", "accumulate"):
+        for name in ("log_every", "evaluate_every", "evaluations", "checkpoint_every", "keep_every", "accumulate"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"trainer.{name} is {value}: use 1 or more.")

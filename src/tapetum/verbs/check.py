@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tapetum.engine.callbacks import notify
 from tapetum.engine.runtime import available_threads
 from tapetum.opening import open_test_part
 from tapetum.reporting.health_page import render
-from tapetum.run_folder import create_run_folder
+from tapetum.run_folder import new_run_folder
 
 _PAGE, _JSON = "check.html", "check.json"
 
@@ -44,20 +45,20 @@ def check(images: Any, labels: Any = None, test: Any = None, output: str | Path 
         >>> import tapetum
         >>> found = tapetum.check("photos", labels="labels.csv", output="health")  # doctest: +SKIP
     """
-    folder = None if output is None else create_run_folder(output)
-    pool = _part(open_source(images, labels), "images")
-    tests = None if test is None else _part(open_test_part(test), "test images")
-    health = find_health(pool, tests)
-    found = findings(health)
-    content = {"findings": found, **health.as_dict()}
-    _tell(health, found)
-    if folder is not None:
-        title = f"Health of {pool.source.description}"
-        with writing(folder / _PAGE):
-            (folder / _PAGE).write_text(render(health, title, found), encoding="utf-8")
-        with writing(folder / _JSON):
-            (folder / _JSON).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        print(f"Written: {folder / _PAGE}, with pictures, and {folder / _JSON}, with all names.")
+    with nullcontext() if output is None else new_run_folder(output) as folder:
+        pool = _part(open_source(images, labels), "images")
+        tests = None if test is None else _part(open_test_part(test), "test images")
+        health = find_health(pool, tests)
+        found = findings(health)
+        content = {"findings": found, **health.as_dict()}
+        _tell(health, found)
+        if folder is not None:
+            title = f"Health of {pool.source.description}"
+            with writing(folder / _PAGE):
+                (folder / _PAGE).write_text(render(health, title, found), encoding="utf-8")
+            with writing(folder / _JSON):
+                (folder / _JSON).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            print(f"Written: {folder / _PAGE}, with pictures, and {folder / _JSON}, with all names.")
     _tell_next(images, labels, test, pool)
     return content
 

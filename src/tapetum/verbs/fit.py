@@ -19,7 +19,7 @@ from tapetum.opening import find_test, report_reading
 from tapetum.recipe import Recipe, parse_recipe
 from tapetum.recipe_from_data import Choice, choose, describe, glance
 from tapetum.recipe_from_weights import start_from
-from tapetum.run_folder import GIVEN, create_run_folder
+from tapetum.run_folder import GIVEN, new_run_folder
 from tapetum.verbs.train import train
 from tapetum.yaml_lines import write_yaml
 
@@ -31,6 +31,10 @@ _MANY = 30
 """Held-out labels from which on folds are not offered."""
 _OFFERED = 5
 """Folds that are offered."""
+_EVALUATIONS = 10
+"""Points of the curve of held-out accuracy."""
+_EMBEDDED = 200_000
+"""Labelled images that all points of the curve may embed together: more would cost a short run its training."""
 
 
 def fit(
@@ -83,39 +87,40 @@ def fit(
     if frozen is not None and not (init is minutes is epochs is steps is None):
         raise ValueError(f"frozen is {frozen}, so nothing is trained: leave out init, minutes, epochs and steps.")
     length, remark = _length(minutes, epochs, steps)
-    create_run_folder(output)
-    source = open_source(images, labels)
-    if source.labels is None:
-        raise ValueError(
-            f"{_shown(images if labels is None else labels)} labels no image: give a CSV of path,label lines or a "
-            "folder of class folders as labels."
-        )
-    kept, _ = readable(source, strict, report_reading)
-    assert kept.labels is not None
-    used = drawn_labels(kept.labels, labels_per_class, labels_percent, seed=0)
-    tests = None if test is None else find_test(test, used.classes)
-    if tests is not None:
-        _check_unseen(kept.store, used, tests, _shown(test))
-    share, trained, spared = _held_out(used) if folds is None else _dealt_out(used, folds)
-    if folds is not None:
-        length = {name: value / 2 if name != "steps" else max(1, int(value / 2)) for name, value in length.items()}
-        remark = f"{remark}; as long again for the {folds} short runs together"
-    sections, choices = choose(glance(kept.store, trained), length)
-    drawn = {"labels_per_class": labels_per_class, "labels_percent": labels_percent, "label_seed": 0}
-    drawn |= {"held_out_share": share, "folds": folds}
-    sections["data"] |= {**_on_disk(images, labels, source, test, tests, Path(output)), **drawn, "strict": strict}
-    sections["trainer"] = sections.get("trainer", {}) | length
-    choices += [spared, Choice("length", _in_words(length), remark)]
-    weights = init if frozen is None else frozen
-    if weights is not None:
-        sections, taken = start_from(weights, sections, frozen=frozen is not None)
-        replaced = {choice.what for choice in taken} | ({"length", "learning rate"} if frozen is not None else set())
-        choices = [*taken, *(choice for choice in choices if choice.what not in replaced)]
-    recipe = _recipe(sections, kept, overrides)
-    if process_rank() == 0:
-        print(f"Found {kept.description}. Settings that suit them, changed by KEY=VALUE:")
-        print(describe(choices), flush=True)
-    return train(recipe, output)
+    with new_run_folder(output) as folder:
+        source = open_source(images, labels)
+        if source.labels is None:
+            raise ValueError(
+                f"{_shown(images if labels is None else labels)} labels no image: give a CSV of path,label lines or a "
+                "folder of class folders as labels."
+            )
+        kept, _ = readable(source, strict, report_reading)
+        assert kept.labels is not None
+        used = drawn_labels(kept.labels, labels_per_class, labels_percent, seed=0)
+        tests = None if test is None else find_test(test, used.classes)
+        if tests is not None:
+            _check_unseen(kept.store, used, tests, _shown(test))
+        share, trained, spared = _held_out(used) if folds is None else _dealt_out(used, folds)
+        if folds is not None:
+            length = {name: value / 2 if name != "steps" else max(1, int(value / 2)) for name, value in length.items()}
+            remark = f"{remark}; as long again for the {folds} short runs together"
+        sections, choices = choose(glance(kept.store, trained), length)
+        drawn = {"labels_per_class": labels_per_class, "labels_percent": labels_percent, "label_seed": 0}
+        drawn |= {"held_out_share": share, "folds": folds}
+        sections["data"] |= {**_on_disk(images, labels, source, test, tests, folder), **drawn, "strict": strict}
+        sections["trainer"] = sections.get("trainer", {}) | length | _curve(share, used)
+        choices += [spared, Choice("length", _in_words(length), remark)]
+        weights = init if frozen is None else frozen
+        if weights is not None:
+            sections, taken = start_from(weights, sections, frozen=frozen is not None)
+            replaced = {choice.what for choice in taken}
+            replaced |= {"length", "learning rate"} if frozen is not None else set()
+            choices = [*taken, *(choice for choice in choices if choice.what not in replaced)]
+        recipe = _recipe(sections, kept, overrides)
+        if process_rank() == 0:
+            print(f"Found {kept.description}. Settings that suit them, changed by KEY=VALUE:")
+            print(describe(choices), flush=True)
+        return train(recipe, folder)
 
 
 def _shown(thing: Any) -> str:
@@ -149,6 +154,11 @@ def _length(minutes: float | None, epochs: float | None, steps: int | None) -> t
     if not length:
         return {"minutes": _MINUTES}, "none was given: set minutes, epochs or steps"
     return length, "as asked for"
+
+
+def _curve(share: float | None, labels: Labels) -> dict[str, int]:
+    """How often accuracy is measured during training, where there are labels held out to measure it on."""
+    return {} if share is None else {"evaluations": max(1, min(_EVALUATIONS, _EMBEDDED // len(labels.labelled)))}
 
 
 def _in_words(length: dict[str, float]) -> str:

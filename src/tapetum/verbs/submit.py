@@ -10,7 +10,7 @@ from typing import Any
 from tapetum.job import Training
 from tapetum.methods import load_plugins
 from tapetum.recipe import Recipe, dump_recipe, load_recipe
-from tapetum.run_folder import create_run_folder
+from tapetum.run_folder import new_run_folder
 
 JOBS = "jobs"
 """Folder beside the runs: what was submitted, and what the jobs said."""
@@ -123,8 +123,8 @@ def _settings(recipes: Sequence[str], values: Sequence[str], plugins: Sequence[s
 
 def _prepare(name: str, recipe: Recipe, output: Path, plugins: Sequence[str]) -> Training:
     """Writes down what is submitted, so that the job trains this whatever becomes of the file that it came from."""
-    run = create_run_folder(output / name)
     path = output / JOBS / f"{name}.yaml"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(dump_recipe(recipe), encoding="utf-8")
+    with new_run_folder(output / name) as run:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(dump_recipe(recipe), encoding="utf-8")
     return Training(path, run, tuple(plugins))

@@ -19,8 +19,8 @@ from tapetum.recipe import Recipe, load_recipe
 from tapetum.run_folder import (
     UNREADABLE,
     command,
-    create_run_folder,
     environment,
+    new_run_folder,
     read_summary,
     write_recipe,
     write_summary,
@@ -50,7 +50,13 @@ def train(
     """
     load_plugins(plugins)
     settings = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
-    folder = create_run_folder(output)
+    with new_run_folder(output) as folder:
+        run = _prepare(settings, folder)
+    return finish(run, folder)
+
+
+def _prepare(settings: Recipe, folder: Path) -> Run:
+    """The parts of the run, its length in steps; and its recipe in the folder, so that it can be resumed."""
     run = assemble(settings)
     unreadable = list(run.data.unreadable)
     if run.recipe.data.test is not None:
@@ -66,7 +72,7 @@ def train(
         write_summary(folder, {"command": command(), "num_classes": run.data.labels.num_classes})
         if unreadable:
             write_unreadable(folder / UNREADABLE, unreadable)
-    return finish(run, folder)
+    return run
 
 
 def finish(run: Run, folder: Path, inexact: bool = False) -> dict[str, Any]:
