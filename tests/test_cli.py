@@ -194,6 +194,23 @@ def test_verbs_take_what_their_commands_pass(line, arguments):
     assert getattr(tapetum, verb) is function
 
 
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("fit", "train", "resume")])
+def test_what_one_process_does_is_refused_by_several(calls, capsys, monkeypatch, verb):
+    """Each of them would write the same file."""
+    line = next(line for line, _ in COMMANDS if line.split()[0] == verb)
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    for name, value in {"LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    code, error = call(capsys, *line.split())
+    assert code == 2
+    assert f"torchrun started 2 processes, but {verb} needs one" in error
+    assert not calls.got
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    call(capsys, *line.split())
+    assert calls.got
+
+
 def test_names_of_files_that_are_no_text_are_printed_all_the_same(tmp_path):
     (tmp_path / os.fsdecode(b"\xff.png")).write_text("no image")
     done = run("check", ".", cwd=tmp_path, env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"})

@@ -14,7 +14,10 @@ from typing import Annotated, Any
 
 import typer
 
+from tapetum.engine.launcher import launched
+
 _REPEATABLE = ("overrides", "plugins", "recipes")  # lists on the command line, tuples in Python
+_SHARED = ("fit", "train", "resume")  # what several processes do together
 
 # Plain text: Typer's rich help costs a third of the time that `--help` may take.
 app = typer.Typer(
@@ -37,7 +40,11 @@ def _command(declared: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(declared)
     def run(**given: Any) -> None:
-        name = declared.__name__
+        name, place = declared.__name__, launched()
+        if place is not None and place.world_size > 1 and name not in _SHARED:
+            raise ValueError(
+                f"{place.by} started {place.world_size} processes, but {name} needs one: call it without {place.by}."
+            )
         verb = getattr(importlib.import_module(f"tapetum.verbs.{name}"), name)
         verb(**{key: tuple(value or ()) if key in _REPEATABLE else value for key, value in given.items()})
 

@@ -11,7 +11,7 @@ from tapetum.engine.trainer import TrainerConfig
 
 
 class Clock:
-    """Advances a hundredth of a second per optimiser step and three seconds per before_epoch."""
+    """Advances a hundredth of a second per optimiser step, three seconds per before_epoch, and by more in the first."""
 
     def __init__(self):
         self.now = 0.0
@@ -20,10 +20,10 @@ class Clock:
         return self.now
 
 
-def slow_toy(toy, clock):
+def slow_toy(toy, clock, first=3.0):
     class Slow(toy.Toy):
         def before_epoch(self, progress, embed_all):
-            clock.now += 3.0
+            clock.now += 3.0 if progress.epoch else first
             super().before_epoch(progress, embed_all)
 
         def after_step(self, output, batch):
@@ -51,6 +51,14 @@ def test_a_tenth_is_reserved_and_before_epoch_is_spread_over_its_steps(toy, monk
     # 54 seconds at 0.01 a step and 3 seconds every 100 steps.
     assert measured(toy, slow_toy(toy, clock)) == pytest.approx(54 / (0.01 + 0.03), abs=1)
     assert measured(toy, slow_toy(toy, clock), minutes=1e-6) == 1
+
+
+def test_what_the_first_epoch_alone_needs_is_spent_once(toy, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(budget, "time", clock)
+    # As above, but for ten seconds in which a memory bank is filled.
+    assert measured(toy, slow_toy(toy, clock, first=13.0)) == pytest.approx((54 - 10) / (0.01 + 0.03), abs=1)
+    assert measured(toy, slow_toy(toy, clock, first=100.0)) == 1
 
 
 def test_measuring_leaves_no_trace(toy):

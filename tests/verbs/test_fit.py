@@ -191,6 +191,15 @@ def test_arrays_and_lists_in_memory_become_a_run_that_can_be_resumed(tmp_path):
     assert resume("listed0")["num_labels"] == 6
 
 
+def test_images_in_memory_are_for_one_process(monkeypatch):
+    torchrun = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in (torchrun | {"MASTER_ADDR": "here", "MASTER_PORT": "1"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="are in memory, but several processes train: give files or folders"):
+        quick(images=np.zeros((24, 20, 24, 3), np.uint8), labels=np.arange(24) % 3)
+    assert not os.path.exists("run")
+
+
 def test_a_refused_run_leaves_room_for_another(tmp_path):
     images = np.zeros((24, 20, 24, 3), np.uint8)
     with pytest.raises(ValueError, match="batch_size"):

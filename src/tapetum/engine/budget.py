@@ -63,13 +63,15 @@ def measure_steps(
 ) -> int:
     """The number of steps that fit into a budget on this machine, now.
 
-    Times 20 steps after 5 of warm-up, and one `before_epoch`, on copies of method and optimizer. Weights, buffers,
-    optimizer state, modes and torch's generators are afterwards what they were. Call it before the `Trainer` is built.
+    Times 20 steps after 5 of warm-up, and the first two `before_epoch`, on copies of method and optimizer. Weights,
+    buffers, optimizer state, modes and torch's generators are afterwards what they were. Call it before the `Trainer`
+    is built.
 
     Args:
         method, optimizer, batches, runtime, seed, embed_all: as for `Trainer`; the method not yet set up.
         minutes: the budget of wall time; a tenth is kept in reserve.
-        steps_per_epoch: over which the time of `before_epoch` is spread.
+        steps_per_epoch: over which the time of the second `before_epoch` is spread; what the first takes longer, to
+            fill a memory bank for instance, is spent once.
         config: its `accumulate` is used.
 
     Returns:
@@ -83,7 +85,8 @@ def measure_steps(
     epoch_watch, step_watch = _EpochWatch(trial), _StepWatch()
     shared: dict[str, Any] = {"runtime": runtime, "seed": seed, "embed_all": embed_all, "config": _trial_config(config)}
     shared["notify"] = _say_nothing
-    length: dict[str, Any] = {"steps_per_epoch": TRIAL_STEPS, "total_steps": TRIAL_STEPS}
+    # One step more, with which the second epoch begins.
+    length: dict[str, Any] = {"steps_per_epoch": TRIAL_STEPS, "total_steps": TRIAL_STEPS + 1}
     with torch.random.fork_rng([runtime.device] if runtime.device.type == "cuda" else []):
         trainer = Trainer(trial, trial_optimizer, _keep_rates, batches, callbacks=[step_watch], **length, **shared)
         try:
@@ -92,13 +95,14 @@ def measure_steps(
             raise KeyboardInterrupt from None  # there is nothing yet to save or to go on with
     if runtime.rank != 0:
         return runtime.broadcast(0)
-    seconds = step_watch.seconds_per_step() + epoch_watch.seconds / steps_per_epoch
-    return runtime.broadcast(max(1, int(60.0 * minutes * (1.0 - RESERVE) / seconds)))
+    first, second = epoch_watch.seconds
+    budget = 60.0 * minutes * (1.0 - RESERVE) - (first - second)
+    return runtime.broadcast(max(1, int(budget / (step_watch.seconds_per_step() + second / steps_per_epoch))))
 
 
 def _trial_config(config: TrainerConfig) -> TrainerConfig:
     return TrainerConfig(
-        steps=TRIAL_STEPS, log_every=WARM_UP_STEPS, checkpoint_every=None, accumulate=config.accumulate
+        steps=TRIAL_STEPS + 1, log_every=WARM_UP_STEPS, checkpoint_every=None, accumulate=config.accumulate
     )
 
 
@@ -115,17 +119,17 @@ class _StepWatch(Callback):
 
 
 class _EpochWatch:
-    """Times `before_epoch` of the trial, which meets just one."""
+    """Times each `before_epoch` of the trial."""
 
     def __init__(self, trial: Method) -> None:
-        self.seconds = 0.0
+        self.seconds: list[float] = []
         self._hook = trial.before_epoch
         trial.before_epoch = self._timed  # type: ignore[method-assign]
 
     def _timed(self, progress: Progress, embed_all: EmbedAll) -> None:
         start = time.perf_counter()
         self._hook(progress, embed_all)
-        self.seconds += time.perf_counter() - start
+        self.seconds.append(time.perf_counter() - start)
 
 
 def _say_nothing(message: str) -> None:

@@ -14,7 +14,7 @@ from tapetum.data.readable import readable
 from tapetum.data.sources import Source, open_source
 from tapetum.data.stores import FileStore, Store
 from tapetum.engine.callbacks import notify
-from tapetum.engine.launcher import process_rank
+from tapetum.engine.launcher import launched, process_rank
 from tapetum.opening import find_test, report_reading
 from tapetum.recipe import Recipe, parse_recipe
 from tapetum.recipe_from_data import Choice, choose, describe, glance
@@ -132,6 +132,8 @@ def _on_disk(
 ) -> dict[str, str | None]:
     """What a recipe says of the data, after writing into the run folder what is no file yet."""
     found: dict[str, str | None] = {}
+    if launched() is not None and not all(thing is None or is_path(thing) for thing in (images, labels, test)):
+        raise ValueError("images, labels or test are in memory, but several processes train: give files or folders.")
     if is_path(images) and (labels is None or is_path(labels)):
         found |= {"images": os.fspath(images), "labels": None if labels is None else os.fspath(labels)}
     else:
