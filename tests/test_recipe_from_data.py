@@ -3,6 +3,7 @@ import pytest
 
 from tapetum.data.labels import labels_from_values
 from tapetum.data.stores import ArrayStore
+from tapetum.optim.schedules import value
 from tapetum.recipe import load_recipe, parse_recipe
 from tapetum.recipe_from_data import FEW_LABELS, MANY_LABELS, Glance, choose, describe, glance
 from tapetum.yaml_lines import write_yaml
@@ -31,8 +32,8 @@ def seen(**changes):
     return Glance(**(values | changes))
 
 
-def recipe_for(trainer, **changes):
-    sections, choices = choose(seen(**changes), trainer)
+def recipe_for(trainer, shrink=False, **changes):
+    sections, choices = choose(seen(**changes), shrink=shrink)
     sections["trainer"] = sections.get("trainer", {}) | trainer
     assert len(describe(choices).splitlines()) == len(choices)
     return parse_recipe(write_yaml(sections))
@@ -54,7 +55,7 @@ def test_grey_images_have_no_colour_to_change(channels):
     store, labels = store_of(np.full((6, channels, 8, 8), 9))
     found = glance(store, labels)
     assert found.is_grey
-    sections, _ = choose(found, {"minutes": 1})
+    sections, _ = choose(found, shrink=False)
     assert sections["views"]["large"]["saturation"] == sections["views"]["large"]["hue"] == 0
     assert len(sections["views"]["mean"]) == channels
 
@@ -79,10 +80,24 @@ def test_photographs(size, view):
     assert recipe_for({"minutes": 1}, size=size).data.workers == 0
 
 
+@pytest.mark.parametrize("size,view,shown", [(32, 20, 28), (44, 28, 38), (48, 30, 42), (100, 30, 42), (4000, 30, 42)])
+def test_without_a_gpu_photographs_are_small_images(size, view, shown):
+    recipe = recipe_for({"minutes": 1}, shrink=True, size=size, one_size=False)
+    assert recipe.backbone == load_recipe(FEW_LABELS).backbone
+    assert (recipe.views.large.size, recipe.views.evaluation.crop, recipe.views.evaluation.resize) == (
+        view,
+        shown,
+        shown,
+    )
+    assert recipe.data.workers >= 1
+    reasons = describe(choose(seen(size=size), shrink=True)[1])
+    assert ("there is no GPU" in reasons) == (size > 40)
+
+
 @pytest.mark.parametrize("size,area", [(32, "25% to 100%"), (300, "20% to 100%")])
 def test_the_crops_are_said(size, area):
     for aspect, remark in ((1.33, "central square"), (2.0, "2 times as long as wide: 50% lie beyond")):
-        _, choices = choose(seen(size=size, aspect=aspect), {"minutes": 1})
+        _, choices = choose(seen(size=size, aspect=aspect), shrink=False)
         (crops,) = (choice for choice in choices if choice.what == "crops")
         assert crops.value.startswith(area)
         assert remark in crops.reason
@@ -102,7 +117,7 @@ def test_supports_follow_from_the_classes(classes, fewest):
 
 @pytest.mark.parametrize("fewest", [1, 2, 4])
 def test_very_few_labels_are_each_seen_in_several_views(fewest):
-    """With twice the labels as supports, accuracy on CIFAR-10 was lower by 4 to 7 points at each of the three."""
+    """With twice the labels as supports, accuracy on CIFAR-10 was lower by 3 points or more at each of the three."""
     few = recipe_for({"minutes": 1}, fewest=fewest, num_labels=10 * fewest)
     assert few.support == load_recipe(FEW_LABELS).support
     assert few.views.support is None
@@ -116,7 +131,17 @@ def test_few_labels_are_seen_in_strong_views(size):
     assert many.views.support.jitter == 0
     assert few.method == load_recipe(FEW_LABELS).method
     assert many.method == load_recipe(MANY_LABELS).method
-    assert "3 labels a class are soon learned by heart" in describe(choose(seen(num_labels=30), {"minutes": 1})[1])
+    assert "3 labels a class are soon learned by heart" in describe(choose(seen(num_labels=30), shrink=True)[1])
+
+
+@pytest.mark.parametrize("num_labels", [30, 5000])
+def test_views_show_at_least_half_of_a_small_grey_image(num_labels):
+    grey = recipe_for({"minutes": 1}, is_grey=True, mean=(0.5,), std=(0.2,), num_labels=num_labels).views
+    assert grey.large.scale == (0.5, 1.0)
+    assert grey.support is None or grey.support.scale == (0.5, 1.0)
+    (crops,) = (c for c in choose(seen(is_grey=True, num_labels=num_labels), shrink=True)[1] if c.what == "crops")
+    assert crops.value.startswith("50% to 100%")
+    assert "grey images fill their frame" in crops.reason
 
 
 def test_few_images_make_small_batches():
@@ -126,7 +151,9 @@ def test_few_images_make_small_batches():
 
 
 def test_warm_up_is_at_most_a_tenth_of_a_run():
-    batches = 5000 // recipe_for({"minutes": 1}).data.batch_size
-    assert recipe_for({"steps": 100}).optimizer.lr.warmup_epochs == pytest.approx(10 / batches, abs=1e-3)
-    assert recipe_for({"epochs": 10}).optimizer.lr.warmup_epochs == pytest.approx(1, abs=1e-3)
-    assert recipe_for({"minutes": 10}).optimizer.lr.warmup_epochs == pytest.approx(200 / batches, abs=1e-3)
+    """Minutes are steps only once they have been measured, so the recipe says both."""
+    recipe = recipe_for({"minutes": 10})
+    lr, per_epoch = recipe.optimizer.lr, 5000 // recipe.data.batch_size
+    rates = [value(lr, step, per_epoch, total) for step, total in ((199, 10_000), (200, 10_000), (50, 500), (49, 500))]
+    assert rates[1:3] == [pytest.approx(lr.peak, rel=1e-2)] * 2
+    assert rates[0] < lr.peak > rates[3]

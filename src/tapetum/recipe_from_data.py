@@ -28,10 +28,15 @@ FEW_UP_TO = 100
 """Mean number of labels a class up to which they count as few."""
 SMALL_UP_TO = 40
 """Pixels of the shorter side up to which images count as small, like CIFAR's."""
+SHRUNK_TO = 48
+"""Pixels of the shorter side that a CPU works on at most."""
 _SIZED, _READ = 2048, 128  # images whose size and whose pixels are looked at
 _BASE_SIZE = 32  # pixels of the images that the base recipe is for
 _BASE_CLASSES = 10  # and their classes
-_WARMUP_STEPS = 200
+_WARMUP_STEPS, _WARMUP_LIMIT = 200, 0.1
+_LEAST_OF_GREY = 0.5
+"""Share of a small grey image that a view shows at least: letters, garments and scans fill their frame, and a quarter
+of one may be any other. On held-out images of Fashion-MNIST with 10 labels a class 77% instead of 74."""
 _ELONGATED = 1.5  # longer by shorter side from which the central square leaves a third or more of an image out
 
 
@@ -107,24 +112,27 @@ def glance(store: Store, labels: Labels) -> Glance:
     )
 
 
-def choose(seen: Glance, trainer: Mapping[str, float]) -> tuple[dict[str, Any], list[Choice]]:
+def choose(seen: Glance, *, shrink: bool) -> tuple[dict[str, Any], list[Choice]]:
     """Sections of a recipe for a pool, and what was chosen and why.
 
     Args:
         seen: the pool.
-        trainer: its length, as in the recipe's section: {"minutes": 10}.
+        shrink: work on photographs as on small images, of `SHRUNK_TO` pixels: for a CPU, unless a network is given that
+            wants more. In four minutes on two cores, 3,000 photographs with 10 labels a class were right in 42% so, and
+            in 33% with a resnet18 and twice the pixels, which had trained on a third of the images.
     """
     name = FEW_LABELS if seen.labels_are_few else MANY_LABELS
     base = load_recipe(name)
     batch_size, batch_choice = _batch(seen, name)
-    sections, choices = _small(seen, name) if seen.size <= SMALL_UP_TO else _photographs(seen)
+    sections, choices = _small(seen, name) if shrink or seen.size <= SMALL_UP_TO else _photographs(seen)
     sections["extends"] = name
     sections["views"] |= {"mean": list(seen.mean), "std": list(seen.std)}
     sections["data"] = {"batch_size": batch_size, "workers": _workers(seen)}
     sections["support"], support_choice = _support(seen, base)
     lr = sections["optimizer"]["lr"]
     lr["peak"] = round(lr["peak"] * math.sqrt(batch_size / base.data.batch_size), 4)
-    lr["warmup_epochs"] = _warmup(seen, batch_size, trainer)
+    warmup_epochs = _WARMUP_STEPS / max(1, seen.num_images // batch_size)
+    lr |= {"warmup_epochs": round(warmup_epochs, 4), "warmup_limit": _WARMUP_LIMIT}
     colour = "grey" if seen.is_grey else "colour"
     per_class = f"{seen.num_labels / seen.num_classes:.3g} labels a class"
     few, many = f"{per_class} are soon learned by heart", f"{per_class}, whose images had better stay as they are"
@@ -145,7 +153,7 @@ def _small(seen: Glance, name: str) -> tuple[dict[str, Any], list[Choice]]:
     """A recipe's network and views, in proportion to the images."""
     base = load_recipe(name)
     # Below 16 pixels the network has nothing left to pool, so tiny images are enlarged.
-    worked_at = max(seen.size, round(16 * _BASE_SIZE / base.views.large.size))
+    worked_at = min(SHRUNK_TO, max(seen.size, round(16 * _BASE_SIZE / base.views.large.size)))
 
     def scaled(pixels: int) -> int:
         return max(8, 2 * round(pixels * worked_at / _BASE_SIZE / 2))
@@ -155,13 +163,19 @@ def _small(seen: Glance, name: str) -> tuple[dict[str, Any], list[Choice]]:
         config: ViewConfig | None = getattr(base.views, kind)
         if config is not None:
             views[kind] = {"size": scaled(config.size), **_without_colour(seen)}
+            if seen.is_grey:
+                views[kind]["scale"] = [max(_LEAST_OF_GREY, config.scale[0]), config.scale[1]]
     shown = scaled(base.views.evaluation.crop)
     views["evaluation"] = {"crop": shown, "resize": shown}
     sections = {"views": views, "optimizer": {"lr": {"peak": base.optimizer.lr.peak}}}
     sizes = f"{views['large']['size']} pixels, {shown} when judged"
+    network, proportion = f"images are small: {seen.size} pixels (median shorter side)", "in proportion"
+    if seen.size > SMALL_UP_TO:
+        network = f"there is no GPU, and images are larger: {seen.size} pixels (median shorter side)"
+        proportion = f"in proportion to {worked_at}: more pixels would leave time for too few steps"
     return sections, [
-        Choice("network", base.backbone.kind, f"images are small: {seen.size} pixels (median shorter side)"),
-        Choice("views", sizes, f"as {name} for {_BASE_SIZE} pixels, in proportion"),
+        Choice("network", base.backbone.kind, network),
+        Choice("views", sizes, f"as {name} for {_BASE_SIZE} pixels, {proportion}"),
     ]
 
 
@@ -198,8 +212,10 @@ def _crops(seen: Glance, sections: Mapping[str, Any], base: Recipe) -> Choice:
     """What of an image views cut out: written by the photographs' recipe, inherited by that of small images."""
     least, most = sections["views"]["large"].get("scale", base.views.large.scale)
     value = f"{100 * least:.0f}% to {100 * most:.0f}% of an image's area"
+    is_wide = seen.is_grey and least >= _LEAST_OF_GREY
+    usual = "wide, as grey images fill their frame" if is_wide else "as usual for images of this size"
     if seen.aspect <= _ELONGATED:
-        return Choice("crops", value, "as usual for images of this size; judged on the central square")
+        return Choice("crops", value, f"{usual}; judged on the central square")
     lost = f"{100 * (1 - 1 / seen.aspect):.0f}%"
     return Choice(
         "crops", value, f"images are {seen.aspect:g} times as long as wide: {lost} lie beyond the square judged"
@@ -227,8 +243,8 @@ def _support(seen: Glance, base: Recipe) -> tuple[dict[str, Any], Choice]:
     assert base.support is not None
     supports = base.support.images_per_class * _BASE_CLASSES
     # Two or more, as SuNCEt's loss asks of each image who else is of its class. However few the labels: several views
-    # of one image are worth their time. On CIFAR-10 with 1, 2 and 4 labels a class, 12 supports a class are better than
-    # twice the labels by 4 to 7 points on held-out labels.
+    # of one image are worth their time. With 1, 2 and 4 labels a class of CIFAR-10, 12 supports a class were better
+    # than twice the labels by 3 points on held-out labels in equal time, by 4 to 7 in equal steps.
     per_class = max(2, min(16, supports // seen.num_classes))
     classes = supports // per_class if seen.num_classes * per_class > supports else None
     shown = "each class" if classes is None else f"{classes} classes"
@@ -242,13 +258,6 @@ def _workers(seen: Glance) -> int:
     if seen.in_memory or seen.one_size:
         return 0
     return min(8, max(1, available_threads() // 2))
-
-
-def _warmup(seen: Glance, batch_size: int, trainer: Mapping[str, float]) -> float:
-    """In epochs. A tenth of the run where its length is known, and no more than takes in a long one."""
-    steps_per_epoch = max(1, seen.num_images // batch_size)
-    total = trainer.get("steps", trainer.get("epochs", math.inf) * steps_per_epoch)
-    return round(min(_WARMUP_STEPS, total / 10) / steps_per_epoch, 4)
 
 
 def describe(choices: list[Choice]) -> str:

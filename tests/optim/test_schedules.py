@@ -69,7 +69,18 @@ def test_rising_weight_decay_and_linear():
     assert [value(linear, step, 1, 4) for step in range(6)] == [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
 
 
-@pytest.mark.parametrize("field", [{"peak": -1.0}, {"peak": float("nan")}, {"warmup_epochs": -1.0}, {"final": -0.1}])
+@pytest.mark.parametrize("total,warmup", [(1000, 50), (500, 50), (400, 40), (9, 0)])
+def test_a_short_training_warms_up_for_no_more_than_its_share(total, warmup):
+    config = ScheduleConfig(peak=1.0, warmup_epochs=5, warmup_limit=0.1)
+    assert config.peak == value(config, warmup, 10, total) > value(config, warmup + 1, 10, total)
+    assert [value(config, step, 10, total) for step in range(warmup)] == [step / warmup for step in range(warmup)]
+
+
+FAULTY = [{"peak": -1.0}, {"peak": float("nan")}, {"warmup_epochs": -1.0}, {"final": -0.1}]
+FAULTY += [{"warmup_limit": limit} for limit in (0.0, -0.1, 1.1)]
+
+
+@pytest.mark.parametrize("field", FAULTY)
 def test_errors_name_field_and_value(field):
     ((name, number),) = field.items()
     with pytest.raises(ValueError, match=f"{name} is {number}"):

@@ -23,6 +23,8 @@ class ScheduleConfig:
     """Value that the last step comes close to; not used by the constant shape."""
     warmup_epochs: float = 0.0
     """Length of the warm-up in epochs; may be a fraction."""
+    warmup_limit: float | None = None
+    """Largest share of the training that the warm-up may take, in (0, 1], for runs that may be short; null: any."""
     shape: Shape = "cosine"
     """After the warm-up: half a cosine or a straight line down (or up) to `final`, or `peak` all along."""
     warmup_reaches_peak: bool = False
@@ -33,6 +35,8 @@ class ScheduleConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} is {value}: use a number of 0 or more.")
+        if self.warmup_limit is not None and not 0 < self.warmup_limit <= 1:
+            raise ValueError(f"warmup_limit is {self.warmup_limit}: use a share above 0 and up to 1, or null.")
         if self.shape not in ("cosine", "linear", "constant"):
             raise ValueError(f"shape is {self.shape!r}: use 'cosine', 'linear' or 'constant'.")
 
@@ -63,6 +67,8 @@ def value(config: ScheduleConfig, step: int, steps_per_epoch: int, total_steps: 
             "the first must be 0 or more, the others 1 or more."
         )
     warmup_steps = round(config.warmup_epochs * steps_per_epoch)
+    if config.warmup_limit is not None:
+        warmup_steps = min(warmup_steps, int(config.warmup_limit * total_steps))
     if step < warmup_steps:
         length = max(1, warmup_steps - 1) if config.warmup_reaches_peak else warmup_steps
         return config.start + step / length * (config.peak - config.start)

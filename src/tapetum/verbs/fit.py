@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tapetum.data.folds import fold_of
 from tapetum.data.handed_over import is_path, save_source
 from tapetum.data.labels import LEAST_TO_SPARE, Labels, drawn_labels, held_out
@@ -104,13 +106,14 @@ def fit(
         if folds is not None:
             length = {name: value / 2 if name != "steps" else max(1, int(value / 2)) for name, value in length.items()}
             remark = f"{remark}; as long again for the {folds} short runs together"
-        sections, choices = choose(glance(kept.store, trained), length)
+        weights = init if frozen is None else frozen
+        shrink = weights is None and not torch.cuda.is_available()
+        sections, choices = choose(glance(kept.store, trained), shrink=shrink)
         drawn = {"labels_per_class": labels_per_class, "labels_percent": labels_percent, "label_seed": 0}
         drawn |= {"held_out_share": share, "folds": folds}
         sections["data"] |= {**_on_disk(images, labels, source, test, tests, folder), **drawn, "strict": strict}
         sections["trainer"] = sections.get("trainer", {}) | length | _curve(share, used)
         choices += [spared, Choice("length", _in_words(length), remark)]
-        weights = init if frozen is None else frozen
         if weights is not None:
             sections, taken = start_from(weights, sections, frozen=frozen is not None)
             replaced = {choice.what for choice in taken}
