@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from tapetum.data.labels import labels_from_values
-from tapetum.data.stores import ArrayStore
+from tapetum.data.stores import ArrayStore, FileStore
 from tapetum.optim.schedules import value
 from tapetum.recipe import load_recipe, parse_recipe
 from tapetum.recipe_from_data import FEW_LABELS, MANY_LABELS, Glance, choose, describe, glance
@@ -20,8 +21,7 @@ def seen(**changes):
         "num_images": 5000,
         "size": 32,
         "aspect": 1.0,
-        "one_size": True,
-        "in_memory": False,
+        "decoded_once": True,
         "is_grey": False,
         "mean": (0.5, 0.4, 0.3),
         "std": (0.2, 0.2, 0.2),
@@ -47,7 +47,22 @@ def test_mean_and_deviation_are_measured():
     assert found.mean == (0.5, 0.2, 0.0)
     assert found.std == (0.5, 0.01, 0.01)  # nothing divides by zero
     assert found.aspect == 1.2
-    assert (found.size, found.one_size, found.is_grey, found.fewest, found.num_labels) == (10, True, False, 2, 4)
+    assert (found.size, found.decoded_once, found.is_grey, found.fewest, found.num_labels) == (10, True, False, 2, 4)
+
+
+def test_photographs_are_looked_at_one_at_a_time_and_small(tmp_path, monkeypatch):
+    """A hundred whole ones of a telephone are more than a laptop's memory."""
+    for number in range(3):
+        Image.fromarray(np.full((600, 800, 3), 51 * (number + 1), np.uint8)).save(tmp_path / f"{number}.jpg")
+    seen = []
+    real = FileStore.read
+    monkeypatch.setattr(FileStore, "read", lambda store, some: seen.append(real(store, some)) or seen[-1])
+    labels = labels_from_values(["0", "1", "2"], np.array([0, 1, 0]))
+    found = glance(FileStore(tmp_path, [f"{number}.jpg" for number in range(3)]), labels)
+    assert [[image.shape for image in images] for images in seen] == [[(3, 256, 341)]] * 3
+    assert (found.size, found.is_grey) == (600, True)
+    assert found.mean == pytest.approx((0.4, 0.4, 0.4), abs=0.01)
+    assert found.std == pytest.approx((0.163,) * 3, abs=0.01)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -73,7 +88,7 @@ def test_small_images(size, view):
 
 @pytest.mark.parametrize("size,view", [(41, 64), (180, 88), (400, 128)])
 def test_photographs(size, view):
-    recipe = recipe_for({"minutes": 1}, size=size, one_size=False)
+    recipe = recipe_for({"minutes": 1}, size=size, decoded_once=False)
     assert (recipe.backbone.kind, recipe.backbone.depth, recipe.views.large.size) == ("resnet", 18, view)
     assert recipe.views.small is None
     assert recipe.data.workers >= 1
@@ -82,16 +97,18 @@ def test_photographs(size, view):
 
 @pytest.mark.parametrize("size,view,shown", [(32, 20, 28), (44, 28, 38), (48, 30, 42), (100, 30, 42), (4000, 30, 42)])
 def test_without_a_gpu_photographs_are_small_images(size, view, shown):
-    recipe = recipe_for({"minutes": 1}, shrink=True, size=size, one_size=False)
+    recipe = recipe_for({"minutes": 1}, shrink=True, size=size, decoded_once=False)
     assert recipe.backbone == load_recipe(FEW_LABELS).backbone
     assert (recipe.views.large.size, recipe.views.evaluation.crop, recipe.views.evaluation.resize) == (
         view,
         shown,
         shown,
     )
-    assert recipe.data.workers >= 1
+    assert recipe.data.shrink_to == (96 if size > 96 else None)
+    assert (recipe.data.workers == 0) == (size > 96)  # what is shrunk is decoded once
     reasons = describe(choose(seen(size=size), shrink=True)[1])
     assert ("there is no GPU" in reasons) == (size > 40)
+    assert ("reduced once" in reasons) == (size > 96)
 
 
 @pytest.mark.parametrize("size,area", [(32, "25% to 100%"), (300, "20% to 100%")])

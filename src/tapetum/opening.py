@@ -18,7 +18,7 @@ from tapetum.data.labels import Labels, drawn_labels, held_out, no_labels
 from tapetum.data.pipeline import DataConfig
 from tapetum.data.readable import Unreadable, in_words, readable
 from tapetum.data.sources import Source, open_source
-from tapetum.data.stores import Store
+from tapetum.data.stores import Store, shrunk
 from tapetum.data.views import ViewsConfig
 from tapetum.engine.callbacks import notify
 
@@ -72,7 +72,8 @@ def open_pool(config: DataConfig, decode: bool = True, needs_labels: bool = True
             "path,label lines as data.labels, or one folder a class."
         )
     source, unreadable = skip_unreadable(source, config.strict)
-    store = decoded(source.store, report=report_decoding) if decode else source.store
+    store = shrunk(source.store, config.shrink_to)
+    store = decoded(store, report=report_decoding) if decode else store
     labels, kept_out = source.labels or no_labels(store.names), None
     if config.held_out_per_class is not None:
         with _blamed_on("data.held_out_per_class"):
@@ -91,18 +92,20 @@ def open_pool(config: DataConfig, decode: bool = True, needs_labels: bool = True
     return PoolData(store, labels, kept_out, pool, source.description, tuple(unreadable))
 
 
-def open_test(path: str | Path, classes: tuple[str, ...], strict: bool = False) -> tuple[Store, Labels]:
+def open_test(
+    path: str | Path, classes: tuple[str, ...], strict: bool = False, shrink_to: int | None = None
+) -> tuple[Store, Labels]:
     """Labelled test images, their labels in the class order of training.
 
     A source with a test part of its own gives that part; any other is taken whole. Images that cannot be read are
-    skipped, with a notice, or refused where `strict`.
+    skipped, with a notice, or refused where `strict`. `shrink_to` is that of the pool, `data.shrink_to`.
 
     Raises:
         ValueError: nothing there, a damaged test part, no labels, or a class that training did not know.
     """
     source, _ = skip_unreadable(find_test(path, classes), strict)
     assert source.labels is not None
-    return decoded(source.store, report=report_decoding), source.labels
+    return decoded(shrunk(source.store, shrink_to), report=report_decoding), source.labels
 
 
 def find_test(path: str | Path, classes: tuple[str, ...]) -> Source:

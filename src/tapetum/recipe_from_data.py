@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from tapetum.data.cache import fits
 from tapetum.data.decoding import header_sizes
 from tapetum.data.labels import Labels
-from tapetum.data.stores import FileStore, Store
+from tapetum.data.stores import FileStore, Store, shrunk
 from tapetum.data.views import ViewConfig
 from tapetum.engine.runtime import available_threads
 from tapetum.ops.randomness import make_keys, permutation
@@ -30,7 +31,10 @@ SMALL_UP_TO = 40
 """Pixels of the shorter side up to which images count as small, like CIFAR's."""
 SHRUNK_TO = 48
 """Pixels of the shorter side that a CPU works on at most."""
+READ_AT = 2 * SHRUNK_TO
+"""Pixels of the shorter side that it reads, so that a quarter of an image still has those of a view."""
 _SIZED, _READ = 2048, 128  # images whose size and whose pixels are looked at
+_LOOKED_AT = 256  # pixels of the shorter side that are enough for their colours
 _BASE_SIZE = 32  # pixels of the images that the base recipe is for
 _BASE_CLASSES = 10  # and their classes
 _WARMUP_STEPS, _WARMUP_LIMIT = 200, 0.1
@@ -49,9 +53,8 @@ class Glance:
     """Median shorter side, pixels."""
     aspect: float
     """Median of longer by shorter side."""
-    one_size: bool
-    """Whether all images looked at have the same height and width."""
-    in_memory: bool
+    decoded_once: bool
+    """Whether the pool lies in memory or is small enough to be decoded into a cache."""
     is_grey: bool
     """Whether colour carries nothing: one channel, or three equal ones."""
     mean: tuple[float, ...]
@@ -91,25 +94,29 @@ def glance(store: Store, labels: Labels) -> Glance:
         sizes = header_sizes([store.root / store.names[int(i)] for i in np.sort(order[:_SIZED])])
     else:
         sizes = store.sizes[:_SIZED]
-    pixels = [image.reshape(len(image), -1).double() / 255 for image in store.read(np.sort(order[:_READ]))]
-    is_grey = all(bool((image == image[:1]).all()) for image in pixels)
-    # Every image weighs the same, however large it is.
-    mean = torch.stack([image.mean(dim=1) for image in pixels]).mean(dim=0)
-    square = torch.stack([(image**2).mean(dim=1) for image in pixels]).mean(dim=0)
+    # One at a time, for whole photographs together may exceed the memory; and each weighs the same, however large.
+    looks = [_colours(shrunk(store, _LOOKED_AT), index) for index in np.sort(order[:_READ])]
+    mean, square = (torch.stack(values).mean(dim=0) for values in list(zip(*looks))[:2])
     std = (square - mean**2).clamp(min=1e-4).sqrt()
     return Glance(
         num_images=len(store),
         size=int(np.median(sizes.min(axis=1))),
         aspect=round(float(np.median(sizes.max(axis=1) / sizes.min(axis=1))), 2),
-        one_size=bool((sizes == sizes[0]).all()),
-        in_memory=not isinstance(store, FileStore),
-        is_grey=is_grey,
+        decoded_once=not isinstance(store, FileStore) or fits(store),
+        is_grey=all(is_grey for _, _, is_grey in looks),
         mean=tuple(round(float(m), 4) for m in mean),
         std=tuple(round(float(s), 4) for s in std),
         num_classes=labels.num_classes,
         fewest=int(labels.counts.min()),
         num_labels=len(labels.labelled),
     )
+
+
+def _colours(store: Store, index: int) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    """Per channel the mean and the mean square of an image, in [0, 1], and whether its channels are equal."""
+    (image,) = store.read(np.array([index]))
+    values = image.reshape(len(image), -1).double() / 255
+    return values.mean(dim=1), (values**2).mean(dim=1), bool((image == image[:1]).all())
 
 
 def choose(seen: Glance, *, shrink: bool) -> tuple[dict[str, Any], list[Choice]]:
@@ -127,7 +134,8 @@ def choose(seen: Glance, *, shrink: bool) -> tuple[dict[str, Any], list[Choice]]
     sections, choices = _small(seen, name) if shrink or seen.size <= SMALL_UP_TO else _photographs(seen)
     sections["extends"] = name
     sections["views"] |= {"mean": list(seen.mean), "std": list(seen.std)}
-    sections["data"] = {"batch_size": batch_size, "workers": _workers(seen)}
+    shrink_to = READ_AT if shrink and seen.size > READ_AT else None
+    sections["data"] = {"batch_size": batch_size, "workers": 0 if shrink_to else _workers(seen), "shrink_to": shrink_to}
     sections["support"], support_choice = _support(seen, base)
     lr = sections["optimizer"]["lr"]
     lr["peak"] = round(lr["peak"] * math.sqrt(batch_size / base.data.batch_size), 4)
@@ -137,6 +145,8 @@ def choose(seen: Glance, *, shrink: bool) -> tuple[dict[str, Any], list[Choice]]
     per_class = f"{seen.num_labels / seen.num_classes:.3g} labels a class"
     few, many = f"{per_class} are soon learned by heart", f"{per_class}, whose images had better stay as they are"
     numbers = f"mean {', '.join(f'{m:.3f}' for m in seen.mean)}, std {', '.join(f'{s:.3f}' for s in seen.std)}"
+    if shrink_to:
+        choices.append(Choice("reading", f"{shrink_to} pixels", "images are larger; reduced once, they are read fast"))
     choices += [
         _crops(seen, sections, base),
         Choice("colours", numbers, f"measured on {min(_READ, seen.num_images)} images, which are {colour}"),
@@ -254,10 +264,8 @@ def _support(seen: Glance, base: Recipe) -> tuple[dict[str, Any], Choice]:
 
 
 def _workers(seen: Glance) -> int:
-    """Files of one size are decoded once; others are at every read, ahead of the training process."""
-    if seen.in_memory or seen.one_size:
-        return 0
-    return min(8, max(1, available_threads() // 2))
+    """Files of a large pool are decoded at every read, ahead of the training process."""
+    return 0 if seen.decoded_once else min(8, max(1, available_threads() // 2))
 
 
 def describe(choices: list[Choice]) -> str:

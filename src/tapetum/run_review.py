@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import normalize
 
 from tapetum.data.labels import Labels
-from tapetum.data.stores import Store
+from tapetum.data.stores import Store, shrunk
 from tapetum.engine.callbacks import notify
 from tapetum.evaluation.calibration import Calibration, reliability
 from tapetum.evaluation.prediction import Supports, predict_from
@@ -53,9 +53,10 @@ def _judged(trained: TrainedRun, test: str | None) -> Judged | None:
     found: tuple[Store, Labels, str] | None = None
     if test is not None:
         try:
-            source, _ = skip_unreadable(find_test(test, trained.classes), trained.parts.recipe.data.strict)
+            data = trained.parts.recipe.data
+            source, _ = skip_unreadable(find_test(test, trained.classes), data.strict)
             assert source.labels is not None
-            found = source.store, source.labels, "test images"
+            found = shrunk(source.store, data.shrink_to), source.labels, "test images"
         except ValueError as error:
             notify(f"the test images are left out ({error})")
     if found is None and trained.held_out is not None:

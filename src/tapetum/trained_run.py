@@ -21,7 +21,7 @@ from tapetum.data.decoding import IMAGE_SUFFIXES
 from tapetum.data.label_folders import image_names
 from tapetum.data.labels import Labels
 from tapetum.data.sources import NO_LABELS, open_source
-from tapetum.data.stores import FileStore, Store
+from tapetum.data.stores import FileStore, Store, shrunk
 from tapetum.data.views import ViewsConfig
 from tapetum.engine.callbacks import notify
 from tapetum.engine.checkpoint import Checkpoint, latest_checkpoint
@@ -172,12 +172,20 @@ def open_trained_run(
     return TrainedRun(folder, parts, checkpoint, is_finished)
 
 
-def open_new_images(path: Any) -> Store:
+def open_new_images(path: Any, shrink_to: int | None) -> Store:
     """Images to predict: all below a folder, or one file; of other sources the test part, where there is one.
+
+    Args:
+        path: a folder, a file, or any other source.
+        shrink_to: `data.shrink_to` of the run, so that they are read as its pool was.
 
     Raises:
         ValueError: nothing there, or nothing recognised.
     """
+    return shrunk(_new_images(path), shrink_to)
+
+
+def _new_images(path: Any) -> Store:
     given = Path(path).expanduser() if isinstance(path, (str, os.PathLike)) else None
     if given is not None and given.suffix.lower() in IMAGE_SUFFIXES and given.is_file():
         return FileStore(given.parent, [given.name])

@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,8 @@ import torch
 from PIL import Image
 
 from tapetum.data import cache
-from tapetum.data.cache import cache_folder, decoded, memory_bytes, working_size
-from tapetum.data.stores import ArrayStore, FileStore
+from tapetum.data.cache import cache_folder, decoded, fits, memory_bytes
+from tapetum.data.stores import ArrayStore, FileStore, RaggedStore, shrunk
 
 
 def write_pool(root, sizes, suffix=".jpg"):
@@ -73,11 +74,11 @@ def test_interrupted_decoding_goes_on(tmp_path, small_chunks, monkeypatch):
     calls = []
     real = cache.decode
 
-    def dies_at_sixth(path, size):
+    def dies_at_sixth(path, shrink_to):
         calls.append(path.name)
         if len(calls) == 6:
             raise KeyboardInterrupt
-        return real(path, size)
+        return real(path, shrink_to)
 
     monkeypatch.setattr(cache, "decode", dies_at_sixth)
     with pytest.raises(KeyboardInterrupt):
@@ -97,7 +98,7 @@ def test_interrupted_decoding_goes_on(tmp_path, small_chunks, monkeypatch):
 
 def test_an_array_that_was_cut_off_while_created_is_begun_anew(tmp_path, small_chunks):
     files = write_pool(tmp_path / "pool", [(8, 8)] * 3)
-    partial = tmp_path / "cache" / f"images-{cache.cache_key(files, None)}.partial"
+    partial = tmp_path / "cache" / f"images-{cache.cache_key(files)}.partial"
     partial.mkdir(parents=True)
     (partial / "images.npy").write_bytes(b"\x93NUM")
     (partial / "done").write_text("0\n")
@@ -111,44 +112,55 @@ def test_a_damaged_image_is_named(tmp_path):
         decoded(files, folder=tmp_path / "cache")
 
 
-def test_mixed_shapes_and_large_pools_stay_files(tmp_path):
-    mixed = write_pool(tmp_path / "mixed", [(8, 8), (8, 9)])
-    assert decoded(mixed, size=8, folder=tmp_path / "cache") is mixed
+def test_large_pools_stay_files(tmp_path):
     equal = write_pool(tmp_path / "equal", [(8, 8)] * 2)
     tiny = 2 * 3 * 8 * 8 / memory_bytes()
+    assert not fits(equal, tiny * 0.9)
     assert decoded(equal, folder=tmp_path / "cache", memory_fraction=tiny * 0.9) is equal
     assert decoded(equal, folder=tmp_path / "cache", memory_fraction=tiny * 1.1) is not equal
+    mixed = write_pool(tmp_path / "mixed", [(8, 8)] + [(80, 80)] * 3)
+    assert decoded(mixed, folder=tmp_path / "cache", memory_fraction=tiny * 10) is mixed
     arrays = ArrayStore(np.zeros((1, 3, 8, 8), np.uint8))
     assert decoded(arrays, folder=tmp_path / "cache") is arrays
 
 
-def test_equal_aspect_ratios_are_resized(tmp_path):
+@pytest.mark.parametrize("shrink_to", [None, 12])
+def test_images_of_differing_sizes_are_cached_bit_for_bit(tmp_path, small_chunks, shrink_to):
+    files = shrunk(write_pool(tmp_path / "pool", [(8, 9), (30, 20), (16, 12), (13, 40), (7, 7)]), shrink_to)
+    seen = []
+    pool = decoded(files, folder=tmp_path / "cache", report=lambda done, total: seen.append((done, total)))
+    assert isinstance(pool, RaggedStore)
+    assert len(seen) > 1
+    again = pickle.loads(pickle.dumps(pool))
+    order = np.array([3, 0, 4, 1, 2, 3])
+    for store in (pool, again, decoded(files, folder=tmp_path / "cache")):
+        assert all(torch.equal(a, b) for a, b in zip(store.read(order), files.read(order), strict=True))
+        assert (store.sizes == files.sizes).all()
+        assert (store.names, store.fingerprint, store.channels) == (files.names, files.fingerprint, 3)
+        assert store.image_size is None
+    assert len(pickle.dumps(pool)) < 2000
+    image = pool.read(np.array([0]))[0]
+    image += 1  # a copy, not the file
+    assert not torch.equal(image, pool.read(np.array([0]))[0])
+
+
+def test_photographs_are_shrunk_to_one_array_where_their_proportions_are_one(tmp_path):
     files = write_pool(tmp_path / "pool", [(40, 60), (80, 120)], ".png")
-    pool = decoded(files, size=20, folder=tmp_path / "cache")
-    assert pool.image_size == (20, 30)
-    assert pool.fingerprint != files.fingerprint
+    small = shrunk(files, 20)
+    pool = decoded(small, folder=tmp_path / "cache")
+    assert isinstance(pool, ArrayStore)
+    assert pool.image_size == small.image_size == (20, 30)
+    assert pool.fingerprint == small.fingerprint != files.fingerprint
     with Image.open(files.paths[1]) as image:
         expected = np.asarray(image.resize((30, 20), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
     assert np.array_equal(rows(pool)[1].numpy(), expected)
 
 
-@pytest.mark.parametrize(
-    "sizes,size,expected",
-    [
-        ([(32, 32)] * 3, None, (32, 32)),
-        ([(32, 32)] * 3, 32, (32, 32)),
-        ([(32, 32)] * 3, 64, (32, 32)),
-        ([(32, 48)] * 3, 16, (16, 24)),
-        ([(48, 32)] * 3, 16, (24, 16)),
-        ([(375, 500), (750, 1000)], 256, (256, 341)),
-        ([(375, 500), (500, 375)], 256, None),
-        ([(375, 500), (750, 1000)], 400, None),
-        ([(375, 500), (750, 1000)], None, None),
-        ([], 32, None),
-    ],
-)
-def test_working_size(sizes, size, expected):
-    assert working_size(np.array(sizes, dtype=np.int64).reshape(-1, 2), size) == expected
+def test_a_header_that_lies_is_said(tmp_path, monkeypatch):
+    files = write_pool(tmp_path / "pool", [(8, 8)] * 2)
+    monkeypatch.setattr(cache, "decode", lambda path, _: torch.zeros(3, 8, 9, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"0\.jpg has another size than its header says"):
+        decoded(files, folder=tmp_path / "cache")
 
 
 def test_photographs_are_decoded_by_threads_in_order(tmp_path):

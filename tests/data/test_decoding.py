@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tapetum.data.decoding import decode, header_size
+from tapetum.data.decoding import decode, header_size, shrunk_sizes
 
 # 4 high, 6 wide; no two corners alike, so that every turn shows.
 PIXELS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
@@ -101,11 +101,46 @@ def test_16_bit_colour_becomes_8_bit(tmp_path):
     assert decode(tmp_path / "a.ppm")[:, 0].T.tolist() == [[0, 1, 255], [2, 128, 1]]
 
 
-def test_resizing_is_after_turning(tmp_path):
+def photograph(height, width):
+    """Smooth, as photographs mostly are, and with no two corners alike."""
+    rows, columns = np.linspace(0, 255, height)[:, None], np.linspace(0, 255, width)[None, :]
+    waves = 60 * np.sin(rows / 20) * np.cos(columns / 30)
+    layers = [0.7 * rows + 0.3 * columns, columns + 0 * rows, 255 - rows + 0 * columns]
+    return Image.fromarray(np.stack([(layer + waves).clip(0, 255) for layer in layers], axis=2).astype(np.uint8))
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+@pytest.mark.parametrize("size", [(50, 81), (100, 100), (301, 210), (900, 1200)])
+def test_shrunk_images_are_what_they_would_be_if_read_whole(tmp_path, name, size):
+    path = saved(tmp_path, photograph(*size), name)
+    expected_size = tuple(shrunk_sizes(np.array([size]), 48)[0])
+    assert min(expected_size) == 48
+    whole = Image.fromarray(decode(path).permute(1, 2, 0).numpy())
+    expected = np.asarray(whole.resize(expected_size[::-1], Image.Resampling.BILINEAR)).astype(int).transpose(2, 0, 1)
+    pixels = decode(path, 48).numpy()
+    assert pixels.shape == (3, *expected_size)
+    # JPEG's own reduction is another filter; without it the same.
+    assert np.abs(pixels - expected).max() <= (6 if name == "a.jpg" and min(size) > 200 else 0)
+    assert torch.equal(decode(path, 5000), decode(path))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_shrinking_keeps_images_upright(tmp_path, name, orientation):
     exif = Image.Exif()
-    exif[0x0112] = 6
-    path = saved(tmp_path, Image.fromarray(PIXELS), "a.jpg", exif=exif)
-    assert decode(path, (3, 2)).shape == (3, 3, 2)
+    exif[0x0112] = orientation
+    path = saved(tmp_path, photograph(300, 480), name, exif=exif)
+    pixels, whole = decode(path, 24), decode(path)
+    assert pixels.shape[1:] == tuple(shrunk_sizes(np.array([header_size(path)]), 24)[0])
+    small = torch.nn.functional.interpolate(whole[None].float(), pixels.shape[1:], mode="area")[0]
+    assert (pixels - small).abs().max() < 25
+
+
+def test_the_shorter_side_is_shrunk_and_nothing_enlarged():
+    sizes = np.array([(32, 32), (32, 48), (48, 32), (375, 500), (750, 1000), (10, 900), (16, 17)])
+    shrunk = [(16, 16), (16, 24), (24, 16), (16, 21), (16, 21), (10, 900), (16, 17)]
+    assert shrunk_sizes(sizes, 16).tolist() == [list(size) for size in shrunk]
+    assert shrunk_sizes(sizes, None) is sizes
 
 
 def test_damaged_missing_and_unsupported_files_are_named(tmp_path):

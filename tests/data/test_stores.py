@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tapetum.data.stores import ArrayStore, FileStore, Store
+from tapetum.data.stores import ArrayStore, FileStore, Store, shrunk
 
 
 def images(n=7, size=(5, 6), channels=3):
@@ -89,6 +89,9 @@ def test_file_fingerprint_is_the_same_elsewhere_and_changes_with_the_files(tmp_p
     one = FileStore(here, names).fingerprint
     assert one == FileStore(there, names).fingerprint
     assert one != FileStore(here, names[:3]).fingerprint
+    small = shrunk(FileStore(here, names), 3)
+    assert one != small.fingerprint != shrunk(FileStore(here, names), 2).fingerprint
+    assert small.only(np.array([0])).shrink_to == 3
     assert one != FileStore(here, names[::-1]).fingerprint, "another order numbers the images otherwise"
     (there / names[0]).write_bytes((there / names[0]).read_bytes() + b"\0")
     assert one != FileStore(there, names).fingerprint

@@ -1,14 +1,8 @@
-"""A pool decoded once: image files become one memory-mapped array of uint8 images.
+"""A pool decoded once: image files become one memory-mapped array.
 
-On two cores, loader workers that decode steal the compute of training. So a pool whose working-size copy fits in a
-quarter of memory is decoded before training into a cache on disk, and later runs start at once.
-
-Which pools are cached, and as what:
-
-- all images share one size, no larger than asked for: as they are, bit for bit what `FileStore` decodes;
-- all images become one size when their shorter side is resized to `size` (equal aspect ratio): as that;
-- anything else (photographs of mixed shapes): not cached. Random resized crops need the whole image, and whole
-  images of different shapes do not stack. They keep being decoded when they are read.
+On two cores, loader workers that decode steal the compute of training. So a pool whose pixels fit in a quarter of
+memory are decoded before training into a cache on disk, bit for bit what `FileStore` reads, and later runs start at
+once. Images of one size become an `ArrayStore`, others a `RaggedStore`.
 """
 
 from __future__ import annotations
@@ -27,11 +21,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tapetum.data.decoding import decode, header_sizes
-from tapetum.data.stores import ArrayStore, FileStore, ReportProgress, Store
+from tapetum.data.decoding import decode, header_sizes, shrunk_sizes
+from tapetum.data.stores import ArrayStore, FileStore, RaggedStore, ReportProgress, Store
 
-_FORMAT = 1  # raise when decoding or the layout of the folder changes: old caches are then not found
+_FORMAT = 2  # raise when decoding or the layout of the folder changes: old caches are then not found
 _CHUNK_BYTES = 4 * 2**20
+MEMORY_FRACTION = 0.25
 THREADED_FROM_PIXELS = 128 * 128  # below, Python's overhead outweighs decoding and threads only contend
 
 
@@ -58,43 +53,20 @@ def memory_bytes() -> int:
     return int(total)
 
 
-def working_size(sizes: npt.NDArray[np.int64], size: int | None) -> tuple[int, int] | None:
-    """The one (height, width) that all images of a pool have when worked on, or None if there is none.
-
-    Args:
-        sizes: (N, 2) heights and widths.
-        size: shorter side in pixels that training and evaluation need at most; None: as large as the images are.
-    """
-    if len(sizes) == 0:
-        return None
-    shorter, longer = sizes.min(axis=1), sizes.max(axis=1)
-    if (sizes == sizes[0]).all() and (size is None or shorter[0] <= size):
-        return int(sizes[0, 0]), int(sizes[0, 1])
-    if size is None or shorter.min() < size:
-        return None
-    # The longer side is rounded down, as torchvision's Resize does.
-    resized = np.where(sizes == shorter[:, None], size, (size * longer // shorter)[:, None])
-    if (resized != resized[0]).any():
-        return None
-    return int(resized[0, 0]), int(resized[0, 1])
-
-
 def decoded(
     store: Store,
-    size: int | None = None,
     folder: Path | None = None,
-    memory_fraction: float = 0.25,
+    memory_fraction: float = MEMORY_FRACTION,
     report: ReportProgress | None = None,
     threads: int = 2,
 ) -> Store:
-    """The store decoded once into a memory-mapped `ArrayStore`, or the store itself where that does not apply.
+    """The store decoded once into a memory-mapped one, or the store itself where that does not apply.
 
     A finished cache is reused. One that was interrupted goes on where it stopped. Several processes may ask for
     the same cache: one decodes, the others wait.
 
     Args:
         store: any store; only a `FileStore` is ever decoded.
-        size: shorter side in pixels of the working copy; None takes images as they are.
         folder: where caches are kept; None means `cache_folder()`.
         memory_fraction: largest share of memory the copy may take.
         report: called with (images decoded, all images); not called where a finished cache is found.
@@ -107,26 +79,30 @@ def decoded(
         return store
     folder = cache_folder() if folder is None else Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"images-{cache_key(store, size)}"
+    final = folder / f"images-{cache_key(store)}"
     if not _is_finished(final):
-        shape = _shape_to_cache(store, size, int(memory_fraction * memory_bytes()))
-        if shape is None or not _has_room(folder, len(store) * 3 * shape[0] * shape[1]):
+        if not fits(store, memory_fraction) or not _has_room(folder, _bytes(store.sizes)):
             return store
         with only_one(final.with_suffix(".lock")):
             if not _is_finished(final):
-                _build(store, shape, final, report, threads)
-    about = json.loads((final / "cache.json").read_text())
-    return ArrayStore.open(final / "images.npy", store.names, about["fingerprint"])
+                _build(store, final, report, threads)
+    sizes = np.load(final / "sizes.npy", allow_pickle=False)
+    if (sizes == sizes[0]).all():
+        return ArrayStore.open(final / "images.npy", store.names, store.fingerprint)
+    return RaggedStore(final / "images.npy", sizes, store.names, store.fingerprint)
 
 
-def _shape_to_cache(store: FileStore, size: int | None, max_bytes: int) -> tuple[int, int] | None:
-    """The pool's `working_size` where a copy of that size is small enough, else None."""
+def fits(store: FileStore, memory_fraction: float = MEMORY_FRACTION) -> bool:
+    """Whether all pixels of a store together are few enough to be decoded once."""
+    most = int(memory_fraction * memory_bytes())
     # A few images mostly settle it, and reading the header of every photograph takes minutes.
     some = np.unique(np.linspace(0, len(store) - 1, 64).astype(np.int64))
-    shape = working_size(header_sizes([store.root / store.names[i] for i in some]), size)
-    if shape is None or len(store) * 3 * shape[0] * shape[1] > max_bytes:
-        return None
-    return working_size(store.sizes, size)
+    sizes = shrunk_sizes(header_sizes([store.root / store.names[i] for i in some]), store.shrink_to)
+    return len(store) * _bytes(sizes) // len(some) <= 2 * most and _bytes(store.sizes) <= most
+
+
+def _bytes(sizes: npt.NDArray[np.int64]) -> int:
+    return int(3 * sizes.prod(axis=1).sum())
 
 
 def _has_room(folder: Path, needed: int) -> bool:
@@ -140,16 +116,9 @@ def _has_room(folder: Path, needed: int) -> bool:
     return False
 
 
-def _fingerprint(store: FileStore, shape: tuple[int, int]) -> str:
-    """The store's own where pixels are the same, so that a run resumes where the cache does not fit."""
-    if store.image_size == shape:
-        return store.fingerprint
-    return hashlib.blake2b(f"{store.fingerprint} {shape}".encode(), digest_size=16).hexdigest()
-
-
-def cache_key(store: FileStore, size: int | None) -> str:
+def cache_key(store: FileStore) -> str:
     """What a cache is found by. Local, so it may look at what a fingerprint must not: place and time of change."""
-    digest = hashlib.blake2b(f"{_FORMAT} {size} {store.fingerprint}".encode(), digest_size=16)
+    digest = hashlib.blake2b(f"{_FORMAT} {store.fingerprint}".encode(), digest_size=16)
     digest.update(os.fsencode(store.root.resolve()))
     digest.update(store.file_stats.tobytes())
     return digest.hexdigest()
@@ -201,21 +170,27 @@ def _finished_chunks(partial: Path) -> set[int]:
     return {int(line) for line in lines[:-1]}  # what follows the last newline was cut off
 
 
-def _build(store: FileStore, shape: tuple[int, int], final: Path, report: ReportProgress | None, threads: int) -> None:
-    partial = final.with_suffix(".partial")
-    images = _open_partial(partial, (len(store), 3, *shape))
-    step = max(1, _CHUNK_BYTES // (3 * shape[0] * shape[1]))
+def _build(store: FileStore, final: Path, report: ReportProgress | None, threads: int) -> None:
+    partial, sizes = final.with_suffix(".partial"), store.sizes
+    total, is_even = _bytes(sizes), store.image_size is not None
+    images = _open_partial(partial, (len(store), 3, *sizes[0].tolist()) if is_even else (total,))
+    rows = images.reshape(-1)
+    ends = np.cumsum(3 * sizes.prod(axis=1)).tolist()
+    step = max(1, _CHUNK_BYTES * len(store) // total)
     finished = _finished_chunks(partial)
     done = sum(len(range(c * step, min((c + 1) * step, len(store)))) for c in finished)
-    workers = threads if store.sizes.prod(axis=1).mean() >= THREADED_FROM_PIXELS else 1
+    # As many pixels as files have: a shrunk photograph takes its time, too.
+    workers = threads if header_sizes(store.paths[:64]).prod(axis=1).mean() >= THREADED_FROM_PIXELS else 1
     with ThreadPoolExecutor(workers) as pool, (partial / "done").open("a") as log:
         for chunk, start in enumerate(range(0, len(store), step)):
             if chunk in finished:
                 continue
             paths = [store.root / name for name in store.names[start : start + step]]
             decode_in_order = pool.map if workers > 1 else map
-            for row, pixels in enumerate(decode_in_order(decode, paths, repeat(shape)), start):
-                images[row] = pixels.numpy()
+            for row, pixels in enumerate(decode_in_order(decode, paths, repeat(store.shrink_to)), start):
+                if pixels.shape[1:] != tuple(sizes[row]):
+                    raise ValueError(f"image {paths[row - start]} has another size than its header says: replace it")
+                rows[ends[row] - pixels.numel() : ends[row]] = pixels.numpy().reshape(-1)
             images.flush()
             log.write(f"{chunk}\n")
             log.flush()
@@ -223,9 +198,10 @@ def _build(store: FileStore, shape: tuple[int, int], final: Path, report: Report
             done += len(paths)
             if report is not None:
                 report(done, len(store))
-    del images
-    about = {"format": _FORMAT, "root": str(store.root), "images": len(store), "shape": [3, *shape]}
-    write_durably(partial / "cache.json", json.dumps({**about, "fingerprint": _fingerprint(store, shape)}))
+    del images, rows
+    np.save(partial / "sizes.npy", sizes)
+    about = {"format": _FORMAT, "root": str(store.root), "images": len(store), "shrink_to": store.shrink_to}
+    write_durably(partial / "cache.json", json.dumps(about))
     if final.exists():  # a folder without cache.json: not ours to trust
         shutil.rmtree(final)
     partial.rename(final)

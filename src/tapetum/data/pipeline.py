@@ -62,6 +62,9 @@ class DataConfig:
     label_seed: int = 0
     """Decides which labels `labels_per_class`, `held_out_per_class` and `held_out_share` keep, and what lies in which
     of the `folds`."""
+    shrink_to: int | None = None
+    """Read image files with at most this many pixels of the shorter side, which is faster and lets a pool of
+    photographs be decoded once; null reads them as they are. Arrays stay as they are."""
     strict: bool = False
     """Whether an image that cannot be read stops the run; false skips it and lists it in unreadable.csv."""
     batch_size: int = 256
@@ -70,7 +73,7 @@ class DataConfig:
     """Processes that read and crop images ahead; 0 does it in the training process, best for images in memory."""
 
     def __post_init__(self) -> None:
-        for name in ("labels_per_class", "held_out_per_class", "batch_size"):
+        for name in ("labels_per_class", "held_out_per_class", "shrink_to", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}: use 1 or more.")

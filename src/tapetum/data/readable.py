@@ -52,7 +52,7 @@ def find_unreadable(
     """
     folder = cache_folder() if folder is None else Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    remembered = folder / f"unreadable-{cache_key(store, None)}.json"
+    remembered = folder / f"unreadable-{cache_key(store)}.json"
     with only_one(remembered.with_suffix(".lock")):
         if not remembered.is_file():
             partial = remembered.with_suffix(".partial")

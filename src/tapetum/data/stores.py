@@ -1,8 +1,8 @@
 """Where images are kept until a batch asks for them.
 
-Two stores share one protocol. `ArrayStore` holds equally sized uint8 images, in memory or memory-mapped, and hands
-out a batch in one copy. `FileStore` decodes image files when they are asked for; `tapetum.data.cache` turns one
-into an `ArrayStore` where that fits.
+Three stores share one protocol. `ArrayStore` holds equally sized uint8 images, in memory or memory-mapped, and hands
+out a batch in one copy. `FileStore` decodes image files when they are asked for; `tapetum.data.cache` turns one into
+an `ArrayStore` or, where sizes differ, a `RaggedStore`, if that fits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tapetum.data.decoding import decode, header_sizes
+from tapetum.data.decoding import decode, header_sizes, shrunk_sizes
 
 Indices = npt.NDArray[np.int64]
 ReportProgress = Callable[[int, int], None]
@@ -167,19 +167,65 @@ class ArrayStore:
         return torch.from_numpy(np.take(self._images, indices, axis=0))
 
 
+class RaggedStore:
+    """RGB images of differing sizes, one after the other in a .npy file of bytes, which is memory-mapped.
+
+    Args:
+        path: the file, a one-dimensional uint8 array.
+        sizes: (N, 2) heights and widths.
+        names: N distinct names.
+        fingerprint: of where the images came from.
+    """
+
+    def __init__(self, path: Path, sizes: npt.NDArray[np.int64], names: Sequence[str], fingerprint: str) -> None:
+        self._path, self.sizes, self.names, self.fingerprint = Path(path), sizes, tuple(names), fingerprint
+        self._ends = np.cumsum(3 * sizes.prod(axis=1))
+        self._open()
+
+    def _open(self) -> None:
+        self._pixels = np.load(self._path, mmap_mode="r", allow_pickle=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_pixels": None}  # pickling a memmap would copy the file through the pipe
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
+    @property
+    def channels(self) -> int:
+        return 3
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        return _common_size(self.sizes)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, indices: Indices) -> list[Tensor]:
+        """B uint8 tensors (3, h, w), copies."""
+        return [torch.from_numpy(np.array(self._pixels[self.place(int(i))])).view(3, *self.sizes[i]) for i in indices]
+
+    def place(self, index: int) -> slice:
+        """Where an image lies in the array."""
+        return slice(int(self._ends[index]) - int(3 * self.sizes[index].prod()), int(self._ends[index]))
+
+
 class FileStore:
     """Image files, decoded to RGB when they are read (see `tapetum.data.decoding` for what becomes RGB how).
 
     Args:
         root: the folder that names are relative to.
         names: relative paths with `/` between parts, in the order of the indices.
+        shrink_to: pixels that the shorter side of an image has at most when it is read; None: as many as the file has.
 
     Raises:
         ValueError: a name is given twice, or a file does not exist.
     """
 
-    def __init__(self, root: Path | str, names: Sequence[str]) -> None:
-        self.root = Path(root)
+    def __init__(self, root: Path | str, names: Sequence[str], shrink_to: int | None = None) -> None:
+        self.root, self.shrink_to = Path(root), shrink_to
         self._names = tuple(names)
         if len(set(self._names)) != len(self._names):
             twice = next(n for i, n in enumerate(self._names) if n in self._names[:i])
@@ -208,8 +254,10 @@ class FileStore:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of relative names, their order, and file sizes in bytes; contents are not read."""
+        """Hash of relative names, their order, file sizes in bytes, and the shrinking; contents are not read."""
         digest = hashlib.blake2b(digest_size=16)
+        if self.shrink_to is not None:
+            digest.update(f"shrunk to {self.shrink_to}\n".encode())
         for name, size in zip(self._names, self.file_stats[:, 0], strict=True):
             digest.update(f"{name}\0{size}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
@@ -221,7 +269,7 @@ class FileStore:
     @cached_property
     def sizes(self) -> npt.NDArray[np.int64]:
         """(N, 2) heights and widths, from the files' headers (some 20,000 files a second, once)."""
-        return header_sizes(self.paths)
+        return shrunk_sizes(header_sizes(self.paths), self.shrink_to)
 
     @cached_property
     def image_size(self) -> tuple[int, int] | None:
@@ -236,8 +284,13 @@ class FileStore:
         Raises:
             ValueError: a file cannot be read; names it and the fix.
         """
-        return [decode(self.root / self._names[int(i)]) for i in indices]
+        return [decode(self.root / self._names[int(i)], self.shrink_to) for i in indices]
 
     def only(self, kept: Indices) -> FileStore:
         """The store of some of its images, in their order."""
-        return FileStore(self.root, [self._names[int(i)] for i in kept])
+        return FileStore(self.root, [self._names[int(i)] for i in kept], self.shrink_to)
+
+
+def shrunk(store: Store, shrink_to: int | None) -> Store:
+    """A store whose image files are read with at most so many pixels of the shorter side; arrays stay as they are."""
+    return FileStore(store.root, store.names, shrink_to) if isinstance(store, FileStore) else store

@@ -68,7 +68,7 @@ def cluster(
         raise ValueError(f"{folder} holds clusters already ({SHEETS}): give another --output.")
     trained = open_trained_run(run, plugins, needs_labels=False)
     _check_kind(trained, clusters)
-    store = open_new_images(images)
+    store = open_new_images(images, trained.parts.recipe.data.shrink_to)
     key = hashlib.blake2b(f"clusters {trained.digest} {store.fingerprint} {clusters}".encode()).hexdigest()
     with GrowingFile(folder / TABLE, key, csv_text([_COLUMNS])) as table:
         if table.rows:

@@ -37,7 +37,7 @@ def embed(run: str | Path, images: Any, output: str | Path, plugins: Sequence[st
         >>> path = tapetum.embed("runs/first", "photos", "photos.npz")  # doctest: +SKIP
     """
     trained = open_trained_run(run, plugins, needs_labels=False)
-    store = open_new_images(images)
+    store = open_new_images(images, trained.parts.recipe.data.shrink_to)
     path = Path(output)
     size = trained.run_method(trained.parts.data.store, np.zeros(1, dtype=np.int64)).embeddings.shape[1]
     write_embeddings(path, _parts(trained, store, size), len(store))

@@ -42,7 +42,7 @@ def evaluate(
         raise ValueError(f"protocol is {protocol!r}: choose one of {', '.join(PROTOCOLS)}.")
     trained = open_trained_run(run, plugins)
     parts = trained.parts
-    store, labels = open_test(test, trained.classes)
+    store, labels = open_test(test, trained.classes, shrink_to=parts.recipe.data.shrink_to)
     check_evaluation(store, parts.recipe.views, trained_on=parts.data.store)
     evaluation = parts.evaluate(store, labels)
     _tell_all(evaluation, protocol or PROTOCOLS[0])

@@ -65,7 +65,7 @@ def predict(
     if wanted < 0:
         raise ValueError(f"neighbours is {wanted}: name 0 or more of them.")
     trained = open_trained_run(run, plugins)
-    store = open_new_images(images)
+    store = open_new_images(images, trained.parts.recipe.data.shrink_to)
     num_neighbours = min(wanted, len(trained.supports.labels))
     has_domain = type(trained.parts.method).in_domain is not Method.in_domain
     header = b"" if json else csv_header(num_neighbours, has_domain)

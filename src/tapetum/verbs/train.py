@@ -121,7 +121,8 @@ def _judge(run: Run, state: TrainState, folder: Path) -> dict[str, Any]:
         summary["heldout_top1"] = held.headline.top1
         summary["heldout_interval"] = list(held.headline.interval)
     if run.recipe.data.test is not None:
-        judged = run.evaluate(*open_test(run.recipe.data.test, run.data.labels.classes))
+        shrink_to = run.recipe.data.shrink_to
+        judged = run.evaluate(*open_test(run.recipe.data.test, run.data.labels.classes, shrink_to=shrink_to))
         summary["test"] = judged.as_dict()
         summary["test_top1"] = judged.headline.top1
         summary["test_images"] = run.recipe.data.test
