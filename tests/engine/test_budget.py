@@ -20,14 +20,17 @@ class Clock:
         return self.now
 
 
-def slow_toy(toy, clock, first=3.0):
+def slow_toy(toy, clock, first=3.0, hiccup=0.0):
     class Slow(toy.Toy):
+        steps = 0
+
         def before_epoch(self, progress, embed_all):
             clock.now += 3.0 if progress.epoch else first
             super().before_epoch(progress, embed_all)
 
         def after_step(self, output, batch):
-            clock.now += 0.01
+            self.steps += 1
+            clock.now += 0.01 + (hiccup if self.steps == 12 else 0.0)
             super().after_step(output, batch)
 
         def __deepcopy__(self, memo):
@@ -51,6 +54,12 @@ def test_a_tenth_is_reserved_and_before_epoch_is_spread_over_its_steps(toy, monk
     # 54 seconds at 0.01 a step and 3 seconds every 100 steps.
     assert measured(toy, slow_toy(toy, clock)) == pytest.approx(54 / (0.01 + 0.03), abs=1)
     assert measured(toy, slow_toy(toy, clock), minutes=1e-6) == 1
+
+
+def test_one_hiccup_of_the_machine_changes_nothing(toy, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(budget, "time", clock)
+    assert measured(toy, slow_toy(toy, clock, hiccup=5.0)) == measured(toy, slow_toy(toy, clock))
 
 
 def test_what_the_first_epoch_alone_needs_is_spent_once(toy, monkeypatch):

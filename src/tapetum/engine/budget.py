@@ -7,6 +7,8 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
+from statistics import median
 from typing import Any
 
 import torch
@@ -115,7 +117,9 @@ class _StepWatch(Callback):
         self._times[int(rows[-1]["step"])] = time.perf_counter()
 
     def seconds_per_step(self) -> float:
-        return (self._times[TRIAL_STEPS] - self._times[WARM_UP_STEPS]) / TIMED_STEPS
+        """The median over parts of five steps, which one hiccup of the machine does not change."""
+        marks = [self._times[step] for step in range(WARM_UP_STEPS, TRIAL_STEPS + 1, WARM_UP_STEPS)]
+        return median(end - start for start, end in pairwise(marks)) / WARM_UP_STEPS
 
 
 class _EpochWatch:
