@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,12 +19,13 @@ from tapetum.data.labels import Labels, drawn_labels, held_out, no_labels
 from tapetum.data.pipeline import DataConfig
 from tapetum.data.readable import Unreadable, in_words, readable
 from tapetum.data.sources import Source, open_source
-from tapetum.data.stores import Store, shrunk
+from tapetum.data.stores import ReportProgress, Store, shrunk
 from tapetum.data.views import ViewsConfig
 from tapetum.engine.callbacks import notify
 
 _CHOICES_OF_LABELS = ("labels_per_class", "labels_percent", "held_out_per_class", "held_out_share", "folds", "test")
 """Fields of a recipe's data that make no sense without labels."""
+_SECONDS_OF_SILENCE = 5.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def open_pool(config: DataConfig, decode: bool = True, needs_labels: bool = True
         )
     source, unreadable = skip_unreadable(source, config.strict)
     store = shrunk(source.store, config.shrink_to)
-    store = decoded(store, report=report_decoding) if decode else store
+    store = decoded(store, report=telling("decoded")) if decode else store
     labels, kept_out = source.labels or no_labels(store.names), None
     if config.held_out_per_class is not None:
         with _blamed_on("data.held_out_per_class"):
@@ -105,7 +107,7 @@ def open_test(
     """
     source, _ = skip_unreadable(find_test(path, classes), strict)
     assert source.labels is not None
-    return decoded(shrunk(source.store, shrink_to), report=report_decoding), source.labels
+    return decoded(shrunk(source.store, shrink_to), report=telling("decoded")), source.labels
 
 
 def find_test(path: str | Path, classes: tuple[str, ...]) -> Source:
@@ -137,7 +139,7 @@ def skip_unreadable(source: Source, strict: bool) -> tuple[Source, list[Unreadab
     Raises:
         ValueError: there are some and `strict` refuses them, or nothing is left to work with.
     """
-    kept, unreadable = readable(source, strict, report_reading)
+    kept, unreadable = readable(source, strict, telling("read"))
     if unreadable:
         notify(f"{in_words(unreadable, len(source.store))}: skipped")
     return kept, unreadable
@@ -167,14 +169,18 @@ def check_evaluation(store: Store, views: ViewsConfig, trained_on: Store | None 
         )
 
 
-def report_decoding(done: int, total: int) -> None:
-    if done == total or done % 10_000 < 1_000:
-        notify(f"decoded {done} of {total} images once, for this and later runs")
+def telling(what: str) -> ReportProgress:
+    """Says on stderr how far a job is ("decoded 500 of 2,000 images"), now and then, and nothing of a short one."""
+    begun = said = time.monotonic()
 
+    def report(done: int, total: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if now - (begun if done == total else said) >= _SECONDS_OF_SILENCE:
+            said = now
+            notify(f"{what} {done:,} of {total:,} images, once for this and later runs")
 
-def report_reading(done: int, total: int) -> None:
-    if total > 1_000 and (done == total or done % 10_240 == 0):
-        notify(f"checked that {done} of {total} images can be read, for this and later runs")
+    return report
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from tapetum.data.sources import Source, open_source
 from tapetum.data.stores import FileStore, Store
 from tapetum.engine.callbacks import notify
 from tapetum.engine.launcher import launched, process_rank
-from tapetum.opening import find_test, report_reading
+from tapetum.opening import find_test, telling
 from tapetum.recipe import Recipe, parse_recipe
 from tapetum.recipe_from_data import Choice, choose, describe, glance
 from tapetum.recipe_from_weights import start_from
@@ -96,7 +96,7 @@ def fit(
                 f"{_shown(images if labels is None else labels)} labels no image: give a CSV of path,label lines or a "
                 "folder of class folders as labels."
             )
-        kept, _ = readable(source, strict, report_reading)
+        kept, _ = readable(source, strict, telling("read"))
         assert kept.labels is not None
         used = drawn_labels(kept.labels, labels_per_class, labels_percent, seed=0)
         tests = None if test is None else find_test(test, used.classes)
