@@ -21,6 +21,7 @@ def seen(**changes):
         "num_images": 5000,
         "size": 32,
         "aspect": 1.0,
+        "one_size": True,
         "decoded_once": True,
         "is_grey": False,
         "mean": (0.5, 0.4, 0.3),
@@ -47,7 +48,8 @@ def test_mean_and_deviation_are_measured():
     assert found.mean == (0.5, 0.2, 0.0)
     assert found.std == (0.5, 0.01, 0.01)  # nothing divides by zero
     assert found.aspect == 1.2
-    assert (found.size, found.decoded_once, found.is_grey, found.fewest, found.num_labels) == (10, True, False, 2, 4)
+    assert (found.size, found.one_size, found.decoded_once, found.is_grey) == (10, True, True, False)
+    assert (found.fewest, found.num_labels) == (2, 4)
 
 
 def test_photographs_are_looked_at_one_at_a_time_and_small(tmp_path, monkeypatch):

@@ -53,6 +53,8 @@ class Glance:
     """Median shorter side, pixels."""
     aspect: float
     """Median of longer by shorter side."""
+    one_size: bool
+    """Whether all images looked at have the same height and width."""
     decoded_once: bool
     """Whether the pool lies in memory or is small enough to be decoded into a cache."""
     is_grey: bool
@@ -95,13 +97,15 @@ def glance(store: Store, labels: Labels) -> Glance:
     else:
         sizes = store.sizes[:_SIZED]
     # One at a time, for whole photographs together may exceed the memory; and each weighs the same, however large.
-    looks = [_colours(shrunk(store, _LOOKED_AT), index) for index in np.sort(order[:_READ])]
+    small = shrunk(store, _LOOKED_AT)
+    looks = [_colours(small, index) for index in np.sort(order[:_READ])]
     mean, square = (torch.stack(values).mean(dim=0) for values in list(zip(*looks))[:2])
     std = (square - mean**2).clamp(min=1e-4).sqrt()
     return Glance(
         num_images=len(store),
         size=int(np.median(sizes.min(axis=1))),
         aspect=round(float(np.median(sizes.max(axis=1) / sizes.min(axis=1))), 2),
+        one_size=bool((sizes == sizes[0]).all()),
         decoded_once=not isinstance(store, FileStore) or fits(store),
         is_grey=all(is_grey for _, _, is_grey in looks),
         mean=tuple(round(float(m), 4) for m in mean),
@@ -264,8 +268,10 @@ def _support(seen: Glance, base: Recipe) -> tuple[dict[str, Any], Choice]:
 
 
 def _workers(seen: Glance) -> int:
-    """Files of a large pool are decoded at every read, ahead of the training process."""
-    return 0 if seen.decoded_once else min(8, max(1, available_threads() // 2))
+    """Processes that decode and cut ahead of the training; on a CPU they would take its time just to cut."""
+    if seen.decoded_once and (seen.one_size or not torch.cuda.is_available()):
+        return 0
+    return min(8, max(1, available_threads() // 2))
 
 
 def describe(choices: list[Choice]) -> str:

@@ -1,7 +1,7 @@
 """A pool decoded once: image files become one memory-mapped array.
 
 On two cores, loader workers that decode steal the compute of training. So a pool whose pixels fit in a quarter of
-memory are decoded before training into a cache on disk, bit for bit what `FileStore` reads, and later runs start at
+memory is decoded before training into a cache on disk, bit for bit what `FileStore` reads, and later runs start at
 once. Images of one size become an `ArrayStore`, others a `RaggedStore`.
 """
 
@@ -199,7 +199,10 @@ def _build(store: FileStore, final: Path, report: ReportProgress | None, threads
             if report is not None:
                 report(done, len(store))
     del images, rows
-    np.save(partial / "sizes.npy", sizes)
+    with (partial / "sizes.npy").open("wb") as file:
+        np.save(file, sizes)
+        file.flush()
+        os.fsync(file.fileno())
     about = {"format": _FORMAT, "root": str(store.root), "images": len(store), "shrink_to": store.shrink_to}
     write_durably(partial / "cache.json", json.dumps(about))
     if final.exists():  # a folder without cache.json: not ours to trust
