@@ -191,6 +191,24 @@ def test_arrays_and_lists_in_memory_become_a_run_that_can_be_resumed(tmp_path):
     assert resume("listed0")["num_labels"] == 6
 
 
+def test_photographs_of_any_size_are_read_small_where_there_is_no_gpu(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for number in range(24):
+        with Image.open(f"photos/{number:02}.png") as image:
+            image.resize((300 + number, 400 - number)).save(f"photos/{number:02}.jpg")
+        Path(f"photos/{number:02}.png").unlink()
+    csv = Path("labels.csv").read_text().replace(".png", ".jpg")
+    Path("labels.csv").write_text(csv)
+    summary = quick(test="test")
+    assert "reading        96 pixels" in capsys.readouterr().out
+    recipe = load_recipe("run/recipe.yaml")
+    assert (recipe.data.shrink_to, recipe.backbone.kind, recipe.views.evaluation.crop) == (96, "small_net", 42)
+    shutil.rmtree("run/checkpoints")
+    shutil.rmtree("cache")  # decoded anew, the same
+    assert resume("run")["heldout"] == summary["heldout"]
+    assert tapetum.predict("run", "photos", "predictions.csv")["images"] == 24
+
+
 def test_images_in_memory_are_for_one_process(monkeypatch):
     torchrun = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
     for name, value in (torchrun | {"MASTER_ADDR": "here", "MASTER_PORT": "1"}).items():
