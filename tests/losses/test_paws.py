@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tapetum.losses.paws import cross_entropy, mean_entropy_loss, paws_loss
 from tapetum.ops.soft_neighbours import sharpen, smooth_one_hot, soft_neighbours
@@ -78,14 +80,22 @@ def plain_paws(views, supports, labels, targets, target_supports, small, tau, sh
     return -(t * np.log(p)).sum(1).mean(), (mean * np.log(mean)).sum()
 
 
-@pytest.mark.parametrize("small", [0, 3])
-def test_plain_version(small):
-    generator = np.random.default_rng(small)
-    views, supports = generator.normal(size=((2 + small) * 4, 5)), generator.normal(size=(6, 5))
-    targets, target_supports = generator.normal(size=(8, 5)), generator.normal(size=(6, 5))
-    labels = smooth_one_hot(torch.arange(3).repeat(2), torch.arange(3), 0.1).double().numpy()
-    ours = paws_loss(*map(torch.from_numpy, (views, supports, labels, targets, target_supports)), small, 0.1, 0.25)
-    plain = plain_paws(views, supports, labels, targets, target_supports, small, 0.1, 0.25)
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    small=st.integers(0, 3),
+    images=st.integers(1, 4),
+    classes=st.integers(2, 4),
+    tau=st.sampled_from([0.1, 0.5]),
+    sharp=st.sampled_from([0.25, 0.5, 1.0]),
+)
+def test_equal_to_the_plain_version(seed, small, images, classes, tau, sharp):
+    generator = np.random.default_rng(seed)
+    counts = ((2 + small) * images, 2 * classes, 2 * images, 2 * classes)
+    views, supports, targets, target_supports = (generator.normal(size=(count, 5)) for count in counts)
+    labels = smooth_one_hot(torch.arange(classes).repeat(2), torch.arange(classes), 0.1).double().numpy()
+    ours = paws_loss(*map(torch.from_numpy, (views, supports, labels, targets, target_supports)), small, tau, sharp)
+    plain = plain_paws(views, supports, labels, targets, target_supports, small, tau, sharp)
     assert np.allclose([float(x) for x in ours], plain, rtol=1e-10)
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tapetum.losses.swav import swapped_prediction_loss, swav_codes
 
@@ -39,18 +41,29 @@ def test_golden_codes_loss_and_gradients(number):
         assert_golden(prototypes.grad, g["grad_prototypes"])
 
 
-@pytest.mark.parametrize("views", [(0,), (0, 1), (2, 0, 3), (0, 1, 2, 3)])
-def test_any_number_of_assigning_views_one_image_at_a_time(views):
-    generator = torch.Generator().manual_seed(0)
-    scores = torch.rand(4, 3, 5, generator=generator, dtype=torch.float64)
-    codes = torch.rand(len(views), 3, 5, generator=generator, dtype=torch.float64).softmax(2)
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    shape=st.tuples(st.integers(2, 4), st.integers(1, 4), st.integers(2, 6)),
+    data=st.data(),
+    temperature=st.sampled_from([0.1, 0.3]),
+)
+def test_any_number_of_assigning_views_one_image_at_a_time(seed, shape, data, temperature):
+    num_views, num_images, _ = shape
+    views = data.draw(st.permutations(range(num_views)))[: data.draw(st.integers(1, num_views))]
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.rand(shape, generator=generator, dtype=torch.float64).requires_grad_()
+    codes = torch.rand(len(views), *shape[1:], generator=generator, dtype=torch.float64).softmax(2)
     losses = []
     for code, assigning in zip(codes, views):
-        for image in range(3):
-            for view in {0, 1, 2, 3} - {assigning}:
-                prediction = (scores[view, image] / 0.3).softmax(0)
+        for image in range(num_images):
+            for view in set(range(num_views)) - {assigning}:
+                prediction = (scores[view, image] / temperature).softmax(0)
                 losses.append(-(code[image] * prediction.log()).sum())
-    torch.testing.assert_close(swapped_prediction_loss(scores, codes, views, 0.3), torch.stack(losses).mean())
+    ours, plain = swapped_prediction_loss(scores, codes, views, temperature), torch.stack(losses).mean()
+    torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-11)
+    gradients = [torch.autograd.grad(loss, scores)[0] for loss in (ours, plain)]
+    torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-11)
 
 
 def test_hard_codes_are_one_hot_at_the_largest_entry():

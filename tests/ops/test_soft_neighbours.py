@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tapetum.ops.soft_neighbours import sharpen, smooth_one_hot, soft_neighbours
 
@@ -19,16 +21,27 @@ def plain_soft_neighbours(queries, supports, labels, temperature):
     return probabilities
 
 
-@pytest.fixture
-def parts():
-    generator = torch.Generator().manual_seed(0)
-    queries, supports = (torch.randn(n, 6, dtype=torch.float64, generator=generator) for n in (9, 7))
-    labels = torch.rand(7, 4, dtype=torch.float64, generator=generator).softmax(1)
+def random_parts(seed, num_queries, num_supports, num_classes):
+    generator = torch.Generator().manual_seed(seed)
+    counts = (num_queries, num_supports)
+    queries, supports = (torch.randn(n, 6, dtype=torch.float64, generator=generator) for n in counts)
+    labels = torch.rand(num_supports, num_classes, dtype=torch.float64, generator=generator).softmax(1)
     return queries, supports, labels
 
 
-@pytest.mark.parametrize("temperature", [0.05, 0.1, 1.0])
-def test_plain_version(parts, temperature):
+@pytest.fixture
+def parts():
+    return random_parts(0, 9, 7, 4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    counts=st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 5)),
+    temperature=st.sampled_from([0.02, 0.1, 1.0]),
+)
+def test_equal_to_the_plain_version(seed, counts, temperature):
+    parts = random_parts(seed, *counts)
     plain = plain_soft_neighbours(*(part.numpy() for part in parts), temperature)
     np.testing.assert_allclose(soft_neighbours(*parts, temperature).numpy(), plain, rtol=1e-12)
 
