@@ -1,6 +1,6 @@
 """Write docs/results.md from docs/results/*.json, as `benchmarks/record_run.py` and `record_pixels.py` leave them: one
 file, one run; from docs/results/coverage/*.json, by `benchmarks/coverage.py`; and from docs/results/speed/*.json, which
-`benchmarks/views.py` and `step.py` write with `--json`.
+`benchmarks/views.py` and `step.py` write with `--json`, and docs/results/doctor/*.json, by `benchmarks/doctor.py`.
 
     python docs/make_results.py
 
@@ -19,6 +19,7 @@ from statistics import median
 from run_tables import (
     ABSENT,
     LONGEST_OVER_SHORTEST,
+    METHODS,
     Result,
     data_set,
     is_without_labels,
@@ -32,6 +33,7 @@ from run_tables import (
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
 SPEED = RESULTS / "speed"
+DOCTOR = RESULTS / "doctor"
 COVERAGE = RESULTS / "coverage"
 PAGE = DOCS / "results.md"
 
@@ -54,6 +56,13 @@ SPEED_INTRODUCTION = """## Speed
 Measured against the usual way (one PIL image after the other in loader workers, float32, NCHW), taking turns with it;
 [benchmarks/](../benchmarks/README.md) explains. Ratios are medians over rounds; those by CPU seconds are hardly touched
 by whatever else the machine does.
+"""
+
+DOCTOR_INTRODUCTION = """## What the collapse doctor costs
+
+Every training is watched (see [tapetum doctor](verbs/doctor.md)). This is the share of a step's time that goes into
+what is there for that alone: the spread of embeddings, the use of codes, the length of prototypes, the gradient's norm,
+and the rules, which look more often in the short runs measured here than in a long one.
 """
 
 INTRODUCTION = """# Results
@@ -107,6 +116,7 @@ def render(
     results: Sequence[Result],
     speed: Mapping[str, Result] | None = None,
     coverage: Mapping[str, Result] | None = None,
+    doctor: Mapping[str, Result] | None = None,
 ) -> str:
     """The page, as Markdown."""
     parts = [INTRODUCTION.format(factor=LONGEST_OVER_SHORTEST)]
@@ -127,6 +137,8 @@ def render(
         parts += [COVERAGE_INTRODUCTION, _coverage(coverage)]
     if speed:
         parts += [SPEED_INTRODUCTION, _speed(speed)]
+    if doctor:
+        parts += [DOCTOR_INTRODUCTION, _doctor(doctor)]
     return "\n".join(parts)
 
 
@@ -175,9 +187,31 @@ def _speed(speed: Mapping[str, Result]) -> str:
     return table([*heads, "share of the floor", "peak memory, MB", "bfloat16 units"], rows, left=(0, 1, 7))
 
 
+def _doctor(doctor: Mapping[str, Result]) -> str:
+    """A line for each machine's file and method."""
+    rows = []
+    for name, found in doctor.items():
+        for kind, cost in found["methods"].items():
+            parts = cost["parts"]
+            rules = parts.get("on_steps", 0.0)
+            link = f"[{name}](results/doctor/{name}.json)"
+            rows.append(
+                [
+                    link,
+                    METHODS.get(kind, kind),
+                    f"{1000 * cost['step_seconds']:.0f}",
+                    f"{sum(parts.values()) - rules:.2%}",
+                    f"{rules:.2%}",
+                    f"**{cost['share']:.2%}**",
+                ]
+            )
+    return table(["measured on", "method", "step, ms", "figures", "rules", "together"], rows, left=(0, 1))
+
+
 if __name__ == "__main__":
     try:
-        PAGE.write_text(render(read_results(), read_found(SPEED), read_found(COVERAGE)), encoding="utf-8")
+        found = (read_found(folder) for folder in (SPEED, COVERAGE, DOCTOR))
+        PAGE.write_text(render(read_results(), *found), encoding="utf-8")
     except ValueError as error:
         sys.exit(f"make_results: error: {error}")
     print(f"Written: {PAGE.relative_to(DOCS.parent)}")

@@ -41,7 +41,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType
         return module
 
     yield load_module
-    for name in ("matrix_peak", "side_by_side", "step", "usual", "views"):
+    for name in ("doctor", "matrix_peak", "side_by_side", "step", "usual", "views"):
         if name not in known:
             sys.modules.pop(name, None)
 
@@ -88,6 +88,21 @@ def test_steps_are_compared(load, monkeypatch, tmp_path: Path, capsys) -> None:
     printed = capsys.readouterr().out
     assert "peak memory" in printed
     assert "of the floor" in printed
+
+
+def test_the_doctors_share_of_a_step(load, monkeypatch, tmp_path: Path, capsys) -> None:
+    """Everything that is there for the doctor is timed, and nothing stays patched."""
+    threads, norm = torch.get_num_threads(), torch.nn.utils.get_total_norm
+    arguments = {"steps": 14, "threads": 1, "recipes": "suave", "json": tmp_path / "doctor.json"}
+    try:
+        run_main(load("doctor"), monkeypatch, arguments)
+    finally:
+        torch.set_num_threads(threads)
+    cost = json.loads((tmp_path / "doctor.json").read_text())["methods"]["suave"]
+    assert set(cost["parts"]) == {"spread", "code_metrics", "mean_norm", "get_total_norm", "on_steps"}
+    assert 0 < cost["share"] == pytest.approx(sum(cost["parts"].values()))
+    assert "doctor" in capsys.readouterr().out
+    assert torch.nn.utils.get_total_norm is norm
 
 
 def _network() -> PAWS:

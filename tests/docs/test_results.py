@@ -44,6 +44,7 @@ def test_the_page_is_up_to_date(make_results):
         make_results.read_results(),
         make_results.read_found(make_results.SPEED),
         make_results.read_found(make_results.COVERAGE),
+        make_results.read_found(make_results.DOCTOR),
     ), "run `make docs`"
 
 
@@ -65,6 +66,12 @@ def test_speed_is_told_with_ratios_and_share_of_the_floor(make_results):
     (line,) = lines_with(make_results.render([], {"step": found}), "ours")
     assert "| ours | 20.0 | 2.50 | 2.00 | 75% | 1,500 | avx512_bf16 |" in line
     assert "Speed" not in make_results.render([])
+
+
+def test_the_doctors_cost_is_told_by_method(make_results):
+    cost = {"step_seconds": 0.2, "share": 0.0042, "parts": {"spread": 0.003, "on_steps": 0.0012}}
+    (line,) = lines_with(make_results.render([], doctor={"two_threads": {"methods": {"swav": cost}}}), "SwAV")
+    assert "| SwAV | 200 | 0.30% | 0.12% | **0.42%** |" in line
 
 
 def test_no_runs_make_a_page_too(make_results):
