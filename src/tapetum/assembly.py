@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from tapetum.best_checkpoint import check_choosable
 from tapetum.collapse_doctor import CollapseDoctor, setting_of
@@ -20,7 +21,7 @@ from tapetum.engine.loggers import tensorboard_logger
 from tapetum.engine.runtime import Runtime
 from tapetum.engine.state import fingerprint
 from tapetum.engine.trainer import Trainer
-from tapetum.evaluation.embedding import run_method
+from tapetum.evaluation.embedding import embed_share
 from tapetum.evaluation.nearest_neighbours import NEIGHBOURS
 from tapetum.evaluation.soft_neighbours import Evaluation, evaluate_method
 from tapetum.initial_weights import load_initial_weights
@@ -80,11 +81,11 @@ class Run:
             embed_all=self._embed_all,
         )
 
-    def _embed_all(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Indices and embeddings of the pool, without images held out."""
+    def _embed_all(self, then: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Indices of the pool, without images held out, and what `then` makes of this process's embeddings."""
         pool = self.data.pool
-        outputs = run_method(self.method, self.data.store, pool, self.recipe.views, self.runtime)
-        return torch.from_numpy(pool), outputs.embeddings
+        rows = embed_share(self.method, self.data.store, pool, self.recipe.views, self.runtime, then)
+        return torch.from_numpy(pool), rows
 
     def _callbacks(self, folder: Path | None) -> list[Callback]:
         setting = setting_of(self.recipe, self.data.labels.num_classes)

@@ -9,7 +9,7 @@ from tapetum.data.augment import evaluation_view
 from tapetum.data.stores import ArrayStore, FileStore
 from tapetum.data.views import EvaluationViewConfig
 from tapetum.evaluation import reading
-from tapetum.evaluation.reading import read_chunks
+from tapetum.evaluation.reading import in_batches, read_chunks
 
 VIEW = EvaluationViewConfig(crop=8, resize=10)
 
@@ -27,7 +27,7 @@ def files(tmp_path):
 
 
 def joined(store, indices, view=VIEW, channels=3, size=5):
-    chunks = list(read_chunks(store, np.array(indices), view, channels, size))
+    chunks = list(read_chunks(store, in_batches(np.array(indices), size), view, channels))
     pixels = torch.cat([chunk.pixels for chunk in chunks])
     unreadable = {i: text for chunk in chunks for i, text in chunk.unreadable.items()}
     return np.concatenate([chunk.indices for chunk in chunks]).tolist(), pixels, unreadable
@@ -84,7 +84,7 @@ def test_a_reader_that_stops_early_leaves_no_thread_reading(files, monkeypatch):
     read: list[int] = []
     whole = FileStore.read
     monkeypatch.setattr(FileStore, "read", lambda self, rows: read.append(int(rows[0])) or whole(self, rows))
-    chunks = read_chunks(files, np.arange(12), VIEW, 3, 1)
+    chunks = read_chunks(files, in_batches(np.arange(12), 1), VIEW, 3)
     next(chunks)
     chunks.close()
     assert len(read) <= 4

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from tapetum.data.labels import Labels
 from tapetum.data.stores import ArrayStore
 from tapetum.data.views import EvaluationViewConfig, ViewConfig, ViewsConfig
-from tapetum.evaluation.embedding import run_method
+from tapetum.evaluation import embedding
+from tapetum.evaluation.embedding import embed_share, own_batches, run_method
 from tapetum.evaluation.soft_neighbours import accuracy, classify_by_neighbours, evaluate_method
 from tapetum.methods.base import Method
 
@@ -201,6 +202,28 @@ def test_the_modes_return_after_an_error():
             OnCPU(),
         )
     assert method.training
+
+
+@pytest.mark.parametrize("count", [7, 999, 1000, 2345])
+@pytest.mark.parametrize("processes", [1, 2, 3, 4])
+def test_shares_of_a_pool_are_batches_that_all_processes_have_at_once(count, processes):
+    pool = np.arange(count) * 2
+    shares = [own_batches(pool, rank, processes) for rank in range(processes)]
+    for rank, share in enumerate(shares):
+        assert np.array_equal(np.concatenate(share), pool[rank::processes])
+    whole = own_batches(pool, 0, 1)
+    assert {len(share) for share in shares} == {len(whole)} == {max(1, count // 500)}
+    if 64 % processes == 0:
+        for together, batch in zip(zip(*shares), whole, strict=True):
+            assert np.array_equal(np.sort(np.concatenate(together)), batch)
+
+
+def test_of_a_pool_only_what_is_asked_for_is_kept(monkeypatch):
+    monkeypatch.setattr(embedding, "BATCH_SIZE", 64)
+    pixels, method = images(200, 0), Pixels(classifies=False)
+    rows = embed_share(method, ArrayStore(pixels), np.arange(200), VIEWS, OnCPU(), lambda rows: rows[:, :2] * 3)
+    np.testing.assert_allclose(rows.numpy(), 3 * embedded(pixels)[:, :2], rtol=1e-5, atol=1e-6)
+    assert method.seen == [64, 64, 72]
 
 
 def test_images_come_in_the_order_of_their_indices():

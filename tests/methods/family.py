@@ -14,7 +14,7 @@ other processes then go on with the parts.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from tapetum.methods import method_class
 from tapetum.methods.base import EmbedAll, Method, Progress, StepOutput
 from tapetum.nn.batch_norm import convert_batch_norm
 from tapetum.nn.heads import HeadConfig
+from tapetum.ops.collectives import rank, world_size
 from tapetum.ops.randomness import make_keys, torch_seed, uniform
 
 NUM_IMAGES, NUM_CLASSES, NUM_SUPPORTS, BATCH_SIZE, NUM_SMALL = 34, 3, 12, 8, 2
@@ -112,13 +113,13 @@ def embed_all(method: Method) -> EmbedAll:
     """The pool's images, in evaluation mode."""
     index = np.arange(NUM_IMAGES)
 
-    def embed() -> tuple[Tensor, Tensor]:
-        images = pixels(index, 8, "evaluation").to(next(method.parameters()).dtype)
+    def embed(then: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        images = pixels(index[rank() :: world_size()], 8, "evaluation").to(next(method.parameters()).dtype)
         was_training = method.training
         with torch.no_grad():
-            embeddings = method.eval().embed(images)
+            rows = then(method.eval().embed(images))
         method.train(was_training)
-        return torch.from_numpy(index), embeddings
+        return torch.from_numpy(index), rows
 
     return embed
 

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -40,6 +43,35 @@ def test_labels_by_image():
         *(UNKNOWN, 5, 0, UNKNOWN, 3),
         *(UNKNOWN, UNKNOWN, 0, 9, UNKNOWN),
     ]
+
+
+@pytest.mark.slow
+def test_imagenet_fits_into_4_gb():
+    """1.3 million images, two banks of 128 dimensions, 3,000 clusters: the first bank, k-means, and labels."""
+    code = """
+import resource, torch
+from tapetum.methods.deepcluster import DeepCluster, DeepClusterConfig
+from tapetum.methods.base import Progress
+from tapetum.nn.heads import HeadConfig
+
+class Backbone(torch.nn.Module):
+    num_features = 256
+
+torch.set_num_threads(2)
+COUNT, PART = 1_300_000, 5_000
+config = DeepClusterConfig(num_prototypes=(3000,), iterations=1, head=HeadConfig(hidden=256, output=128, layers=2))
+method = DeepCluster(config, Backbone(), num_classes=0, num_images=COUNT)
+
+def embed_all(then):
+    with torch.no_grad():
+        return torch.arange(COUNT), torch.cat([then(torch.randn(PART, 256)) for _ in range(COUNT // PART)])
+
+method.before_epoch(Progress(0, 1, 1), embed_all)
+assert method.labels.shape == (1, COUNT) and method.labels.min() >= 0
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+    printed = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert float(printed) < 4
 
 
 def test_state_comes_back():

@@ -292,7 +292,7 @@ def _is_due(step: int, every: int | None) -> bool:
     return every is not None and step % every == 0
 
 
-def _no_embed_all() -> tuple[Tensor, Tensor]:
+def _no_embed_all(then: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     raise NotImplementedError("This method embeds all images each epoch: give the Trainer embed_all.")
 
 

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from tapetum.data.stores import Store
 from tapetum.data.views import ViewsConfig
 from tapetum.evaluation.embedding import Compute, stream_images, stream_method
-from tapetum.evaluation.reading import ImageChunk, Indices
+from tapetum.evaluation.reading import ImageChunk, Indices, in_batches
 from tapetum.methods.base import Method
 from tapetum.ops.kmeans import kmeans
 from tapetum.ops.randomness import make_keys, permutation
@@ -30,7 +30,7 @@ def by_prototypes(
     method: Method, store: Store, indices: Indices, views: ViewsConfig, compute: Compute, batch_size: int
 ) -> Iterator[Clustered]:
     """Images in order, some at a time, with the softmax over the method's first set of prototypes."""
-    for chunk, images in stream_images(method, store, indices, views, compute, batch_size):
+    for chunk, images in stream_images(method, store, in_batches(indices, batch_size), views, compute):
         if images is None:
             yield chunk, torch.empty(0, 0)
             continue

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -14,8 +15,9 @@ from torch import Tensor
 from tapetum.data.augment import normalise
 from tapetum.data.stores import Store
 from tapetum.data.views import ViewsConfig
-from tapetum.evaluation.reading import ImageChunk, read_chunks
+from tapetum.evaluation.reading import ImageChunk, in_batches, read_chunks
 from tapetum.methods.base import Method
+from tapetum.ops.collectives import rank, world_size
 
 BATCH_SIZE = 500
 """Images in one forward."""
@@ -49,7 +51,7 @@ def stream_method(
     batch_size: int = BATCH_SIZE,
 ) -> Iterator[tuple[ImageChunk, Outputs]]:
     """Embed (and classify) images, some at a time, in the order of `indices`; unreadable ones are left out."""
-    for chunk, images in stream_images(method, store, indices, views, compute, batch_size):
+    for chunk, images in stream_images(method, store, in_batches(indices, batch_size), views, compute):
         if images is None:
             yield chunk, Outputs(torch.empty(0, 0), None)
             continue
@@ -63,19 +65,18 @@ def stream_method(
 def stream_images(
     method: Method,
     store: Store,
-    indices: npt.NDArray[np.int64],
+    batches: Sequence[npt.NDArray[np.int64]],
     views: ViewsConfig,
     compute: Compute,
-    batch_size: int = BATCH_SIZE,
 ) -> Iterator[tuple[ImageChunk, Tensor | None]]:
-    """Images as a method takes them (n, C, S, S), those of a chunk that could be read; None where none could.
+    """Images as a method takes them (n, C, S, S), those of a batch that could be read; None where none could.
 
     Meanwhile the method is in evaluation mode; at the end each of its modules is left in the mode it was in.
     """
     modes = [(module, module.training) for module in method.modules()]
     method.eval()
     try:
-        for chunk in read_chunks(store, indices, views.evaluation, len(views.mean), batch_size):
+        for chunk in read_chunks(store, batches, views.evaluation, len(views.mean)):
             if not len(chunk.indices):
                 yield chunk, None
                 continue
@@ -101,8 +102,50 @@ def run_method(
     """
     parts = []
     for chunk, outputs in stream_method(method, store, indices, views, compute, batch_size):
-        for problem in chunk.unreadable.values():
-            raise ValueError(problem)
+        _refuse_unreadable(chunk)
         parts.append(outputs)
     embeddings, logits = zip(*parts)
     return Outputs(torch.cat(embeddings), None if logits[0] is None else torch.cat(logits))
+
+
+@torch.no_grad()
+def embed_share(
+    method: Method,
+    store: Store,
+    pool: npt.NDArray[np.int64],
+    views: ViewsConfig,
+    compute: Compute,
+    then: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """`then` of the embeddings of this process's share of a pool, (P_own, ...), on the device.
+
+    Some images at a time, so no more than `then` returns is ever held for all of them. All processes do the same
+    images at the same time, for batch statistics are those of all of them together.
+
+    Raises:
+        ValueError: an image cannot be read; names it and the fix.
+    """
+    parts = []
+    for chunk, images in stream_images(method, store, own_batches(pool, rank(), world_size()), views, compute):
+        _refuse_unreadable(chunk)
+        assert images is not None
+        with compute.autocast():
+            embeddings = method.embed(images)
+        parts.append(then(embeddings.float()))
+    return torch.cat(parts)
+
+
+def own_batches(pool: npt.NDArray[np.int64], rank: int, world_size: int) -> list[npt.NDArray[np.int64]]:
+    """A process's part of each batch of a pool: of P images, those at the places rank, rank + world_size, and so on.
+
+    Batches begin at multiples of 64, so that they are the same for 1, 2, 4, ... processes, and all processes have
+    equally many.
+    """
+    count = max(1, len(pool) // BATCH_SIZE)
+    bounds = [*(batch * len(pool) // count // 64 * 64 for batch in range(count)), len(pool)]
+    return [pool[start + (rank - start) % world_size : stop : world_size] for start, stop in pairwise(bounds)]
+
+
+def _refuse_unreadable(chunk: ImageChunk) -> None:
+    for problem in chunk.unreadable.values():
+        raise ValueError(problem)

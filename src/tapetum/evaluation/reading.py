@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -33,23 +33,27 @@ class ImageChunk(NamedTuple):
     """Why the others could not: image -> a sentence."""
 
 
+def in_batches(indices: Indices, size: int) -> list[Indices]:
+    """`indices` in order, `size` at a time."""
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
 def read_chunks(
-    store: Store, indices: Indices, view: EvaluationViewConfig, channels: int, size: int
+    store: Store, batches: Sequence[Indices], view: EvaluationViewConfig, channels: int
 ) -> Iterator[ImageChunk]:
-    """The images of `indices` in order, `size` at a time, the next ones being read meanwhile.
+    """The images of each batch, in order, those of the next ones being read meanwhile.
 
     Args:
         store: of images of any sizes; from files one photograph is decoded at a time.
-        indices: which.
+        batches: which images go together.
         view: its crop and resize.
         channels: 1 or 3, as the network takes them; colour becomes luminance, grey becomes three equal channels.
-        size: images in a chunk.
     """
     pool = ThreadPoolExecutor(_THREADS)
     try:
         ahead: deque[Future[ImageChunk]] = deque()
-        for start in range(0, len(indices), size):
-            ahead.append(pool.submit(_read, store, indices[start : start + size], view, channels))
+        for indices in batches:
+            ahead.append(pool.submit(_read, store, indices, view, channels))
             if len(ahead) > _THREADS:
                 yield ahead.popleft().result()
         while ahead:

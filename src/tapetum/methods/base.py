@@ -46,9 +46,10 @@ class StepOutput:
     """Whatever `after_step` needs again, e.g. embeddings for a queue."""
 
 
-EmbedAll = Callable[[], tuple[Tensor, Tensor]]
-"""Embeds the pool with the evaluation views: which images, (P,) int64 ascending, and their embeddings, (P, D).
-Images held out of everything are not among them."""
+EmbedAll = Callable[[Callable[[Tensor], Tensor]], tuple[Tensor, Tensor]]
+"""`embed_all(then)` embeds the pool with the evaluation views, some images at a time, each process its share: which
+images the pool has, (P,) int64 ascending, and `then(embeddings)` (P_own, ...) of every world_size-th of them, from the
+process's number on. Images held out of everything are not in the pool."""
 
 
 class Method(nn.Module):

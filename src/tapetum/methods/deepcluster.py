@@ -35,10 +35,10 @@ from tapetum.losses.deepcluster import cluster_loss
 from tapetum.methods.base import EmbedAll, Method, Progress, StepOutput
 from tapetum.nn.batch_norm import batch_statistics
 from tapetum.nn.heads import HeadConfig, ProjectionHead, build_heads, unit_length
-from tapetum.nn.memory_bank import MemoryBank, own_share
+from tapetum.nn.memory_bank import MemoryBank
 from tapetum.nn.multi_crop import check_assigning_views, embed_views
 from tapetum.nn.prototypes import Prototypes, check_counts
-from tapetum.ops.collectives import rank, sum_over_ranks, world_size
+from tapetum.ops.collectives import rank, sum_over_ranks
 from tapetum.ops.kmeans import kmeans
 from tapetum.ops.spread import spread
 
@@ -152,23 +152,11 @@ class DeepCluster(Method):
         return self.backbone(images)
 
 
-ROWS_AT_ONCE = 4096
-"""Embeddings that the projector takes at a time (up to twice as many), over all processes."""
-
-
 @torch.no_grad()
 def first_bank(projector: ProjectionHead, embed_all: EmbedAll, num_views: int, num_images: int) -> MemoryBank:
     """The bank before the first epoch: projections of the evaluation views of the pool, once for each view."""
-    index, embeddings = embed_all()
-    parameter = next(projector.parameters(), embeddings)
-    pool, own = index.to(parameter.device), own_share(embeddings)
-    # Parts begin at multiples of 64 images, so that 1, 2, 4, ... processes see the same parts.
-    parts = max(1, len(pool) // ROWS_AT_ONCE)
-    starts = [part * len(pool) // parts // 64 * 64 // world_size() for part in range(parts)]
-    bounds = zip(starts, [*starts[1:], len(own)], strict=True)
-    projected = [projector(own[start:stop].to(parameter)) for start, stop in bounds]
-    rows = unit_length(torch.cat(projected))
-    return MemoryBank(pool, rows.expand(num_views, -1, -1), num_images)
+    pool, rows = embed_all(lambda embeddings: unit_length(projector(embeddings)))
+    return MemoryBank(pool.to(rows.device), rows.expand(num_views, -1, -1), num_images)
 
 
 def shared_seed(device: torch.device) -> int:

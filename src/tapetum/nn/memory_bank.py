@@ -35,7 +35,7 @@ class MemoryBank:
     @property
     def own_images(self) -> Tensor:
         """(P_own,) indices of this process's images."""
-        return own_share(self.pool)
+        return self.pool[rank() :: world_size()]
 
     def rows(self, view: int) -> Tensor:
         """(P_own, D) rows of one of the A views, counted on from 0 and round again."""
@@ -79,8 +79,3 @@ class MemoryBank:
     def from_state(cls, state: Mapping[str, Tensor], num_images: int) -> MemoryBank | None:
         """What `state` came from; None if there was none yet."""
         return cls(state["pool"], state["bank"], num_images) if "bank" in state else None
-
-
-def own_share(of_pool: Tensor) -> Tensor:
-    """This process's part of something (P, ...) that belongs to the pool."""
-    return of_pool[rank() :: world_size()]
