@@ -32,6 +32,9 @@ types: install
 contracts: install
 	$(BIN)/lint-imports
 
+# What the tests train is so small that more threads would mostly wait for each other.
+test test-all: export OMP_NUM_THREADS ?= 2
+
 test: lint types contracts
 	$(BIN)/python -m pytest --durations=10
 
