@@ -127,7 +127,8 @@ def method(result: Result) -> str:
     """The method, with what sets a run apart from the method's plain use."""
     section = result["recipe"]["method"]
     name = str(METHODS.get(section["kind"], section["kind"]))
-    if any(section.get(weight) for weight in ("supervised_weight", "suncet_weight")):
+    is_paws = section["kind"] in ("paws", "ropaws")  # these terms are no part of them as published
+    if is_paws and any(section.get(weight) for weight in ("supervised_weight", "suncet_weight")):
         name += " with supervised terms"
     if section["kind"] == "pixels":
         name += f" (the nearest alone: {result['summary']['test']['nearest_neighbour']:.2f})"
