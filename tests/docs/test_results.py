@@ -69,9 +69,13 @@ def test_speed_is_told_with_ratios_and_share_of_the_floor(make_results):
 
 
 def test_the_doctors_cost_is_told_by_method(make_results):
-    cost = {"step_seconds": 0.2, "share": 0.0042, "parts": {"spread": 0.003, "on_steps": 0.0012}}
+    cost = {
+        "step_seconds": 0.2,
+        "share": 0.0042,
+        "parts": {"spread": 0.001, "get_total_norm": 0.002, "on_steps": 0.0012},
+    }
     (line,) = lines_with(make_results.render([], doctor={"two_threads": {"methods": {"swav": cost}}}), "SwAV")
-    assert "| SwAV | 200 | 0.30% | 0.12% | **0.42%** |" in line
+    assert "| SwAV | 200 | 0.10% | 0.20% | 0.12% | **0.42%** |" in line
 
 
 def test_no_runs_make_a_page_too(make_results):

@@ -30,6 +30,7 @@ class History:
         self._steps_per_point = 1
         self._points: list[dict[str, float]] = []
         self._waiting: list[dict[str, float]] = []
+        self._known: dict[tuple[str, str], Values] = {}  # what several rules ask for
 
     def __len__(self) -> int:
         return len(self._points) + bool(self._waiting)
@@ -39,6 +40,7 @@ class History:
 
         A value that is not a number counts as infinite: it is not merely missing.
         """
+        self._known.clear()
         for row in rows:
             kept = {name: float(value) for name, value in row.items() if name.startswith("train/")}
             kept = {name: value if math.isfinite(value) else math.inf for name, value in kept.items()}
@@ -52,11 +54,18 @@ class History:
 
     def column(self, name: str) -> Values:
         """(points,) means, NaN where the column is empty. "step" is the first step of each point, counted from 1."""
-        points = [*self._points, *([_merged(self._waiting)] if self._waiting else [])]
-        return np.array([point.get(name, math.nan) for point in points])
+        if ("column", name) not in self._known:
+            points = [*self._points, *([_merged(self._waiting)] if self._waiting else [])]
+            self._known["column", name] = np.array([point.get(name, math.nan) for point in points])
+        return self._known["column", name]
 
     def smooth(self, name: str) -> Values:
         """(points,) medians of 5 neighbouring points, fewer at the ends: what a single odd step does not change."""
+        if ("smooth", name) not in self._known:
+            self._known["smooth", name] = self._smooth(name)
+        return self._known["smooth", name]
+
+    def _smooth(self, name: str) -> Values:
         padded = np.pad(self.column(name), _NEIGHBOURS // 2, constant_values=math.nan)
         windows = np.sort(np.lib.stride_tricks.sliding_window_view(padded, _NEIGHBOURS), axis=1)  # NaN comes last
         middle = np.maximum((~np.isnan(windows)).sum(axis=1) - 1, 0)
