@@ -154,7 +154,6 @@ COMMAND_LINE = [
     Case("unknown verb", "trian tiny.yaml", ("'trian'", "'train'")),
     Case("unknown option", f"{TRAIN} --step 5", ("--step",)),
     Case("no output", "train tiny.yaml", ("--output",)),
-    Case("no test", "evaluate run", ("--test",)),
     Case("number for an option", "fit --images a --labels b --output c --steps many", ("--steps", "integer")),
     Case("override without a value", f"{TRAIN} trainer.steps", ("'trainer.steps'", "key=value")),
     Case("override into a value", f"{TRAIN} trainer.steps.first=1", ("trainer.steps", "single value")),

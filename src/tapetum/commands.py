@@ -32,6 +32,7 @@ Overrides = Annotated[
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 Output = Annotated[Path, typer.Option(metavar="RUN", help="New folder for checkpoints, metrics and the recipe.")]
+_TEST = "Labelled images unseen in training; without it those of the recipe, or the labels it held out."
 Plugins = Annotated[list[str] | None, typer.Option("--plugin", metavar="MODULE", help="Import this first; repeatable.")]
 
 
@@ -176,7 +177,7 @@ def doctor(
 @_command
 def evaluate(
     run: Run,
-    test: Annotated[str, typer.Option(metavar="DIR", help="Labelled images that training has not seen.")],
+    test: Annotated[str | None, typer.Option(metavar="DIR", help=_TEST)] = None,
     protocol: Annotated[str | None, typer.Option(metavar="NAME", help="soft_nn, meant without it, or knn.")] = None,
     plugins: Plugins = None,
 ) -> None:

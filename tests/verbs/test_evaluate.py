@@ -34,6 +34,23 @@ def test_evaluate_adds_to_the_summary(run, capsys):
     assert lines[-1].startswith("Next: tapetum report ")
 
 
+@pytest.mark.parametrize("test", ["colours.npz", None])
+def test_without_a_choice_the_recipes_test_images_or_the_held_out_labels_are_judged(recipe, test, capsys):
+    tapetum.train(recipe, "run", [f"data.test={test or 'null'}"])
+    before = json.loads(Path("run/summary.json").read_text())
+    capsys.readouterr()
+    evaluation = tapetum.evaluate("run", protocol="knn")
+    assert evaluation.as_dict() == before["heldout" if test is None else "test"]
+    assert ("the labels that the run held out" in capsys.readouterr().out) == (test is None)
+    assert json.loads(Path("run/summary.json").read_text()) == before
+
+
+def test_nothing_to_judge_is_one_sentence(recipe):
+    tapetum.train(recipe, "run", ["data.test=null", "data.held_out_per_class=null"])
+    with pytest.raises(ValueError, match=r"run names no test images and holds no labels out: give .* --test DIR"):
+        tapetum.evaluate("run")
+
+
 def test_evaluate_by_nearest_neighbours(run, capsys):
     capsys.readouterr()
     evaluation = tapetum.evaluate(run, "colours.npz", protocol="knn")

@@ -8,13 +8,13 @@ from pathlib import Path
 from tapetum.evaluation.soft_neighbours import Accuracy, Evaluation
 from tapetum.opening import check_evaluation, open_test
 from tapetum.run_folder import read_summary, write_summary
-from tapetum.trained_run import open_trained_run
+from tapetum.trained_run import TrainedRun, open_trained_run
 
 PROTOCOLS = ("soft_nn", "knn")
 
 
 def evaluate(
-    run: str | Path, test: str | Path, plugins: Sequence[str] = (), *, protocol: str | None = None
+    run: str | Path, test: str | Path | None = None, plugins: Sequence[str] = (), *, protocol: str | None = None
 ) -> Evaluation:
     """Judge a run's last checkpoint by soft nearest neighbours, top-1, top-5 and per class.
 
@@ -23,7 +23,8 @@ def evaluate(
 
     Args:
         run: its folder.
-        test: labelled images: one folder a class, or any other source.
+        test: labelled images: one folder a class, or any other source. None: those of the run's recipe, or else the
+            labels that it held out.
         plugins: modules to import first, which register methods.
         protocol: what is printed: "soft_nn", soft nearest neighbours and the method's own classifier (None: this),
             or "knn", the votes of the 20 and the 200 nearest neighbours.
@@ -32,7 +33,8 @@ def evaluate(
         Accuracies by all protocols; for methods with a classifier of their own also its.
 
     Raises:
-        ValueError: no run folder, no checkpoint in it that fits its recipe, or test images that cannot be judged.
+        ValueError: no run folder, no checkpoint in it that fits its recipe, test images that cannot be judged, or
+            none at all.
 
     Example:
         >>> import tapetum
@@ -41,13 +43,32 @@ def evaluate(
     if protocol not in (None, *PROTOCOLS):
         raise ValueError(f"protocol is {protocol!r}: choose one of {', '.join(PROTOCOLS)}.")
     trained = open_trained_run(run, plugins)
-    parts = trained.parts
-    store, labels = open_test(test, trained.classes, shrink_to=parts.recipe.data.shrink_to)
-    check_evaluation(store, parts.recipe.views, trained_on=parts.data.store)
-    evaluation = parts.evaluate(store, labels)
+    test = test or trained.parts.recipe.data.test
+    evaluation = _judge_held_out(trained) if test is None else _judge(trained, test)
     _tell_all(evaluation, protocol or PROTOCOLS[0])
-    _report(evaluation, trained.folder, test, trained.is_finished)
+    if test is not None and trained.is_finished:
+        judged = {"test": evaluation.as_dict(), "test_top1": evaluation.headline.top1, "test_images": str(test)}
+        write_summary(trained.folder, read_summary(trained.folder) | judged)
+    print(f"Next: tapetum report {trained.folder}")
     return evaluation
+
+
+def _judge(trained: TrainedRun, test: str | Path) -> Evaluation:
+    recipe = trained.parts.recipe
+    store, labels = open_test(test, trained.classes, shrink_to=recipe.data.shrink_to)
+    check_evaluation(store, recipe.views, trained_on=trained.parts.data.store)
+    return trained.parts.evaluate(store, labels)
+
+
+def _judge_held_out(trained: TrainedRun) -> Evaluation:
+    data = trained.parts.data
+    if data.held_out is None:
+        raise ValueError(
+            f"{trained.folder} names no test images and holds no labels out: "
+            "give labelled images that training has not seen, --test DIR"
+        )
+    print("No --test: these are the labels that the run held out.")
+    return trained.parts.evaluate(data.store, data.held_out)
 
 
 def _tell_all(evaluation: Evaluation, protocol: str) -> None:
@@ -58,13 +79,6 @@ def _tell_all(evaluation: Evaluation, protocol: str) -> None:
     _tell("Soft nearest neighbours", evaluation.soft_neighbours)
     if evaluation.classifier is not None:
         _tell("The method's own classifier", evaluation.classifier)
-
-
-def _report(evaluation: Evaluation, folder: Path, test: str | Path, is_finished: bool) -> None:
-    if is_finished:
-        judged = {"test": evaluation.as_dict(), "test_top1": evaluation.headline.top1, "test_images": str(test)}
-        write_summary(folder, read_summary(folder) | judged)
-    print(f"Next: tapetum report {folder}")
 
 
 def _tell(name: str, accuracy: Accuracy) -> None:
