@@ -150,5 +150,6 @@ def _tell(run: Run, folder: Path, summary: dict[str, Any]) -> None:
         print(f"Next: tapetum cluster {folder} {run.recipe.data.images} --output clusters --clusters 20")
         return
     if run.data.held_out is None and not {"test_top1", "folds_top1"} & set(summary):
-        print("No accuracy: every label trained the model, and none is left to measure on.")
+        used = "every label trained the model" if run.recipe.support is not None else "there are no test images"
+        print(f"No accuracy: {used}, and no label is held out to measure on.")
     print(f"Next: tapetum report {folder}")
