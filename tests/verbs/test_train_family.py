@@ -1,10 +1,13 @@
 """Every recipe for CIFAR-10 on a CPU trains, through the same door as any user's, on images that take a second."""
 
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from run_files import rows, weights
 
 import tapetum
 from tapetum.initial_weights import read_weights
@@ -55,6 +58,21 @@ def test_a_recipe_trains_resumes_and_is_evaluated(name, cifar):
     assert summary["test"]["nearest_neighbours"]["20"]["count"] == 40
     assert tapetum.resume("run")["test"] == summary["test"]
     assert tapetum.evaluate("run", cifar, protocol="knn").headline.top1 == summary["test_top1"]
+
+
+def test_the_first_bank_is_that_of_the_pool_in_any_number_of_processes(cifar):
+    """Of 200 images one a class is held out. Each process embeds its share, and batch statistics are of all."""
+    name = "deepcluster_cifar10_cpu"
+    words = [f"data.images={cifar}", *shortened(name), "runtime.precision=float32", "trainer.log_every=1"]
+    losses = {}
+    for processes in (1, 2):
+        run = f"of{processes}"
+        words_of = ["train", name, "--output", run, *words, f"runtime.devices={processes}"]
+        subprocess.run([sys.executable, "-m", "tapetum", *words_of], check=True)
+        losses[processes] = [float(row["train/loss"]) for row in rows(run)]
+    assert losses[1] == pytest.approx(losses[2], rel=1e-5)
+    (pool,) = (tensor for key, tensor in weights("of1").items() if key.endswith("pool"))
+    assert len(pool) == 190
 
 
 def test_suncet_goes_on_from_paws(cifar):
