@@ -21,7 +21,7 @@ def setting_of(recipe: Recipe, num_classes: int | None) -> Setting:
         num_classes=num_classes or None,
         uses_labels=recipe.support is not None,
         processes=recipe.runtime.devices,
-        starts_trained=recipe.init is not None,
+        starts_trained=recipe.init is not None or getattr(recipe.backbone, "pretrained", False),
     )
 
 

@@ -7,12 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tapetum.engine.interruption import STOPPED
+
+PATIENCE = 90.0
+"""Seconds that a run has to finish its step and save; the cluster gives 120, and requeueing takes some."""
 
 
 class Training:
@@ -69,4 +73,9 @@ class Training:
         # Popen's own `wait` may be what a signal has just interrupted, holding its lock: ask the system instead.
         with suppress(ProcessLookupError, ChildProcessError):
             os.kill(self._process.pid, signal.SIGTERM)
-            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+            deadline = time.monotonic() + PATIENCE
+            while os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+                if time.monotonic() > deadline:
+                    # Checkpoints are whole at any moment; a job that is late is not put back into the queue.
+                    os.kill(self._process.pid, signal.SIGKILL)
+                time.sleep(0.05)

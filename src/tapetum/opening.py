@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ from tapetum.data.labels import Labels, drawn_labels, held_out, no_labels
 from tapetum.data.pipeline import DataConfig
 from tapetum.data.readable import Unreadable, in_words, readable
 from tapetum.data.sources import Source, open_source
-from tapetum.data.stores import ReportProgress, Store, shrunk
+from tapetum.data.stores import FileStore, ReportProgress, Store, shrunk
 from tapetum.data.views import ViewsConfig
 from tapetum.engine.callbacks import notify
 
@@ -40,6 +42,8 @@ class PoolData:
     pool: npt.NDArray[np.int64]
     """Images that may be drawn unlabelled."""
     description: str
+    opened: Store
+    """The store as it was opened: where images come from files, these are known by it."""
     unreadable: tuple[Unreadable, ...] = ()
     """Image files that were skipped."""
 
@@ -91,7 +95,7 @@ def open_pool(config: DataConfig, decode: bool = True, needs_labels: bool = True
     pool = np.arange(len(store)) if config.pool else labels.labelled
     if kept_out is not None:
         pool = np.setdiff1d(pool, kept_out.labelled)
-    return PoolData(store, labels, kept_out, pool, source.description, tuple(unreadable))
+    return PoolData(store, labels, kept_out, pool, source.description, source.store, tuple(unreadable))
 
 
 def open_test(
@@ -167,6 +171,46 @@ def check_evaluation(store: Store, views: ViewsConfig, trained_on: Store | None 
             f"views.evaluation.crop is {crop} but an image is {smallest} pixels wide or high: "
             f"set views.evaluation.resize to {crop} or more."
         )
+
+
+def check_unseen(opened: Store, used: Labels, tests: Source, test: str | Path) -> None:
+    """No accuracy on labels that train the model; a notice where the model sees test images without labels.
+
+    Args:
+        opened: the pool's images, not decoded.
+        used: their labels that train.
+        tests: labelled test images, not decoded.
+        test: what they are called.
+
+    Raises:
+        ValueError: test images are among the labelled ones.
+    """
+    assert tests.labels is not None
+    if isinstance(opened, FileStore) and isinstance(tests.store, FileStore):
+        names = tests.store.paths
+        judged = {_real_path(str(names[i])) for i in tests.labels.labelled.tolist()}
+        shared = [i for i, path in enumerate(opened.paths) if _real_path(str(path)) in judged]
+    else:
+        shared = list(range(len(opened))) if opened.fingerprint == tests.store.fingerprint else []
+    labelled = [i for i in shared if used.values[i] >= 0]
+    if labelled:
+        raise ValueError(
+            f"test is {test}, but {len(labelled)} of its images, such as {opened.names[labelled[0]]}, have labels that "
+            f"train the model: give images of which no label is used."
+        )
+    if shared:
+        notify(f"{len(shared)} test images are in the pool too: the model sees them, though not their labels")
+
+
+def _real_path(path: str) -> str:
+    folder, name = os.path.split(path)
+    whole = os.path.join(_real_folder(folder), name)
+    return os.path.realpath(whole) if os.path.islink(whole) else whole
+
+
+@functools.lru_cache(maxsize=1024)
+def _real_folder(folder: str) -> str:
+    return os.path.realpath(folder)
 
 
 def telling(what: str) -> ReportProgress:

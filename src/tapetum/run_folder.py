@@ -68,6 +68,8 @@ def open_run_folder(path: str | Path) -> tuple[Path, Recipe]:
     """
     folder = Path(path)
     if not (folder / RECIPE).is_file():
+        if (folder.parent / "jobs" / f"{folder.name}.yaml").is_file():
+            raise ValueError(f"{folder} has been submitted and has not begun: wait for its job.")
         raise ValueError(f"{folder} is no run folder (it has no {RECIPE}): give the --output of an earlier run.")
     return folder, load_recipe(folder / RECIPE)
 

@@ -45,6 +45,12 @@ def test_labels_by_image():
     ]
 
 
+def test_a_bank_of_another_number_of_processes_is_refused():
+    state = make().state()
+    with pytest.raises(ValueError, match=r"has 3 images and not 5: .* resume with as many as before"):
+        MemoryBank.from_state({**state, "bank": state["bank"][:, :3]}, num_images=10)
+
+
 @pytest.mark.slow
 def test_imagenet_fits_into_4_gb():
     """1.3 million images, two banks of 128 dimensions, 3,000 clusters: the first bank, k-means, and labels."""

@@ -71,6 +71,12 @@ def test_curves_skip_what_is_empty_or_not_finite(tmp_path):
     assert read_curves(tmp_path / "nothing.csv") == {}
 
 
+def test_curves_leave_out_the_line_that_is_being_written(tmp_path):
+    (tmp_path / "metrics.csv").write_text("step,train/loss\n1,2.5\n2,1.2e-")
+    steps, values = read_curves(tmp_path / "metrics.csv")["train/loss"]
+    assert (steps.tolist(), values.tolist()) == ([1], [2.5])
+
+
 def test_smoothing_keeps_short_curves_and_averages_long_ones():
     steps, values = np.arange(1, 1001), np.arange(1000.0)
     few, means = smooth(steps, values, 10)

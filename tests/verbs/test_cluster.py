@@ -123,6 +123,27 @@ def test_an_interrupted_table_goes_on_where_it_was(recipe, monkeypatch, clusters
     assert sorted(path.name for path in Path("out").iterdir()) == ["clusters.csv", "sheets"]
 
 
+@pytest.mark.parametrize("clusters", [None, 3])
+def test_stopped_while_sheets_are_drawn_it_goes_on_there(recipe, monkeypatch, clusters):
+    run = train(recipe)
+    tapetum.cluster(run, "colours.npz", "whole", clusters=clusters)
+    module = importlib.import_module("tapetum.verbs.cluster")
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "contact_sheet", stop)
+        with pytest.raises(Interrupted, match="Stopped after 30 of 30 images"):
+            tapetum.cluster(run, "colours.npz", "out", clusters=clusters)
+    monkeypatch.setattr(module, "_rows", stop)  # no image is embedded again
+    tapetum.cluster(run, "colours.npz", "out", clusters=clusters)
+    assert Path("out/clusters.csv").read_bytes() == Path("whole/clusters.csv").read_bytes()
+    assert sorted(path.name for path in Path("out").iterdir()) == ["clusters.csv", "sheets"]
+    for sheet in Path("whole/sheets").iterdir():
+        assert Path("out/sheets", sheet.name).read_bytes() == sheet.read_bytes()
+
+
 def test_mistakes_are_one_sentence(recipe):
     run = train(recipe)
     tapetum.train(recipe, "paws", ["trainer.steps=1"])

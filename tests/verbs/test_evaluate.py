@@ -47,8 +47,40 @@ def test_without_a_choice_the_recipes_test_images_or_the_held_out_labels_are_jud
 
 def test_nothing_to_judge_is_one_sentence(recipe):
     tapetum.train(recipe, "run", ["data.test=null", "data.held_out_per_class=null"])
-    with pytest.raises(ValueError, match=r"run names no test images and holds no labels out: give .* --test DIR"):
+    with pytest.raises(ValueError, match=r"names no test images, and no label counts as held out: give .* --test DIR"):
         tapetum.evaluate("run")
+
+
+def pictures(folder: str, count: int) -> None:
+    for i, colour in enumerate(["red", "green"] * count):
+        Path(folder, colour).mkdir(parents=True, exist_ok=True)
+        light = (250 - i, i, 0) if colour == "red" else (i, 250 - i, 0)
+        Image.new("RGB", (10, 10), light).save(f"{folder}/{colour}/{i}.png")
+
+
+def test_labels_that_changed_after_training_judge_nothing(recipe):
+    """Another draw of what is held out would hold labels that have trained the model."""
+    pictures("pool", 12)
+    tapetum.train(recipe, "run", ["data.images=pool", "data.test=null", "data.held_out_per_class=6", "trainer.steps=2"])
+    assert tapetum.evaluate("run").soft_neighbours.count == 12
+    pictures("pool", 20)
+    with pytest.raises(ValueError, match="no label counts as held out"):
+        tapetum.evaluate("run")
+
+
+def test_no_accuracy_on_labels_that_trained_whatever_leads_to_their_files(recipe):
+    pictures("pool", 12)
+    pictures("others", 3)
+    Path("again").symlink_to("pool")
+    Path("some.csv").write_text("path,label\npool/red/0.png,red\npool/green/1.png,green\n")
+    settings = ["data.images=pool", "data.labels_per_class=12", "data.held_out_per_class=null", "trainer.steps=2"]
+    for test in ("again", "some.csv"):
+        with pytest.raises(ValueError, match=r"of its images, such as .*, have labels that train|images trained on"):
+            tapetum.train(recipe, "run", [*settings, f"data.test={test}"])
+        assert not Path("run").exists()
+    tapetum.train(recipe, "run", [*settings, "data.test=others"])
+    with pytest.raises(ValueError, match=r"test is some.csv, but 2 of its images, such as .*, have labels that train"):
+        tapetum.evaluate("run", "some.csv")
 
 
 def test_evaluate_by_nearest_neighbours(run, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import tapetum
+from tapetum import job
 from tapetum.engine.callbacks import TIME_COLUMNS
 
 pytest.importorskip("submitit")
@@ -59,6 +61,17 @@ def test_two_recipes_one_of_which_makes_room(recipe, capsys):
     assert contents("runs/colours") == contents("undisturbed")
 
 
+def test_a_run_that_does_not_stop_in_time_is_ended_and_put_back_into_the_queue(monkeypatch):
+    monkeypatch.setattr(job, "PATIENCE", 0.2)
+    training = job.Training(Path("recipe.yaml"), Path("run"), ())
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    training._process = subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE)
+    training._process.stdout.readline()
+    later = training.checkpoint()
+    assert training._process.wait(timeout=5) == -signal.SIGKILL
+    assert later.function.run == Path("run")
+
+
 def test_what_slurm_is_asked_for(recipe, tmp_path, monkeypatch, capsys):
     """A stand-in for sbatch keeps the script."""
     (tmp_path / "bin").mkdir()
@@ -77,6 +90,11 @@ def test_what_slurm_is_asked_for(recipe, tmp_path, monkeypatch, capsys):
     ):
         assert f"#SBATCH --{line}\n" in script
     assert "--kill-on-bad-exit" in script
+    assert "--cpus-per-task=6" in script.split("srun", 1)[1]
+    with pytest.raises(ValueError, match=r"runs/jobs/colours.yaml says that colours was submitted to runs before"):
+        tapetum.submit(["colours.yaml"], "runs", **asked)  # it waits: its run folder is still empty
+    with pytest.raises(ValueError, match="runs/colours has been submitted and has not begun"):
+        tapetum.doctor("runs/colours")
     for name in ("colours", "other"):
         written = tapetum.load_recipe(f"runs/jobs/{name}.yaml")
         assert (written.runtime.devices, written.seed) == (8, 3)
@@ -93,6 +111,9 @@ def test_what_slurm_is_asked_for(recipe, tmp_path, monkeypatch, capsys):
         (["colours.yaml", "nothing.yaml"], {}, "nothing.yaml"),
         (["colours.yaml", "data.batch=1"], {}, "batch_size"),
         (["colours.yaml"], {"gpus": 2, "processes": 4}, "gpus is 2 and processes 4"),
+        (["colours.yaml"], {"nodes": 2}, "nodes is 2: say with gpus or processes"),
+        (["colours.yaml"], {"minutes": 0}, "the time limit is 0 minutes: give 3 or more"),
+        (["colours.yaml"], {"hours": 0.01}, "the time limit is 1 minutes: give 3 or more"),
         (["colours.yaml"], {"output": "."}, "colours is not empty"),
     ],
 )

@@ -77,5 +77,17 @@ class MemoryBank:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor], num_images: int) -> MemoryBank | None:
-        """What `state` came from; None if there was none yet."""
-        return cls(state["pool"], state["bank"], num_images) if "bank" in state else None
+        """What `state` came from; None if there was none yet.
+
+        Raises:
+            ValueError: it was saved by another number of processes.
+        """
+        if "bank" not in state:
+            return None
+        own, saved = len(state["pool"][rank() :: world_size()]), state["bank"].shape[1]
+        if own != saved:
+            raise ValueError(
+                f"the memory bank of a process has {saved} images and not {own}: it was saved by another number of "
+                "processes, which cannot be accepted; resume with as many as before."
+            )
+        return cls(state["pool"], state["bank"], num_images)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from tapetum.data.labels import UNLABELLED
 from tapetum.data.stores import Store
+from tapetum.engine.loggers import read_rows
 from tapetum.evaluation.calibration import Calibration, Reliability
 from tapetum.evaluation.intervals import wilson
 
@@ -118,11 +118,8 @@ class Review:
 
 
 def read_curves(path: Path) -> dict[str, tuple[Integers, Floats]]:
-    """Every column of metrics.csv that has finite values."""
-    if not path.is_file():
-        return {}
-    with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("step")]
+    """Every column of metrics.csv that has finite values, of whole lines: the run may be writing another one."""
+    _, rows = read_rows(path)
     curves = {}
     for name in rows[0] if rows else ():
         pairs = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]

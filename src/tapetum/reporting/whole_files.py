@@ -87,6 +87,11 @@ class GrowingFile:
         """How many things are in it."""
         return self.counts.total()
 
+    @property
+    def written(self) -> Path:
+        """The file that holds them, as long as this one has not got its name."""
+        return self._partial
+
     def append(self, content: bytes, counts: Counter[str]) -> None:
         """Add a part; when this returns, a crash does not lose it.
 

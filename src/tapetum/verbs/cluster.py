@@ -64,7 +64,7 @@ def cluster(
     if clusters is not None and clusters < 2:
         raise ValueError(f"clusters is {clusters}: ask for 2 or more.")
     folder = Path(output)
-    if (folder / SHEETS).exists():
+    if (folder / SHEETS).exists() and not (folder / f"{TABLE}.partial").exists():
         raise ValueError(f"{folder} holds clusters already ({SHEETS}): give another --output.")
     trained = open_trained_run(run, plugins, needs_labels=False)
     _check_kind(trained, clusters)
@@ -74,14 +74,15 @@ def cluster(
         if table.rows:
             notify(f"{table.rows} of {len(store)} images are done already; going on from there")
         try:
-            for rows in _rows(trained, store, table.rows, clusters):
+            for rows in _rows(trained, store, table.rows, clusters) if table.rows < len(store) else ():
                 table.append(csv_text(rows), Counter(row[1] for row in rows))
+            # Before the table is finished: until then, the same command goes on here.
+            _write_sheets(folder, table.written, store)
         except KeyboardInterrupt:
             message = f"Stopped after {table.rows} of {len(store)} images. The same command goes on from there."
             notify(message)
             raise Interrupted(table.rows, message) from None
         table.finish()
-    _write_sheets(folder, store)
     result = {
         "images": len(store),
         "unreadable": table.counts[""],
@@ -118,10 +119,10 @@ def _rows(trained: TrainedRun, store: Store, begin: int, clusters: int | None) -
             yield new
 
 
-def _write_sheets(folder: Path, store: Store) -> None:
-    """A picture for each cluster of the images that belong to it most surely, from the finished table."""
+def _write_sheets(folder: Path, table: Path, store: Store) -> None:
+    """A picture for each cluster of the images that belong to it most surely, by a table that holds all images."""
     surest: dict[int, list[tuple[float, int]]] = {}
-    with (folder / TABLE).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         for index, row in enumerate(csv.DictReader(file)):
             if row["cluster"]:
                 heap = surest.setdefault(int(row["cluster"]), [])
@@ -134,6 +135,7 @@ def _write_sheets(folder: Path, store: Store) -> None:
         for number, heap in surest.items():
             sheet = contact_sheet(store, [-index for _, index in sorted(heap, reverse=True)])
             sheet.save(partial / f"{number:04}.jpg", quality=85)
+        shutil.rmtree(folder / SHEETS, ignore_errors=True)  # of the same table, which was not finished
         os.replace(partial, folder / SHEETS)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()

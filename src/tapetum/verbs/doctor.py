@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -67,4 +68,4 @@ def doctor(run: str | Path, json: bool = False, plugins: Sequence[str] = ()) -> 
 
 def _latest(history: History) -> dict[str, float]:
     latest = {name: float(history.smooth(f"train/{name}")[-1]) for name in _SHOWN}
-    return {name: value for name, value in latest.items() if value == value}
+    return {name: value for name, value in latest.items() if math.isfinite(value)}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tapetum.evaluation.soft_neighbours import Accuracy, Evaluation
-from tapetum.opening import check_evaluation, open_test
+from tapetum.opening import check_evaluation, check_unseen, find_test, open_test
 from tapetum.run_folder import read_summary, write_summary
 from tapetum.trained_run import TrainedRun, open_trained_run
 
@@ -54,21 +54,21 @@ def evaluate(
 
 
 def _judge(trained: TrainedRun, test: str | Path) -> Evaluation:
-    recipe = trained.parts.recipe
+    recipe, data = trained.parts.recipe, trained.parts.data
     store, labels = open_test(test, trained.classes, shrink_to=recipe.data.shrink_to)
-    check_evaluation(store, recipe.views, trained_on=trained.parts.data.store)
+    check_evaluation(store, recipe.views, trained_on=data.store)
+    check_unseen(data.opened, data.labels, find_test(test, trained.classes), test)
     return trained.parts.evaluate(store, labels)
 
 
 def _judge_held_out(trained: TrainedRun) -> Evaluation:
-    data = trained.parts.data
-    if data.held_out is None:
+    if trained.held_out is None:
         raise ValueError(
-            f"{trained.folder} names no test images and holds no labels out: "
+            f"{trained.folder} names no test images, and no label counts as held out: "
             "give labelled images that training has not seen, --test DIR"
         )
     print("No --test: these are the labels that the run held out.")
-    return trained.parts.evaluate(data.store, data.held_out)
+    return trained.parts.evaluate(trained.parts.data.store, trained.held_out)
 
 
 def _tell_all(evaluation: Evaluation, protocol: str) -> None:

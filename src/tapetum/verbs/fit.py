@@ -14,10 +14,8 @@ from tapetum.data.handed_over import is_path, save_source
 from tapetum.data.labels import LEAST_TO_SPARE, Labels, drawn_labels, held_out
 from tapetum.data.readable import readable
 from tapetum.data.sources import Source, open_source
-from tapetum.data.stores import FileStore, Store
-from tapetum.engine.callbacks import notify
 from tapetum.engine.launcher import launched, process_rank
-from tapetum.opening import find_test, telling
+from tapetum.opening import check_unseen, find_test, telling
 from tapetum.recipe import Recipe, parse_recipe
 from tapetum.recipe_from_data import Choice, choose, describe, glance
 from tapetum.recipe_from_weights import start_from
@@ -101,7 +99,7 @@ def fit(
         used = drawn_labels(kept.labels, labels_per_class, labels_percent, seed=0)
         tests = None if test is None else find_test(test, used.classes)
         if tests is not None:
-            _check_unseen(kept.store, used, tests, _shown(test))
+            check_unseen(kept.store, used, tests, _shown(test))
         share, trained, spared = _held_out(used) if folds is None else _dealt_out(used, folds)
         if folds is not None:
             length = {name: value / 2 if name != "steps" else max(1, int(value / 2)) for name, value in length.items()}
@@ -201,22 +199,3 @@ def _dealt_out(labels: Labels, folds: int) -> tuple[None, Labels, Choice]:
 def _recipe(sections: dict[str, Any], source: Source, overrides: Sequence[str]) -> Recipe:
     described = {"description": f"Chosen by tapetum fit for {source.description}"}
     return parse_recipe(write_yaml(described | sections), "the settings that fit chose", overrides)
-
-
-def _check_unseen(store: Store, used: Labels, tests: Source, test: str) -> None:
-    """No accuracy on labels that train the model; a notice where the model sees test images without labels."""
-    test_store, test_labels = tests.store, tests.labels
-    assert test_labels is not None
-    if isinstance(store, FileStore) and isinstance(test_store, FileStore):
-        judged = {os.path.realpath(test_store.root / test_store.names[i]) for i in test_labels.labelled}
-        shared = [i for i, path in enumerate(store.paths) if os.path.realpath(path) in judged]
-    else:
-        shared = list(range(len(store))) if store.fingerprint == test_store.fingerprint else []
-    labelled = [i for i in shared if used.values[i] >= 0]
-    if labelled:
-        raise ValueError(
-            f"test is {test}, but {len(labelled)} of its images, such as {store.names[labelled[0]]}, have labels that "
-            f"train the model: give images of which no label is used."
-        )
-    if shared:
-        notify(f"{len(shared)} test images are in the pool too: the model sees them, though not their labels")

@@ -15,6 +15,7 @@ from tapetum.run_folder import new_run_folder
 JOBS = "jobs"
 """Folder beside the runs: what was submitted, and what the jobs said."""
 _DAY = 24 * 60
+_SHORTEST = 3  # minutes
 _SECONDS_TO_SAVE = 120
 _REQUEUES = 1000
 """How often a job may reach its time limit; each time is progress."""
@@ -54,10 +55,10 @@ def submit(
         plugins: modules to import first, which register methods.
 
     Returns:
-        submitit's jobs, in the order of the recipes; `job.result()` waits for the run's summary.
+        submitit's jobs, in the order of the recipes; `job.results()[0]` waits for the run's summary.
 
     Raises:
-        ValueError: a bad recipe, a folder that is not empty, no submitit or no Slurm.
+        ValueError: a bad recipe, a folder that is not empty or waits for a job already, no submitit or no Slurm.
 
     Example:
         >>> import tapetum
@@ -66,15 +67,19 @@ def submit(
     given = [str(word) for word in ([recipes] if isinstance(recipes, str | Path) else recipes)]
     if gpus is not None and processes is not None and gpus != processes:
         raise ValueError(f"gpus is {gpus} and processes {processes}: give one of them, as each GPU takes one process.")
-    here = gpus or processes or (1 if nodes > 1 else None)
+    here = gpus or processes
+    if nodes > 1 and here is None:
+        raise ValueError(f"nodes is {nodes}: say with gpus or processes how many processes each of them runs.")
+    limit = _DAY if hours is None and minutes is None else round(60 * (hours or 0)) + (minutes or 0)
+    if limit < _SHORTEST:
+        raise ValueError(f"the time limit is {limit} minutes: give {_SHORTEST} or more, two of which are for saving.")
     values = [*(word for word in given if "=" in word), *overrides]
     values += [f"runtime.devices={nodes * here}"] if here else []
     settings = _settings([word for word in given if "=" not in word], values, plugins)
     executor = _executor(Path(output) / JOBS, cluster)
-    minutes_in_all = round((hours or 0) * 60) + (minutes or 0) or _DAY
     executor.update_parameters(
         name="tapetum",
-        timeout_min=minutes_in_all,
+        timeout_min=limit,
         nodes=nodes,
         # Without a cluster's tasks, a recipe for several devices starts its own processes.
         tasks_per_node=here if here and cluster == "slurm" else 1,
@@ -83,7 +88,8 @@ def submit(
         stderr_to_stdout=True,
         slurm_partition=partition,
         slurm_signal_delay_s=_SECONDS_TO_SAVE,
-        slurm_srun_args=["--kill-on-bad-exit"],
+        # What sbatch is told of CPUs, srun does not take over in every version of Slurm.
+        slurm_srun_args=["--kill-on-bad-exit", *([f"--cpus-per-task={cpus}"] if cpus else [])],
     )
     trainings = [_prepare(name, recipe, Path(output), plugins) for name, recipe in settings.items()]
     with executor.batch():
@@ -124,6 +130,11 @@ def _settings(recipes: Sequence[str], values: Sequence[str], plugins: Sequence[s
 def _prepare(name: str, recipe: Recipe, output: Path, plugins: Sequence[str]) -> Training:
     """Writes down what is submitted, so that the job trains this whatever becomes of the file that it came from."""
     path = output / JOBS / f"{name}.yaml"
+    if path.exists():  # two jobs would train into one folder
+        raise ValueError(
+            f"{path} says that {name} was submitted to {output} before: give another --output, or, if that job is "
+            "over and trained nothing, delete the file."
+        )
     with new_run_folder(output / name) as run:
         path.parent.mkdir(exist_ok=True)
         path.write_text(dump_recipe(recipe), encoding="utf-8")

@@ -14,7 +14,7 @@ from tapetum.engine.interruption import Interrupted
 from tapetum.engine.state import TrainState
 from tapetum.folded_accuracy import measure_folds
 from tapetum.methods import load_plugins
-from tapetum.opening import check_evaluation, find_test, open_test, skip_unreadable
+from tapetum.opening import check_evaluation, check_unseen, find_test, open_test, skip_unreadable
 from tapetum.recipe import Recipe, load_recipe
 from tapetum.run_folder import (
     UNREADABLE,
@@ -65,6 +65,7 @@ def _prepare(settings: Recipe, folder: Path) -> Run:
         test, unreadable_tests = skip_unreadable(test, run.recipe.data.strict)
         unreadable += unreadable_tests
         check_evaluation(test.store, run.recipe.views, trained_on=run.data.store)
+        check_unseen(run.data.opened, run.data.labels, test, run.recipe.data.test)
     notify(f"pool: {run.data.description}; {len(run.data.labels.labelled)} labels")
     run.resolve()
     if run.runtime.rank == 0:
