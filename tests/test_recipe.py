@@ -150,6 +150,7 @@ def test_published_values_of_swav(name):
     assert (getattr(method, "freeze_steps", None), getattr(method, "queue_length", None)) == (frozen, queue)
     assert (method.head.hidden, recipe.backbone.width) == (hidden, width)
     assert method.num_prototypes == ((3000,) if frozen else (3000, 3000, 3000))
+    assert (method.iterations, method.temperature) == (3 if frozen else 10, 0.1)
 
 
 def test_defaults_need_not_be_written():

@@ -207,15 +207,19 @@ def test_the_modes_return_after_an_error():
 @pytest.mark.parametrize("count", [7, 999, 1000, 2345])
 @pytest.mark.parametrize("processes", [1, 2, 3, 4])
 def test_shares_of_a_pool_are_batches_that_all_processes_have_at_once(count, processes):
-    pool = np.arange(count) * 2
-    shares = [own_batches(pool, rank, processes) for rank in range(processes)]
+    shares = [own_batches(count, rank, processes) for rank in range(processes)]
     for rank, share in enumerate(shares):
-        assert np.array_equal(np.concatenate(share), pool[rank::processes])
-    whole = own_batches(pool, 0, 1)
-    assert {len(share) for share in shares} == {len(whole)} == {max(1, count // 500)}
-    if 64 % processes == 0:
+        assert np.array_equal(np.sort(np.concatenate(share)), np.arange(rank, count, processes))
+        assert all(len(part) for part in share)
+    whole = own_batches(count, 0, 1)
+    if processes in (1, 2, 4):
         for together, batch in zip(zip(*shares), whole, strict=True):
             assert np.array_equal(np.sort(np.concatenate(together)), batch)
+
+
+def test_every_batch_of_a_pool_has_images_of_every_class():
+    classes = np.repeat(np.arange(10), 130)
+    assert [len(set(classes[batch])) for batch in own_batches(1300, 0, 1)] == [10, 10, 10]
 
 
 def test_of_a_pool_only_what_is_asked_for_is_kept(monkeypatch):
@@ -223,7 +227,7 @@ def test_of_a_pool_only_what_is_asked_for_is_kept(monkeypatch):
     pixels, method = images(200, 0), Pixels(classifies=False)
     rows = embed_share(method, ArrayStore(pixels), np.arange(200), VIEWS, OnCPU(), lambda rows: rows[:, :2] * 3)
     np.testing.assert_allclose(rows.numpy(), 3 * embedded(pixels)[:, :2], rtol=1e-5, atol=1e-6)
-    assert method.seen == [64, 64, 72]
+    assert method.seen == [67, 67, 66]
 
 
 def test_images_come_in_the_order_of_their_indices():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from types import ModuleType
 from typing import Any
 
@@ -113,6 +114,18 @@ def test_one_class_only(family):
     assert names(family, "simclr", rows(1, loss=0.0), num_classes=1) == {}
     collapses = rows(60, cross_entropy=0.01, mean_entropy=lambda step: -1.0 if step <= 30 else -0.01)
     assert names(family, "paws", collapses) == {"one_class": 31}
+
+
+@pytest.mark.parametrize("learner", ["swav", "suave", "deepcluster", "sela"])
+def test_changes_are_to_fields_that_the_method_has(family, learner):
+    history, given = History(), setting(family, learner)
+    count = given.prototype_counts[-1]
+    even = math.log(count)
+    history.add(rows(60, loss=even, swapped=even, code_entropy=even, used_prototypes=0.1, embedding_std=0.01))
+    changes = [change for finding in diagnose(history, given) for change in finding.changes]
+    assert changes
+    for field in re.findall(r"method\.(\w+)", " ".join(changes)):
+        assert hasattr(given.method, field), field
 
 
 def test_mean_entropy_saturates(family):

@@ -94,6 +94,21 @@ def test_each_set_starts_from_other_images(family):
     assert not torch.equal(method.prototypes[0].weight, method.prototypes[1].weight)
 
 
+def test_a_bank_of_other_images_is_refused(family):
+    state = begun(family).local_state()
+    with pytest.raises(ValueError, match="is one of 35 images, and now there are 36: train anew"):
+        family.make("deepcluster").load_local_state({**state, "labels": state["labels"][:, 1:]})
+
+
+def test_layers_that_were_trained_keep_their_statistics_for_the_first_bank(family):
+    method = family.make("deepcluster")
+    method.backbone.norm.running_mean.fill_(0.3)
+    method.before_epoch(family.progress_of(0), family.embed_all(method))
+    rows, other = method.bank.rows(0), family.make("deepcluster")
+    other.before_epoch(family.progress_of(0), family.embed_all(other))
+    assert not torch.allclose(rows, other.bank.rows(0), atol=1e-3)
+
+
 def test_prototypes_are_not_trained(family):
     run = family.trainer("deepcluster", None, 3)  # within the first epoch
     run.fit()

@@ -10,6 +10,7 @@ K is the number of prototypes, C that of classes. A loss of ln K or ln C is what
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -271,11 +272,22 @@ RULES: tuple[Rule, ...] = (
 def diagnose(history: History, setting: Setting) -> list[Finding]:
     """What is wrong now, the likeliest cause first; nothing before the first step."""
     found = {rule.__name__: rule(history, setting) for rule in RULES} if len(history) else {}
-    return [replace(finding, rule=name) for name, finding in found.items() if finding is not None]
+    return [
+        replace(
+            finding, rule=name, changes=tuple(change for change in finding.changes if _is_possible(change, setting))
+        )
+        for name, finding in found.items()
+        if finding is not None
+    ]
+
+
+def _is_possible(change: str, setting: Setting) -> bool:
+    """Whether the method has the fields that a change speaks of."""
+    return all(hasattr(setting.method, field) for field in re.findall(r"method\.(\w+)", change))
 
 
 def _first(changes: tuple[str | None, ...]) -> tuple[str, ...]:
-    """The first three that the method has a field for."""
+    """The first three that there are."""
     return tuple(change for change in changes if change)[:3]
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -120,30 +120,37 @@ def embed_share(
     """`then` of the embeddings of this process's share of a pool, (P_own, ...), on the device.
 
     Some images at a time, so no more than `then` returns is ever held for all of them. All processes do the same
-    images at the same time, for batch statistics are those of all of them together.
+    batches at the same time, for batch statistics are those of all of them together.
 
     Raises:
         ValueError: an image cannot be read; names it and the fix.
     """
     parts = []
-    for chunk, images in stream_images(method, store, own_batches(pool, rank(), world_size()), views, compute):
+    places = own_batches(len(pool), rank(), world_size())
+    for chunk, images in stream_images(method, store, [pool[batch] for batch in places], views, compute):
         _refuse_unreadable(chunk)
         assert images is not None
         with compute.autocast():
             embeddings = method.embed(images)
         parts.append(then(embeddings.float()))
-    return torch.cat(parts)
+    rows = torch.cat(parts)
+    del parts
+    own = torch.from_numpy(np.concatenate(places) // world_size()).to(rows.device)
+    return torch.empty_like(rows).index_copy_(0, own, rows)
 
 
-def own_batches(pool: npt.NDArray[np.int64], rank: int, world_size: int) -> list[npt.NDArray[np.int64]]:
-    """A process's part of each batch of a pool: of P images, those at the places rank, rank + world_size, and so on.
+def own_batches(count: int, rank: int, world_size: int) -> list[npt.NDArray[np.int64]]:
+    """A process's part of each batch of a pool of `count` images: places in the pool, rising.
 
-    Batches begin at multiples of 64, so that they are the same for 1, 2, 4, ... processes, and all processes have
-    equally many.
+    A process has the places rank, rank + world_size, and so on. A batch takes every n-th image: pools often come class
+    by class, and statistics of one class would take away what tells it from the others. With an odd n, batches are the
+    same for 1, 2, 4, ... processes, and each of these has a part of every one.
     """
-    count = max(1, len(pool) // BATCH_SIZE)
-    bounds = [*(batch * len(pool) // count // 64 * 64 for batch in range(count)), len(pool)]
-    return [pool[start + (rank - start) % world_size : stop : world_size] for start, stop in pairwise(bounds)]
+    batches = max(1, count // BATCH_SIZE) | 1
+    while math.gcd(batches, world_size) != 1:
+        batches += 2
+    places = [np.arange(batch, count, batches) for batch in range(min(batches, count))]
+    return [part[part % world_size == rank] for part in places]
 
 
 def _refuse_unreadable(chunk: ImageChunk) -> None:

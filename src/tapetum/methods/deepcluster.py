@@ -94,7 +94,7 @@ class DeepCluster(Method):
         """Cluster the bank: new prototypes, and a new label for every image."""
         seed = shared_seed(next(self.prototypes.parameters()).device)
         if self.bank is None:
-            with batch_statistics(self):  # running ones know nothing yet
+            with batch_statistics(self):
                 self.bank = first_bank(self.projector, embed_all, len(self.config.assigning_views), self.num_images)
         labels = [self.bank.everyones(self.assign(self.bank, head, seed)) for head in range(len(self.prototypes))]
         self.labels = torch.stack(labels)
@@ -139,7 +139,16 @@ class DeepCluster(Method):
         return {**self.bank.state(), "labels": self.labels}
 
     def load_local_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `local_state` returned."""
+        """Restore what `local_state` returned.
+
+        Raises:
+            ValueError: there were more or fewer images, or another number of processes.
+        """
+        saved = state["labels"].shape[1] if "labels" in state else self.num_images
+        if saved != self.num_images:
+            raise ValueError(
+                f"the memory bank is one of {saved} images, and now there are {self.num_images}: train anew."
+            )
         self.bank, self.labels = MemoryBank.from_state(state, self.num_images), state.get("labels")
 
     def cluster(self, images: Tensor) -> Tensor:

@@ -192,10 +192,10 @@ def running_statistics_frozen(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def batch_statistics(module: nn.Module) -> Iterator[None]:
-    """Inside, BatchNorm layers use the batch's statistics in evaluation mode, too; the running ones are left alone.
+    """Inside, BatchNorm layers that have not been trained use the batch's statistics in evaluation mode, too.
 
-    For networks that are not trained yet: their running statistics say nothing, and without normalisation what is left
-    of an image after some layers can be smaller than the `eps` of the next one.
+    Their running statistics, still means of 0, say nothing, and without normalisation what is left of an image after
+    some layers can be smaller than the `eps` of the next one. No layer's running statistics move.
 
     Example:
         >>> layer = nn.BatchNorm1d(2).eval()
@@ -205,6 +205,7 @@ def batch_statistics(module: nn.Module) -> Iterator[None]:
         ([[-1.0, -1.0], [1.0, 1.0]], [0.0, 0.0])
     """
     layers = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    layers = [layer for layer in layers if layer.running_mean is not None and not layer.running_mean.any()]
     before = [(layer.running_mean, layer.running_var) for layer in layers]
     try:
         for layer in layers:
