@@ -32,6 +32,7 @@ def test_forward_by_hand(family):
     ]
     torch.testing.assert_close(output.loss, torch.stack(losses).mean())
     torch.testing.assert_close(output.carry, torch.stack(views[:2]).detach())
+    assert output.metrics["used_prototypes"] == len(method.labels[-1][batch.index].unique())
 
 
 def test_prototypes_are_the_centroids_of_the_banks_in_turn(family):

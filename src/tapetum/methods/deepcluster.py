@@ -123,7 +123,10 @@ class DeepCluster(Method):
         ]
         loss = torch.stack(losses).mean()
         newest = projections[list(self.config.assigning_views)].detach()
-        metrics = {"loss": loss.detach(), "prototype_norm": self.prototypes.mean_norm(), **spread(projections[0])}
+        clusters = self.labels[-1][batch.index]
+        used = loss.new_zeros(self.config.num_prototypes[-1]).index_fill_(0, clusters, 1.0).sum()
+        metrics = {"loss": loss.detach(), "used_prototypes": used.detach(), **spread(projections[0])}
+        metrics["prototype_norm"] = self.prototypes.mean_norm()
         return StepOutput(loss, metrics, carry=newest)
 
     def after_step(self, output: StepOutput, batch: Batch) -> None:
