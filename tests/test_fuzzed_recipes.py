@@ -68,6 +68,7 @@ keys = st.one_of(
 @given(st.lists(st.tuples(keys, st.one_of(scalars.map(str), st.text(max_size=12), words)), min_size=1, max_size=3))
 @example([("views.large.size", "9" * 5000)])
 @example([("seed", "[" * 3000)])
+@example([("trainer.minutes", ".nan")])
 @example([("data.images", "\0")])
 @example([("data.images", "\ud800")])
 @example([("method", "*a")])

@@ -209,7 +209,7 @@ def _choose(annotation: Any, node: Node, path: tuple[str, ...]) -> type:
 
 @functools.cache
 def _adapter(annotation: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(annotation)
+    return TypeAdapter(annotation, config={"allow_inf_nan": False})
 
 
 def _value(annotation: Any, node: Node, path: tuple[str, ...]) -> Any:
