@@ -273,17 +273,16 @@ def diagnose(history: History, setting: Setting) -> list[Finding]:
     """What is wrong now, the likeliest cause first; nothing before the first step."""
     found = {rule.__name__: rule(history, setting) for rule in RULES} if len(history) else {}
     return [
-        replace(
-            finding, rule=name, changes=tuple(change for change in finding.changes if _is_possible(change, setting))
-        )
+        replace(finding, rule=name, changes=_possible(finding.changes, setting))
         for name, finding in found.items()
         if finding is not None
     ]
 
 
-def _is_possible(change: str, setting: Setting) -> bool:
-    """Whether the method has the fields that a change speaks of."""
-    return all(hasattr(setting.method, field) for field in re.findall(r"method\.(\w+)", change))
+def _possible(changes: tuple[str, ...], setting: Setting) -> tuple[str, ...]:
+    """Those of fields that the method has."""
+    fields = {change: re.findall(r"method\.(\w+)", change) for change in changes}
+    return tuple(change for change in changes if all(hasattr(setting.method, field) for field in fields[change]))
 
 
 def _first(changes: tuple[str | None, ...]) -> tuple[str, ...]:
