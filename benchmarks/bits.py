@@ -75,7 +75,7 @@ def weights(run: Path) -> str:
     last = max((run / "checkpoints").glob("step-*.safetensors"))
     found = hashlib.blake2b(digest_size=8)
     with safe_open(last, framework="np") as file:
-        for name in sorted(file.keys()):  # noqa: SIM118 - no mapping
+        for name in sorted(file.keys()):
             tensor = file.get_tensor(name)
             found.update(f"{name} {tensor.shape} {tensor.dtype}".encode() + tensor.tobytes())
     return found.hexdigest()
