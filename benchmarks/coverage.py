@@ -18,7 +18,7 @@ from typing import Any
 from record_run import RESULTS, command_of, yaml_value
 
 import tapetum
-from tapetum.reporting.whole_files import whole_file
+from tapetum.system.files import whole_file
 
 
 def measure(name: str, draws: int, settings: list[str]) -> Path:

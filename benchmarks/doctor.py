@@ -27,8 +27,8 @@ import torch
 from side_by_side import machine, peaks, photographs, write_json
 
 import tapetum
-from tapetum.collapse_doctor import CollapseDoctor
-from tapetum.methods import METHODS
+from tapetum.diagnosis.collapse_doctor import CollapseDoctor
+from tapetum.methods.registry import METHODS
 from tapetum.nn.prototypes import Prototypes
 
 RECIPES = ("paws", "ropaws", "suncet", "suave", "simclr", "swav", "deepcluster", "sela", "supervised")

@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from record_run import RESULTS, yaml_value
 
-from tapetum.data.cache import decoded
-from tapetum.data.labels import drawn_labels
-from tapetum.data.sources import open_source
-from tapetum.data.stores import Store
+from tapetum.data.images.cache import decoded
+from tapetum.data.images.stores import Store
+from tapetum.data.labels.subsets import drawn_labels
+from tapetum.data.sources.open_source import open_source
 from tapetum.evaluation.baselines import nearest_neighbour
 from tapetum.evaluation.nearest_neighbours import nearest_neighbour_votes
 from tapetum.evaluation.soft_neighbours import accuracy
-from tapetum.reporting.whole_files import whole_file
+from tapetum.system.files import whole_file
 
 
 def record(name: str, images: str, test: str, labels_per_class: int | None = None) -> Path:

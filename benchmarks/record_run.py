@@ -19,7 +19,7 @@ import yaml
 from matrix_peak import matrix_peaks
 
 import tapetum
-from tapetum.run_folder import RECIPE
+from tapetum.recipe.files import RECIPE
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 CURVE_POINTS = 50

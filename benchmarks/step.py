@@ -109,15 +109,15 @@ def overrides(options: argparse.Namespace) -> list[str]:
 
 
 def run_ours(options: argparse.Namespace) -> Sample:
-    from tapetum.data.labels import Labels, sorted_classes
-    from tapetum.data.pipeline import Pipeline
-    from tapetum.data.stores import ArrayStore
+    from tapetum.data.batches.pipeline import Pipeline
+    from tapetum.data.images.stores import ArrayStore
+    from tapetum.data.labels.labels import Labels, sorted_classes
     from tapetum.engine.callbacks import Callback
     from tapetum.engine.runtime import Runtime
     from tapetum.engine.trainer import Trainer
     from tapetum.methods.paws import PAWS, PAWSConfig
-    from tapetum.optim import build_optimizer, set_schedules
-    from tapetum.recipe import load_recipe
+    from tapetum.optim.optimizers import build_optimizer, set_schedules
+    from tapetum.recipe.recipe import load_recipe
 
     recipe = load_recipe("paws_cifar10_4000", overrides(options))
     runtime = Runtime(recipe.runtime)

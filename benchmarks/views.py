@@ -51,9 +51,9 @@ def usual(images: int) -> Callable[[], None]:
 
 def ours(images: int, colour: str) -> Callable[[], None]:
     """What makes all views of so many images, in batches as training does."""
-    from tapetum.data.pipeline import Pipeline
-    from tapetum.data.stores import ArrayStore
-    from tapetum.recipe import load_recipe
+    from tapetum.data.batches.pipeline import Pipeline
+    from tapetum.data.images.stores import ArrayStore
+    from tapetum.recipe.recipe import load_recipe
 
     recipe = load_recipe("paws_cifar10_4000", [f"views.{kind}.colour={colour}" for kind in ("large", "small")])
     store = ArrayStore(photographs(images).transpose(0, 3, 1, 2).copy())

@@ -14,11 +14,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tapetum.methods import register as register
-    from tapetum.recipe import Recipe as Recipe
-    from tapetum.recipe import RecipeError as RecipeError
-    from tapetum.recipe import dump_recipe as dump_recipe
-    from tapetum.recipe import load_recipe as load_recipe
+    from tapetum.methods.registry import register as register
+    from tapetum.recipe.recipe import Recipe as Recipe
+    from tapetum.recipe.recipe import RecipeError as RecipeError
+    from tapetum.recipe.recipe import dump_recipe as dump_recipe
+    from tapetum.recipe.recipe import load_recipe as load_recipe
     from tapetum.verbs.check import check as check
     from tapetum.verbs.cluster import cluster as cluster
     from tapetum.verbs.demo import demo as demo
@@ -36,21 +36,21 @@ if TYPE_CHECKING:
     from tapetum.verbs.views import views as views
 
 _MODULES = {
-    "Recipe": "tapetum.recipe",
-    "RecipeError": "tapetum.recipe",
+    "Recipe": "tapetum.recipe.recipe",
+    "RecipeError": "tapetum.recipe.recipe",
     "check": "tapetum.verbs.check",
     "cluster": "tapetum.verbs.cluster",
     "demo": "tapetum.verbs.demo",
     "doctor": "tapetum.verbs.doctor",
-    "dump_recipe": "tapetum.recipe",
+    "dump_recipe": "tapetum.recipe.recipe",
     "embed": "tapetum.verbs.embed",
     "evaluate": "tapetum.verbs.evaluate",
     "fit": "tapetum.verbs.fit",
-    "load_recipe": "tapetum.recipe",
+    "load_recipe": "tapetum.recipe.recipe",
     "plot": "tapetum.verbs.plot",
     "predict": "tapetum.verbs.predict",
     "recipes": "tapetum.verbs.recipes",
-    "register": "tapetum.methods",
+    "register": "tapetum.methods.registry",
     "report": "tapetum.verbs.report",
     "resume": "tapetum.verbs.resume",
     "submit": "tapetum.verbs.submit",

@@ -19,8 +19,8 @@ from tapetum.methods.base import Progress
 from tapetum.methods.paws import PAWS, PAWSConfig
 from tapetum.nn.wide_resnet import WideResNet, WideResNetConfig
 from tapetum.ops.randomness import make_keys, uniform
-from tapetum.optim import build_optimizer, set_schedules
-from tapetum.recipe import load_recipe
+from tapetum.optim.optimizers import build_optimizer, set_schedules
+from tapetum.recipe.recipe import load_recipe
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

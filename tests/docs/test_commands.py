@@ -12,7 +12,7 @@ import torch
 import typer
 from PIL import Image
 
-from tapetum import cli
+from tapetum.cli.main import app, main
 from tapetum.evaluation import baselines
 from tapetum.ops.randomness import make_keys, uniform
 from tapetum.verbs import demo
@@ -100,7 +100,7 @@ def test_the_commands_of_a_page_run_in_their_order(root, world, page, tmp_path, 
     try:
         for words in found:
             with pytest.raises(SystemExit) as stop:
-                cli.main(shortened(words))
+                main(shortened(words))
             said = capsys.readouterr()
             assert stop.value.code == 0, f"tapetum {shlex.join(words)}: {said.err}"
             assert said.out
@@ -113,7 +113,7 @@ def test_each_verb_has_a_page_that_shows_it_and_names_its_arguments(root, verb):
     text = (root / "docs" / "verbs" / f"{verb}.md").read_text()
     assert verb in [words[0] for words in commands(text)]
     assert f"({verb}.md)" in (root / "docs" / "verbs" / "README.md").read_text()
-    for parameter in typer.main.get_command(cli.app).commands[verb].params:
+    for parameter in typer.main.get_command(app).commands[verb].params:
         if parameter.name != "help":
             name = parameter.opts[0] if parameter.opts[0].startswith("-") else parameter.metavar
             assert f"`{name}" in text, f"{verb}.md does not mention {name}"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import tapetum
-from tapetum import methods
+from tapetum.methods import registry
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def example(root):
 
 
 def test_the_method_of_contributing_trains(example, tmp_path, monkeypatch):
-    monkeypatch.setattr(methods, "_registered", {})
+    monkeypatch.setattr(registry, "_registered", {})
     monkeypatch.setattr("sys.path", [*sys.path])
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # on a busy machine, more threads would mostly wait for each other
     monkeypatch.chdir(tmp_path)

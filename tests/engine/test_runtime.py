@@ -6,8 +6,9 @@ from torch import nn
 
 from tapetum.data.batch import Batch, Views
 from tapetum.engine import runtime as runtime_module
-from tapetum.engine.launcher import Launched
-from tapetum.engine.runtime import Runtime, RuntimeConfig, available_threads
+from tapetum.engine.runtime import Runtime, RuntimeConfig
+from tapetum.system.launcher import Launched
+from tapetum.system.machine import available_threads
 
 
 @pytest.mark.parametrize("units", [True, False])

@@ -9,9 +9,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tapetum.engine.callbacks import Callback
 from tapetum.engine.checkpoint import list_checkpoints, read_checkpoint
-from tapetum.engine.interruption import Interrupted
 from tapetum.engine.metrics import NonFiniteError
 from tapetum.engine.trainer import TrainerConfig
+from tapetum.system.interruption import Interrupted
 
 
 class Stop(Exception):

@@ -1,6 +1,6 @@
 import numpy as np
 
-from tapetum.data.sources import open_source
+from tapetum.data.sources.open_source import open_source
 from tapetum.evaluation.baselines import SPREADING_SETTINGS, in_words, label_spreading, nearest_neighbour, pixel_rows
 
 

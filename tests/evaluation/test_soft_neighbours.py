@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tapetum.data.labels import Labels
-from tapetum.data.stores import ArrayStore
-from tapetum.data.views import EvaluationViewConfig, ViewConfig, ViewsConfig
+from tapetum.data.images.stores import ArrayStore
+from tapetum.data.labels.labels import Labels
+from tapetum.data.views.draw import EvaluationViewConfig, ViewConfig, ViewsConfig
 from tapetum.evaluation import embedding
 from tapetum.evaluation.embedding import embed_share, own_batches, run_method
 from tapetum.evaluation.soft_neighbours import accuracy, classify_by_neighbours, evaluate_method

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tapetum.methods import method_class
 from tapetum.methods.base import Method
+from tapetum.methods.registry import method_class
 from tapetum.nn.backbones import ResNetConfig, build_backbone
 from tapetum.nn.heads import HeadConfig, unit_length
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tapetum.nn.backbones import ResNetConfig, build_backbone
-from tapetum.optim import (
+from tapetum.optim.optimizers import (
     LARS,
     AdamWConfig,
     LARSConfig,

@@ -22,9 +22,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import tapetum.assembly
 import tapetum.evaluation.soft_neighbours
-from tapetum.cli import main
+import tapetum.runs.run
+from tapetum.cli.main import main
 
 
 def die(name: str) -> None:
@@ -35,14 +35,14 @@ def die(name: str) -> None:
 
 
 def at_step(name: str, number: int) -> None:
-    set_schedules = tapetum.assembly.set_schedules
+    set_schedules = tapetum.runs.run.set_schedules
 
     def dying(optimizer: Any, config: Any, step: int, *rest: Any) -> None:
         if step == number:
             die(name)
         set_schedules(optimizer, config, step, *rest)
 
-    tapetum.assembly.set_schedules = dying
+    tapetum.runs.run.set_schedules = dying
 
 
 def at_evaluation(name: str, number: int) -> None:
@@ -73,14 +73,14 @@ def at_rename(name: str, target: str, cut: bool) -> None:
 
 
 def slowly() -> None:
-    set_schedules = tapetum.assembly.set_schedules
+    set_schedules = tapetum.runs.run.set_schedules
 
     def slowed(*arguments: Any) -> None:
         Path("started").touch()
         time.sleep(0.02)
         set_schedules(*arguments)
 
-    tapetum.assembly.set_schedules = slowed
+    tapetum.runs.run.set_schedules = slowed
 
 
 def prepare(moment: str) -> None:

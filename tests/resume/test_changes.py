@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import tapetum.assembly
 import tapetum.evaluation.soft_neighbours
 import tapetum.methods.paws
-import tapetum.opening
-from tapetum import cli
+import tapetum.runs.pool
+import tapetum.runs.run
+from tapetum.cli.main import main
 
 LAST = "run/checkpoints/step-00000024.safetensors"
 TRAIN = ("train", "tiny.yaml", "--output")
@@ -24,7 +24,7 @@ TRAIN = ("train", "tiny.yaml", "--output")
 
 def call(*arguments):
     with pytest.raises(SystemExit) as stop:
-        cli.main(list(arguments))
+        main(list(arguments))
     return stop.value.code
 
 
@@ -110,7 +110,7 @@ def test_held_out_labels_count_as_data(stopped, capsys):
     Path("photos/labels.csv").write_text(labels_of("photos/train"))
     where = ["data.labels=photos/labels.csv", "data.labels_per_class=null", "trainer.steps=6"]
     assert call(*TRAIN, "flat", *where) == 0
-    held_out = tapetum.opening.open_pool(tapetum.load_recipe("flat/recipe.yaml").data).held_out
+    held_out = tapetum.runs.pool.open_pool(tapetum.load_recipe("flat/recipe.yaml").data).held_out
     name = held_out.names[held_out.labelled[0]]
     content = Path("photos/labels.csv").read_text().splitlines()
     Path("photos/labels.csv").write_text("\n".join(line for line in content if not line.startswith(name)))
@@ -147,14 +147,14 @@ def test_foreign_files_are_passed_over_and_kept(stopped, capsys):
 
 def test_ctrl_c_saves_and_says_how_to_go_on(stopped, capsys, monkeypatch):
     shutil.rmtree("run")
-    set_schedules = tapetum.assembly.set_schedules
+    set_schedules = tapetum.runs.run.set_schedules
 
     def interrupting(optimizer, config, step, *rest):
         if step == 8:
             os.kill(os.getpid(), signal.SIGINT)
         set_schedules(optimizer, config, step, *rest)
 
-    monkeypatch.setattr(tapetum.assembly, "set_schedules", interrupting)
+    monkeypatch.setattr(tapetum.runs.run, "set_schedules", interrupting)
     assert call(*TRAIN, "run", "trainer.keep_every=6") == 130
     error = capsys.readouterr().err
     assert "Traceback" not in error
@@ -162,7 +162,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(stopped, capsys, monkeypatch):
         "tapetum: Finishing this step and saving; once more stops at once.",
         "tapetum: Saved step 9. Go on with: tapetum resume run",
     ]
-    monkeypatch.setattr(tapetum.assembly, "set_schedules", set_schedules)
+    monkeypatch.setattr(tapetum.runs.run, "set_schedules", set_schedules)
     assert stopped.checkpoints("run") == [6, 9]
     assert call("resume", "run") == 0
     stopped.assert_same("whole", "run")

@@ -7,7 +7,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import tapetum
-from tapetum.data.sources import open_source
+from tapetum.data.sources.open_source import open_source
 from tapetum.ops.randomness import make_keys, uniform
 from tapetum.verbs.check import check
 

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 import tapetum
-from tapetum.data.stores import ArrayStore
-from tapetum.engine.interruption import Interrupted
+from tapetum.data.images.stores import ArrayStore
 from tapetum.reporting.pictures import contact_sheet
-from tapetum.trained_run import open_trained_run
+from tapetum.runs.trained_run import open_trained_run
+from tapetum.system.interruption import Interrupted
 
 PROTOTYPES = {
     "swav": ["method.num_prototypes=[4, 6]", "method.freeze_steps=0", "support=null"],

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 import tapetum
-from tapetum.recipe import load_recipe
-from tapetum.run_folder import SUMMARY, read_summary
+from tapetum.recipe.recipe import load_recipe
+from tapetum.runs.run_folder import SUMMARY, read_summary
 from tapetum.verbs.demo import demo
 
 DRAWS = range(5)

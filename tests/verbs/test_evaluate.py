@@ -14,7 +14,7 @@ from run_files import CHECKPOINTS, assert_same_weights, rows, sentence
 from safetensors.torch import save_file
 
 import tapetum
-from tapetum.data.sources import open_source
+from tapetum.data.sources.open_source import open_source
 
 
 def test_evaluate_adds_to_the_summary(run, capsys):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import tapetum
 from tapetum.evaluation.intervals import wilson
 from tapetum.ops.randomness import make_keys, uniform
-from tapetum.recipe import load_recipe
+from tapetum.recipe.recipe import load_recipe
 from tapetum.verbs.evaluate import evaluate
 from tapetum.verbs.fit import fit
 from tapetum.verbs.resume import resume

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tapetum import folded_accuracy
-from tapetum.engine.interruption import Interrupted
 from tapetum.evaluation.intervals import wilson
-from tapetum.recipe import load_recipe
+from tapetum.recipe.recipe import load_recipe
+from tapetum.runs import folds as folded_accuracy
+from tapetum.system.interruption import Interrupted
 from tapetum.verbs.fit import fit
 from tapetum.verbs.resume import resume
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tapetum.recipe import load_recipe
+from tapetum.recipe.recipe import load_recipe
 
 LAUNCHERS = ("LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "RANK", "TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
 TAPETUM = (sys.executable, "-m", "tapetum")

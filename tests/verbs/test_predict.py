@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 
 import tapetum
-from tapetum.engine.interruption import Interrupted
 from tapetum.evaluation import calibration
 from tapetum.evaluation.calibration import calibrate
+from tapetum.evaluation.image_chunks import read_chunks
 from tapetum.evaluation.prediction import Supports, predict_from
-from tapetum.evaluation.reading import read_chunks
-from tapetum.trained_run import open_trained_run
+from tapetum.runs.trained_run import open_trained_run
+from tapetum.system.interruption import Interrupted
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import sys
 import pytest
 
 import tapetum
-from tapetum.recipe import load_recipe, parse_recipe
-from tapetum.recipe_files import recipe_text, shipped_recipes
+from tapetum.recipe.files import recipe_text, shipped_recipes
+from tapetum.recipe.recipe import load_recipe, parse_recipe
 from tapetum.verbs.recipes import recipes
 
 

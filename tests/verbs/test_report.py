@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 import tapetum
-from tapetum import run_review
-from tapetum.run_review import review
-from tapetum.trained_run import open_trained_run
+from tapetum.runs import review as run_review
+from tapetum.runs.review import review
+from tapetum.runs.trained_run import open_trained_run
 
 VOID = {"meta", "img", "br", "link", "input"}
 SECTIONS = ["training", "accuracy", "confidence", "map", "hardest", "least-certain", "settings"]
@@ -87,7 +87,7 @@ def test_the_page_stands_alone(run, capsys):
 
 
 def test_the_page_says_what_the_evaluation_found(run):
-    summary = tapetum.run_folder.read_summary(run)
+    summary = tapetum.runs.run_folder.read_summary(run)
     seen = review(open_trained_run(run))
     assert seen.judged.what == "30 test images"
     assert seen.judged.top1 == pytest.approx(summary["test_top1"])

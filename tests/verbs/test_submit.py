@@ -14,8 +14,8 @@ import pytest
 from safetensors.numpy import load_file
 
 import tapetum
-from tapetum import job
 from tapetum.engine.callbacks import TIME_COLUMNS
+from tapetum.runs import cluster_job as job
 
 pytest.importorskip("submitit")
 LONG = ("trainer.steps=120", "trainer.checkpoint_every=60")

@@ -13,7 +13,7 @@ from run_files import CHECKPOINTS, assert_same_weights, checkpoints, files, rows
 
 import tapetum
 from tapetum.evaluation.intervals import wilson
-from tapetum.recipe import load_recipe
+from tapetum.recipe.recipe import load_recipe
 
 
 def test_what_a_run_leaves(recipe, capsys):
@@ -105,7 +105,7 @@ def test_cutting_the_pool_to_the_labelled_images(recipe):
     ],
 )
 def test_held_out_images_are_in_no_batch(recipe, changes, count, left):
-    from tapetum.assembly import assemble
+    from tapetum.runs.run import assemble
 
     parts = assemble(load_recipe(recipe, changes))
     kept_out = set(parts.data.held_out.labelled.tolist())
@@ -118,7 +118,7 @@ def test_held_out_images_are_in_no_batch(recipe, changes, count, left):
 
 
 def test_accumulated_batches_are_a_steps_own(recipe):
-    from tapetum.assembly import assemble
+    from tapetum.runs.run import assemble
 
     single = assemble(load_recipe(recipe))
     double = assemble(load_recipe(recipe, ["trainer.accumulate=2"]))
@@ -175,7 +175,7 @@ PLUGIN = """
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from tapetum.methods import register
+from tapetum.methods.registry import register
 from tapetum.methods.supervised import Supervised, SupervisedConfig
 
 
@@ -196,7 +196,7 @@ def test_every_verb_that_builds_the_method_takes_plugins(recipe, tmp_path, monke
     monkeypatch.syspath_prepend(tmp_path)
 
     def in_another_process() -> None:
-        monkeypatch.setattr("tapetum.methods._registered", {})
+        monkeypatch.setattr("tapetum.methods.registry._registered", {})
         monkeypatch.delitem(sys.modules, "colour_plugin", raising=False)
 
     changes = ["method={kind: mine}", "data.held_out_per_class=null"]

@@ -10,9 +10,9 @@ import torch
 from run_files import rows, weights
 
 import tapetum
-from tapetum.initial_weights import read_weights
+from tapetum.interchange.initial_weights import read_weights
 from tapetum.ops.randomness import make_keys, uniform
-from tapetum.recipe_files import shipped_recipes
+from tapetum.recipe.files import shipped_recipes
 
 RECIPES = [name for name in shipped_recipes() if name.endswith("cifar10_cpu")]
 SHORT = ["data.batch_size=16", "trainer.steps=4", "runtime.threads=1", "data.held_out_per_class=1"]

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 import tapetum
-from tapetum.assembly import assemble
-from tapetum.data.augment import distort_colour, evaluation_view
-from tapetum.data.sources import open_source
-from tapetum.recipe import load_recipe
+from tapetum.data.sources.open_source import open_source
+from tapetum.data.views.apply import distort_colour, evaluation_view
+from tapetum.recipe.recipe import load_recipe
+from tapetum.runs.run import assemble
 
 GAP, TILE = 2, 64
 

@@ -1,1 +1,4 @@
-"""The training engine: devices, the loop, checkpoints and what observes them. It knows no method and no backbone."""
+"""The training loop and what it needs: devices, checkpoints, exact resumption, budgets, metrics.
+
+Knows `methods.base` and `data.batch`, and no method, network or recipe by name.
+"""

@@ -16,11 +16,11 @@ from torch.optim import Optimizer
 
 from tapetum.data.batch import Batch
 from tapetum.engine.callbacks import Callback, Row
-from tapetum.engine.interruption import Interrupted
 from tapetum.engine.runtime import Runtime
 from tapetum.engine.trainer import Trainer
 from tapetum.engine.trainer_config import TrainerConfig
 from tapetum.methods.base import EmbedAll, Method, Progress
+from tapetum.system.interruption import Interrupted
 
 WARM_UP_STEPS = 5
 TIMED_STEPS = 20

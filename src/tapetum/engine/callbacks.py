@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tapetum.engine.launcher import process_rank
-
 Row = Mapping[str, int | float]
 """One step: "step" (finished steps, from 1), "epoch", "images_seen", "lr", "weight_decay", "train/...", where it was
 evaluated "eval/...", and the time columns. A skipped step has no "train/" entries."""
 TIME_COLUMNS = ("train_seconds", "images_per_second")
 """What of a row a clock decides; all else is the same in a resumed run."""
-
-
-def notify(message: str) -> None:
-    """Say something that is no result: to stderr, with the program's name, and once for all processes."""
-    if process_rank() == 0:
-        print(f"tapetum: {message}", file=sys.stderr, flush=True)
 
 
 class Callback:

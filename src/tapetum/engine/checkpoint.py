@@ -12,7 +12,6 @@ format takes, and get their strides back when read: a norm over a channels-last 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +23,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tapetum.data.writing import RESUME, writing
 from tapetum.methods.base import Method
+from tapetum.system.files import RESUME, whole_file
 
+CHECKPOINTS = "checkpoints"
+"""Their folder in a run folder."""
 FORMAT = 1
 """Version of the layout above; a reader refuses a higher one."""
 NUM_LATEST = 2
@@ -132,28 +133,11 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     # Also where torch calls both contiguous: a 1x1 convolution's strides choose its kernel all the same.
     strides = {n: list(t.stride()) for n, t in checkpoint.tensors.items() if t.stride() != _row_major(t)}
     header = json.dumps({**checkpoint.scalars, "strides": strides})
-    partial = path.with_suffix(".partial")
-    with writing(path, RESUME):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path, RESUME) as partial:
         try:
             save_file(contiguous, partial, metadata={_KEY: header})
         except SafetensorError as error:
             raise OSError(str(error).split("I/O error: ")[-1]) from error
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder last through a power failure, where the system allows it."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -8,8 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from tapetum.data.writing import RESUME, writing
-from tapetum.engine.callbacks import TIME_COLUMNS, Callback, Row, notify
+import numpy as np
+import numpy.typing as npt
+
+from tapetum.engine.callbacks import TIME_COLUMNS, Callback, Row
+from tapetum.system.files import RESUME, whole_file, writing
+from tapetum.system.notices import notify
+
+METRICS = "metrics.csv"
+"""The file in a run folder."""
 
 
 class CSVLogger(Callback):
@@ -64,17 +71,12 @@ class CSVLogger(Callback):
         return csv.DictWriter(file, [*self._columns, *TIME_COLUMNS], restval="", lineterminator="\n")
 
     def _rewrite(self, rows: Sequence[Mapping[str, str]]) -> None:
-        partial = self.path.with_suffix(".partial")
+        with whole_file(self.path, RESUME) as partial, partial.open("w", newline="") as file:
+            if self._columns:
+                writer = self._writer(file)
+                writer.writeheader()
+                writer.writerows(rows)
         with writing(self.path, RESUME):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("w", newline="") as file:
-                if self._columns:
-                    writer = self._writer(file)
-                    writer.writeheader()
-                    writer.writerows(rows)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, self.path)
             self._file = self.path.open("a", newline="")
 
 
@@ -131,3 +133,16 @@ def tensorboard_logger(folder: Path, notify: Callable[[str], None] = notify) -> 
         notify("TensorBoard is not installed, so no tensorboard/ is written; pip install 'tapetum[tensorboard]'.")
         return None
     return TensorBoardLogger(folder, SummaryWriter)
+
+
+def read_curves(path: Path) -> dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]:
+    """Every column of metrics.csv that has finite values, of whole lines: the run may be writing another one."""
+    _, rows = read_rows(path)
+    curves = {}
+    for name in rows[0] if rows else ():
+        pairs = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
+        steps, values = np.array([p[0] for p in pairs], dtype=np.int64), np.array([p[1] for p in pairs])
+        finite = np.isfinite(values)
+        if finite.any():
+            curves[name] = (steps[finite], values[finite])
+    return curves

@@ -12,17 +12,18 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tapetum.data.batch import Batch, Views
-from tapetum.engine.callbacks import notify
-from tapetum.engine.launcher import Launched, launched
 from tapetum.methods.base import Method
 from tapetum.ops.collectives import sum_over_ranks
+from tapetum.system.launcher import Launched, launched
+from tapetum.system.machine import available_threads
+from tapetum.system.notices import notify
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -35,8 +36,6 @@ T = TypeVar("T")
 @dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
     """What a run computes on, and in which numbers."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     """Kind of device; auto takes a GPU where there is one."""
@@ -72,13 +71,6 @@ def cpu_has(unit: str) -> bool:
     # Private in torch and renamed between releases, hence the question whether they exist.
     probe: Callable[[], bool] | None = getattr(torch.cpu, f"_is_{unit}_supported", None)
     return bool(probe()) if probe is not None else False
-
-
-def available_threads() -> int:
-    """CPU threads that this process may use: its affinity mask, and OMP_NUM_THREADS where that is set lower."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limit = os.environ.get("OMP_NUM_THREADS", "")
-    return min(count, int(limit)) if limit.isdigit() and int(limit) > 0 else count
 
 
 class Runtime:

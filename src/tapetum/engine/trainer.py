@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tapetum.data.batch import Batch
-from tapetum.engine.callbacks import Callback, Row, notify
-from tapetum.engine.interruption import Interrupted, StopRequest
-from tapetum.engine.loggers import CSVLogger
+from tapetum.engine.callbacks import Callback, Row
+from tapetum.engine.checkpoint import CHECKPOINTS
+from tapetum.engine.loggers import METRICS, CSVLogger
 from tapetum.engine.metrics import Metrics, NonFiniteError, PendingRows, first_not_finite, step_metrics
 from tapetum.engine.resumption import Resumption
 from tapetum.engine.runtime import Runtime
@@ -24,6 +24,8 @@ from tapetum.engine.state import Fingerprint, TrainState
 from tapetum.engine.trainer_config import TrainerConfig
 from tapetum.methods.base import EmbedAll, Method, Progress, StepOutput
 from tapetum.ops.randomness import torch_seed
+from tapetum.system.interruption import Interrupted, StopRequest
+from tapetum.system.notices import notify
 
 __all__ = ["Trainer", "TrainerConfig"]
 
@@ -84,11 +86,11 @@ class Trainer:
         self.part_of = part_of or folder
         self.embed_all = embed_all or _no_embed_all
         self.notify = notify
-        files = [CSVLogger(folder / "metrics.csv")] if folder is not None else []
+        files = [CSVLogger(folder / METRICS)] if folder is not None else []
         self.callbacks: list[Callback] = [*files, *callbacks] if runtime.rank == 0 else []
         self.state = TrainState()
         self._pending = PendingRows()
-        checkpoints = folder / "checkpoints" if folder is not None else None
+        checkpoints = folder / CHECKPOINTS if folder is not None else None
         self._module, self._stepper = runtime.setup(method, optimizer)
         lengths = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch, "accumulate": config.accumulate}
         self._resumption = Resumption(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig:
     """How long to train, and what happens every so many steps. Give exactly one of epochs, steps and minutes."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     epochs: float | None = None
     """Length in passes over the images."""

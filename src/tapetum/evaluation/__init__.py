@@ -1,1 +1,4 @@
-"""How good a representation is: protocols that look at a trained method and change nothing in it."""
+"""Looking at a trained method without changing it: accuracy, prediction, calibration, clusters.
+
+Imports `methods.base`, `data` and `ops`; never the engine, a recipe or a run.
+"""

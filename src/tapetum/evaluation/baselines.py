@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tapetum.data.labels import UNLABELLED
+from tapetum.data.labels.labels import UNLABELLED
 
 Rows = npt.NDArray[np.floating[Any]]
 Classes = npt.NDArray[np.int64]

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from tapetum.data.stores import Store
-from tapetum.data.views import ViewsConfig
+from tapetum.data.images.stores import Store
+from tapetum.data.views.draw import ViewsConfig
 from tapetum.evaluation.embedding import Compute, stream_images, stream_method
-from tapetum.evaluation.reading import ImageChunk, Indices, in_batches
+from tapetum.evaluation.image_chunks import ImageChunk, Indices, in_batches
 from tapetum.methods.base import Method
 from tapetum.ops.kmeans import kmeans
 from tapetum.ops.randomness import make_keys, permutation

@@ -12,10 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tapetum.data.augment import normalise
-from tapetum.data.stores import Store
-from tapetum.data.views import ViewsConfig
-from tapetum.evaluation.reading import ImageChunk, in_batches, read_chunks
+from tapetum.data.images.stores import Store
+from tapetum.data.views.apply import normalise
+from tapetum.data.views.draw import ViewsConfig
+from tapetum.evaluation.image_chunks import ImageChunk, in_batches, read_chunks
 from tapetum.methods.base import Method
 from tapetum.ops.collectives import rank, world_size
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from tapetum.data.labels import Labels
-from tapetum.data.stores import Store
-from tapetum.data.views import ViewsConfig
+from tapetum.data.images.stores import Store
+from tapetum.data.labels.labels import Labels
+from tapetum.data.views.draw import ViewsConfig
 from tapetum.evaluation.embedding import Compute, run_method
 from tapetum.evaluation.intervals import wilson
 from tapetum.evaluation.nearest_neighbours import nearest_neighbour_votes

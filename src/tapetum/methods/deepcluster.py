@@ -47,8 +47,6 @@ from tapetum.ops.spread import spread
 class DeepClusterConfig:
     """DeepCluster-v2; defaults are the published ones for ImageNet."""
 
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
-
     kind: Literal["deepcluster"] = "deepcluster"
     """The method."""
     num_prototypes: tuple[int, ...] = (3000, 3000, 3000)

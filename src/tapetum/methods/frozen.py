@@ -7,7 +7,7 @@ image once. It is also what a warm start has to improve on.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -18,8 +18,6 @@ from tapetum.methods.base import Method, Progress, StepOutput
 @dataclass(frozen=True, kw_only=True)
 class FrozenConfig:
     """Nothing is trained: set trainer.steps to 0, and give weights by `init` or `backbone.pretrained`."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     kind: Literal["frozen"] = "frozen"
     """The method."""

@@ -44,8 +44,6 @@ from tapetum.ops.spread import spread
 class PAWSConfig:
     """PAWS; defaults are the paper's, for CIFAR-10 and ImageNet alike."""
 
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
-
     kind: Literal["paws"] = "paws"
     """The method."""
     temperature: float = 0.1

@@ -25,7 +25,7 @@ We chose, because nothing says:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -41,8 +41,6 @@ from tapetum.ops.sinkhorn import sinkhorn_labels
 @dataclass(frozen=True, kw_only=True)
 class SeLaConfig:
     """SeLa-v2; what the paper leaves open is said under `epsilon` and `iterations`."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     kind: Literal["sela"] = "sela"
     """The method."""

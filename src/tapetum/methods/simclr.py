@@ -19,7 +19,7 @@ Where this differs from the published code, on purpose:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -35,8 +35,6 @@ from tapetum.ops.spread import spread
 @dataclass(frozen=True, kw_only=True)
 class SimCLRConfig:
     """SimCLR."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     kind: Literal["simclr"] = "simclr"
     """The method."""

@@ -37,8 +37,6 @@ from tapetum.nn.multi_crop import embed_views
 class SuaveConfig:
     """Suave; defaults are the published ones for ImageNet, where the backbone comes from SwAV."""
 
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
-
     kind: Literal["suave"] = "suave"
     """The method."""
     temperature: float = 0.1

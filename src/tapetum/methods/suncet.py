@@ -24,7 +24,7 @@ Where this differs from the published code, on purpose:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -44,8 +44,6 @@ from tapetum.ops.spread import spread
 @dataclass(frozen=True, kw_only=True)
 class SuNCEtConfig:
     """SimCLR+CT; defaults are the published ones for ImageNet."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     kind: Literal["suncet"] = "suncet"
     """The method."""

@@ -7,7 +7,7 @@ linear classifier with label smoothing. It sees no unlabelled image.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -20,8 +20,6 @@ from tapetum.ops.spread import spread
 @dataclass(frozen=True, kw_only=True)
 class SupervisedConfig:
     """Cross-entropy on the labelled images."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     kind: Literal["supervised"] = "supervised"
     """The method."""

@@ -49,8 +49,6 @@ from tapetum.ops.spread import spread
 class SwAVConfig:
     """SwAV; defaults are the paper's for ImageNet with batches of 4,096."""
 
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
-
     kind: Literal["swav"] = "swav"
     """The method."""
     num_prototypes: tuple[int, ...] = (3000,)

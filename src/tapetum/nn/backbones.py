@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -31,8 +31,6 @@ __all__ = [
 @dataclass(frozen=True, kw_only=True)
 class TimmConfig:
     """Any model of the timm library (https://github.com/huggingface/pytorch-image-models), without its classifier."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     kind: Literal["timm"] = "timm"
     """Selects timm; needs `pip install 'tapetum[timm]'`."""

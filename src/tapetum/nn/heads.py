@@ -6,7 +6,6 @@ Layer names are those of the published PAWS checkpoints (`fc.*` and `pred.*` the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -17,8 +16,6 @@ from tapetum.ops.precision import full_precision
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig:
     """Projector and predictor; by default those of PAWS on CIFAR-10."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     hidden: int | None = None
     """Width of the projector's hidden layers; None: the backbone's number of features, as in PAWS."""

@@ -8,7 +8,7 @@ Module names are those of torchvision and of the published PAWS and SwAV checkpo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -27,8 +27,6 @@ _BLOCKS: dict[int, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
 @dataclass(frozen=True, kw_only=True)
 class ResNetConfig:
     """A residual network; ResNet-50 for photographs by default."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     kind: Literal["resnet"] = "resnet"
     """Selects this network."""

@@ -7,7 +7,7 @@ GPU", https://arxiv.org/abs/2404.00498): no residual paths, few wide 3x3 convolu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,8 +18,6 @@ _ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU}
 @dataclass(frozen=True, kw_only=True)
 class SmallNetConfig:
     """A small fast network for small images."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     kind: Literal["small_net"] = "small_net"
     """Selects this network."""

@@ -8,7 +8,7 @@ published PAWS checkpoints.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,8 +17,6 @@ from torch import Tensor, nn
 @dataclass(frozen=True, kw_only=True)
 class WideResNetConfig:
     """A wide residual network for small images; WRN-28-2 by default."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     kind: Literal["wide_resnet"] = "wide_resnet"
     """Selects this network."""

@@ -1,1 +1,4 @@
-"""Operations on tensors that several methods share: randomness, collectives, precision, soft neighbours."""
+"""Operations on tensors and keys that have no parameters: randomness, collectives, Sinkhorn, k-means, neighbours.
+
+Imports nothing of Tapetum.
+"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 Shape = Literal["cosine", "linear", "constant"]
 
@@ -12,8 +12,6 @@ Shape = Literal["cosine", "linear", "constant"]
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
     """A learning rate (or weight decay) over training: linear warm-up from `start` to `peak`, then on to `final`."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     peak: float
     """Value when the warm-up is over."""

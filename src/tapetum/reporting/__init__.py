@@ -1,1 +1,4 @@
-"""What people and programs are given to read: tables, figures and pages."""
+"""What people and programs are given to read: tables, figures and pages.
+
+Imports what it shows (`evaluation`, `data`) and `system`; it calculates nothing that is a result.
+"""

@@ -7,9 +7,9 @@ from html import escape
 
 import numpy as np
 
-from tapetum.data.labels import UNLABELLED
+from tapetum.data.labels.labels import UNLABELLED
+from tapetum.evaluation.review import Integers, Predicted, Review
 from tapetum.reporting.pictures import Pictures
-from tapetum.reporting.review import Integers, Predicted, Review
 
 HARDEST, LEAST_CERTAIN, CONFUSIONS, OF_EACH_CONFUSION = 12, 12, 8, 3
 """Cards of a page."""

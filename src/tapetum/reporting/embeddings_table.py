@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tapetum.reporting.whole_files import whole_file
+from tapetum.system.files import whole_file
 
 Rows = npt.NDArray[np.float32]
 Parts = Iterator[tuple[Sequence[str], Rows]]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tapetum.evaluation.intervals import wilson
-from tapetum.reporting.review import JUDGES, Floats, Integers, Judged, Review, principal_components, smooth, umap
-from tapetum.reporting.whole_files import whole_file
+from tapetum.evaluation.review import JUDGES, Floats, Integers, Judged, Review, principal_components, smooth, umap
+from tapetum.system.files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

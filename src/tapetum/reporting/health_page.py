@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tapetum.data.health import Group, Health, Part
+from tapetum.data.health.health import Group, Health, Part
 from tapetum.ops.randomness import make_keys, permutation
 from tapetum.reporting.html_page import html_page, text
 from tapetum.reporting.pictures import SHEET_IMAGES, contact_sheet, picture

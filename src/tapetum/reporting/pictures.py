@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from tapetum.data.stores import Store
+from tapetum.data.images.stores import Store
 
 SHEET_IMAGES = 24
 """Images on a contact sheet, at most, in rows of 12."""

@@ -1,1 +1,4 @@
-"""Verbs: one file for each public function, which is also a command of the same name."""
+"""One file, one public function, one command: what a person asks for, and what is printed in answer.
+
+May import every room but `cli`.
+"""

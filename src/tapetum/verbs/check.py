@@ -9,16 +9,16 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from tapetum.data.handed_over import is_path
-from tapetum.data.health import FEW, Group, Health, Part, find_health
-from tapetum.data.inspection import inspect
-from tapetum.data.sources import Source, open_source
-from tapetum.data.writing import writing
-from tapetum.engine.callbacks import notify
-from tapetum.engine.runtime import available_threads
-from tapetum.opening import open_test_part
+from tapetum.data.health.health import FEW, Group, Health, Part, find_health
+from tapetum.data.health.inspection import inspect
+from tapetum.data.sources.open_source import Source, open_source
+from tapetum.data.sources.save_source import is_path
 from tapetum.reporting.health_page import render
-from tapetum.run_folder import new_run_folder
+from tapetum.runs.run_folder import new_run_folder
+from tapetum.runs.test_set import open_test_part
+from tapetum.system.files import writing
+from tapetum.system.machine import available_threads
+from tapetum.system.notices import notify
 
 _PAGE, _JSON = "check.html", "check.json"
 
@@ -26,11 +26,11 @@ _PAGE, _JSON = "check.html", "check.json"
 def check(images: Any, labels: Any = None, test: Any = None, output: str | Path | None = None) -> dict[str, Any]:
     """Look at every image of a pool and say what is wrong with it, before a training learns it.
 
-    Looked for are files that cannot be read, exact and near duplicates (`tapetum.data.duplicates`), test images that
-    are in the pool, copies with different labels, and classes with few labels. Sizes, modes and counts are told.
+    Looked for are files that cannot be read, exact and near duplicates (`tapetum.data.health.duplicates`), test images
+    that are in the pool, copies with different labels, and classes with few labels. Sizes, modes and counts are told.
 
     Args:
-        images: a folder of images, or any other source (`tapetum.data.sources.open_source`).
+        images: a folder of images, or any other source (`tapetum.data.sources.open_source.open_source`).
         labels: their labels, in any form that `fit` takes; None for those that come with the images.
         test: images that are to be judged later, looked for in the pool.
         output: a new folder for check.html, a page with pictures, and check.json; None writes nothing.

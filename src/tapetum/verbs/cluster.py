@@ -14,16 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from tapetum.data.stores import Store
-from tapetum.engine.callbacks import notify
-from tapetum.engine.interruption import Interrupted
+from tapetum.data.images.stores import Store
 from tapetum.evaluation.clustering import Clustered, by_kmeans, by_prototypes
 from tapetum.evaluation.embedding import BATCH_SIZE
 from tapetum.methods.base import Method
 from tapetum.reporting.pictures import SHEET_IMAGES, contact_sheet
 from tapetum.reporting.predictions_table import csv_text
-from tapetum.reporting.whole_files import GrowingFile
-from tapetum.trained_run import TrainedRun, open_new_images, open_trained_run
+from tapetum.runs.new_images import open_new_images
+from tapetum.runs.trained_run import TrainedRun, open_trained_run
+from tapetum.system.growing_file import GrowingFile
+from tapetum.system.interruption import Interrupted
+from tapetum.system.notices import notify
 
 TABLE, SHEETS = "clusters.csv", "sheets"
 _COLUMNS = ("path", "cluster", "confidence", "problem")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tapetum.data.stores import Store
+from tapetum.data.images.stores import Store
 from tapetum.evaluation.baselines import (
     SPREADING,
     Spreading,
@@ -17,9 +17,10 @@ from tapetum.evaluation.baselines import (
     nearest_neighbour,
     pixel_rows,
 )
-from tapetum.opening import PoolData, open_pool, open_test
-from tapetum.recipe import load_recipe
-from tapetum.run_folder import write_summary
+from tapetum.recipe.recipe import load_recipe
+from tapetum.runs.pool import PoolData, open_pool
+from tapetum.runs.run_folder import write_summary
+from tapetum.runs.test_set import open_test
 from tapetum.verbs.train import train
 
 _RECIPE = "paws_digits"

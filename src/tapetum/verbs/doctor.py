@@ -9,11 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tapetum.collapse_doctor import advice, read_history, setting_of
-from tapetum.evaluation.diagnosis import RULES, diagnose
-from tapetum.evaluation.history import History
-from tapetum.methods import load_plugins
-from tapetum.run_folder import METRICS, open_run_folder, read_summary
+from tapetum.diagnosis.collapse_doctor import advice, read_history
+from tapetum.diagnosis.history import History
+from tapetum.diagnosis.rules import RULES, diagnose
+from tapetum.engine.loggers import METRICS
+from tapetum.methods.registry import load_plugins
+from tapetum.runs.run import setting_of
+from tapetum.runs.run_folder import open_run_folder, read_summary
 
 _SHOWN = ("loss", "embedding_std", "effective_rank", "code_entropy", "used_prototypes", "mean_entropy", "gradient_norm")
 

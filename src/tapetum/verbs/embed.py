@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tapetum.data.stores import Store
-from tapetum.engine.callbacks import notify
+from tapetum.data.images.stores import Store
 from tapetum.evaluation.embedding import stream_method
 from tapetum.reporting.embeddings_table import write_embeddings
-from tapetum.trained_run import TrainedRun, open_new_images, open_trained_run
+from tapetum.runs.new_images import open_new_images
+from tapetum.runs.trained_run import TrainedRun, open_trained_run
+from tapetum.system.notices import notify
 
 
 def embed(run: str | Path, images: Any, output: str | Path, plugins: Sequence[str] = ()) -> Path:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tapetum.evaluation.soft_neighbours import Accuracy, Evaluation
-from tapetum.opening import check_evaluation, check_unseen, find_test, open_test
-from tapetum.run_folder import read_summary, write_summary
-from tapetum.trained_run import TrainedRun, open_trained_run
+from tapetum.runs.run_folder import read_summary, write_summary
+from tapetum.runs.test_set import check_evaluation, check_unseen, find_test, open_test
+from tapetum.runs.trained_run import TrainedRun, open_trained_run
 
 PROTOCOLS = ("soft_nn", "knn")
 

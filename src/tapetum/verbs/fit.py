@@ -9,19 +9,20 @@ from typing import Any
 
 import torch
 
-from tapetum.data.folds import fold_of
-from tapetum.data.handed_over import is_path, save_source
-from tapetum.data.labels import LEAST_TO_SPARE, Labels, drawn_labels, held_out
-from tapetum.data.readable import readable
-from tapetum.data.sources import Source, open_source
-from tapetum.engine.launcher import launched, process_rank
-from tapetum.opening import check_unseen, find_test, telling
-from tapetum.recipe import Recipe, parse_recipe
-from tapetum.recipe_from_data import Choice, choose, describe, glance
-from tapetum.recipe_from_weights import start_from
-from tapetum.run_folder import GIVEN, new_run_folder
+from tapetum.data.health.unreadable import readable
+from tapetum.data.labels.labels import Labels
+from tapetum.data.labels.subsets import LEAST_TO_SPARE, drawn_labels, fold_of, held_out
+from tapetum.data.sources.open_source import Source, open_source
+from tapetum.data.sources.save_source import is_path, save_source
+from tapetum.recipe.from_data import Choice, choose, describe, glance
+from tapetum.recipe.from_weights import start_from
+from tapetum.recipe.recipe import Recipe, parse_recipe
+from tapetum.recipe.yaml_with_lines import write_yaml
+from tapetum.runs.run_folder import GIVEN, new_run_folder
+from tapetum.runs.test_set import check_unseen, find_test
+from tapetum.system.launcher import launched, process_rank
+from tapetum.system.notices import progress_notices
 from tapetum.verbs.train import train
-from tapetum.yaml_lines import write_yaml
 
 _MINUTES = 10.0
 """Length of a run when none is given."""
@@ -94,7 +95,7 @@ def fit(
                 f"{_shown(images if labels is None else labels)} labels no image: give a CSV of path,label lines or a "
                 "folder of class folders as labels."
             )
-        kept, _ = readable(source, strict, telling("read"))
+        kept, _ = readable(source, strict, progress_notices("read"))
         assert kept.labels is not None
         used = drawn_labels(kept.labels, labels_per_class, labels_percent, seed=0)
         tests = None if test is None else find_test(test, used.classes)

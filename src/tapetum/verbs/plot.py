@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tapetum.reporting.figures import write_figures
-from tapetum.run_review import review
-from tapetum.trained_run import open_trained_run
+from tapetum.runs.review import review
+from tapetum.runs.trained_run import open_trained_run
 
 
 def plot(

@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from tapetum.data.stores import Store
-from tapetum.engine.callbacks import notify
-from tapetum.engine.interruption import Interrupted
+from tapetum.data.images.stores import Store
 from tapetum.evaluation.embedding import BATCH_SIZE, Outputs, stream_method
+from tapetum.evaluation.image_chunks import ImageChunk
 from tapetum.evaluation.prediction import predict_from
-from tapetum.evaluation.reading import ImageChunk
 from tapetum.methods.base import Method
 from tapetum.reporting.predictions_table import Neighbour, Row, csv_header, csv_lines, json_lines
-from tapetum.reporting.whole_files import GrowingFile
-from tapetum.trained_run import TrainedRun, open_new_images, open_trained_run
+from tapetum.runs.new_images import open_new_images
+from tapetum.runs.trained_run import TrainedRun, open_trained_run
+from tapetum.system.growing_file import GrowingFile
+from tapetum.system.interruption import Interrupted
+from tapetum.system.notices import notify
 
 _NEIGHBOURS = 3
 _SHOWN_CLASSES = 20

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import textwrap
 
-from tapetum.recipe_files import recipe_text, shipped_recipes
-from tapetum.yaml_lines import read_yaml
+from tapetum.recipe.files import recipe_text, shipped_recipes
+from tapetum.recipe.yaml_with_lines import read_yaml
 
 _WIDTH = 100  # columns of running text
 
@@ -60,15 +60,15 @@ def _whole(name: str) -> str:
     values = read_yaml(text, lambda line: f"{place}, line {line}").plain()
     if not isinstance(values, dict) or "extends" not in values:
         return text
-    from tapetum.recipe import dump_recipe, parse_recipe
+    from tapetum.recipe.recipe import dump_recipe, parse_recipe
 
     comments = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True))
     return "".join(comments) + dump_recipe(parse_recipe(text, place))
 
 
 def _print_fields(wanted: str) -> None:
-    from tapetum.recipe import find_config  # loads torch, which the list does without
-    from tapetum.recipe_fields import field_notes
+    from tapetum.recipe.fields import field_notes
+    from tapetum.recipe.recipe import find_config  # loads torch, which the list does without
 
     section, config = find_config(wanted)
     about = (config.__doc__ or "").strip().splitlines()[0]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tapetum.reporting.page import render
-from tapetum.reporting.whole_files import whole_file
-from tapetum.run_review import review
-from tapetum.trained_run import open_trained_run
+from tapetum.reporting.report_page import render
+from tapetum.runs.review import review
+from tapetum.runs.trained_run import open_trained_run
+from tapetum.system.files import whole_file
 
 
 def report(run: str | Path, output: str | Path | None = None, plugins: Sequence[str] = ()) -> Path:

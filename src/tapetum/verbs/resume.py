@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tapetum.assembly import assemble
-from tapetum.engine.callbacks import notify
-from tapetum.engine.checkpoint import list_checkpoints
-from tapetum.methods import load_plugins
-from tapetum.run_folder import CHECKPOINTS, open_run_folder
+from tapetum.engine.checkpoint import CHECKPOINTS, list_checkpoints
+from tapetum.methods.registry import load_plugins
+from tapetum.runs.run import assemble
+from tapetum.runs.run_folder import open_run_folder
+from tapetum.system.notices import notify
 from tapetum.verbs.train import finish
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tapetum.job import Training
-from tapetum.methods import load_plugins
-from tapetum.recipe import Recipe, dump_recipe, load_recipe
-from tapetum.run_folder import new_run_folder
+from tapetum.methods.registry import load_plugins
+from tapetum.recipe.recipe import Recipe, dump_recipe, load_recipe
+from tapetum.runs.cluster_job import Training
+from tapetum.runs.run_folder import new_run_folder
 
 JOBS = "jobs"
 """Folder beside the runs: what was submitted, and what the jobs said."""

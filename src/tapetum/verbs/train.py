@@ -6,17 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tapetum.assembly import Run, assemble
-from tapetum.best_checkpoint import best_checkpoint
-from tapetum.data.readable import write_unreadable
-from tapetum.engine.callbacks import notify
-from tapetum.engine.interruption import Interrupted
+from tapetum.data.health.unreadable import skip_unreadable, write_unreadable
 from tapetum.engine.state import TrainState
-from tapetum.folded_accuracy import measure_folds
-from tapetum.methods import load_plugins
-from tapetum.opening import check_evaluation, check_unseen, find_test, open_test, skip_unreadable
-from tapetum.recipe import Recipe, load_recipe
-from tapetum.run_folder import (
+from tapetum.methods.registry import load_plugins
+from tapetum.recipe.recipe import Recipe, load_recipe
+from tapetum.runs.best_checkpoint import best_checkpoint
+from tapetum.runs.folds import measure_folds
+from tapetum.runs.run import Run, assemble
+from tapetum.runs.run_folder import (
     UNREADABLE,
     command,
     environment,
@@ -25,6 +22,9 @@ from tapetum.run_folder import (
     write_recipe,
     write_summary,
 )
+from tapetum.runs.test_set import check_evaluation, check_unseen, find_test, open_test
+from tapetum.system.interruption import Interrupted
+from tapetum.system.notices import notify
 
 
 def train(

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tapetum.data.augment import crop_resize_flip, distort_colour, evaluation_view
-from tapetum.data.sources import open_source
-from tapetum.data.views import ViewConfig, draw
-from tapetum.methods import load_plugins
+from tapetum.data.sources.open_source import open_source
+from tapetum.data.views.apply import crop_resize_flip, distort_colour, evaluation_view
+from tapetum.data.views.draw import ViewConfig, draw
+from tapetum.methods.registry import load_plugins
 from tapetum.ops.randomness import make_keys, permutation
-from tapetum.recipe import load_recipe
+from tapetum.recipe.recipe import load_recipe
 
 _GAP = 2  # pixels between tiles
 _LEAST_TILE = 64  # pixels: smaller views are enlarged to be seen

@@ -1,0 +1,286 @@
+"""The commands: each verb's parameters and help, from which calling the public function of the same name follows.
+
+Verbs are imported when their command is called, so that `tapetum --help` loads no torch. No default and no behaviour
+lives here.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tapetum.system.launcher import launched
+
+_REPEATABLE = ("overrides", "plugins", "recipes")  # lists on the command line, tuples in Python
+_SHARED = ("fit", "train", "resume")  # what several processes do together
+
+# Plain text: Typer's rich help costs a third of the time that `--help` may take.
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Recipe values to set, e.g. optimizer.lr.peak=1.6")
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+Output = Annotated[Path, typer.Option(metavar="RUN", help="New folder for checkpoints, metrics and the recipe.")]
+_TEST = "Labelled images unseen in training; without it those of the recipe, or the labels it held out."
+Plugins = Annotated[list[str] | None, typer.Option("--plugin", metavar="MODULE", help="Import this first; repeatable.")]
+
+
+def _command(declared: Callable[..., None]) -> Callable[..., None]:
+    """Makes a command of a verb's parameters and help: it calls the public function of the same name."""
+
+    @functools.wraps(declared)
+    def run(**given: Any) -> None:
+        name, place = declared.__name__, launched()
+        if place is not None and place.world_size > 1 and name not in _SHARED:
+            raise ValueError(
+                f"{place.by} started {place.world_size} processes, but {name} needs one: call it without {place.by}."
+            )
+        verb = getattr(importlib.import_module(f"tapetum.verbs.{name}"), name)
+        verb(**{key: tuple(value or ()) if key in _REPEATABLE else value for key, value in given.items()})
+
+    return app.command()(run)
+
+
+@_command
+def demo(
+    output: Annotated[Path | None, typer.Option(metavar="RUN", help="Keep the run in this new folder.")] = None,
+) -> None:
+    """See it work on small images that need no download.
+
+    \b
+    Example:  tapetum demo
+    """
+
+
+@_command
+def fit(
+    images: Annotated[str, typer.Option(metavar="DIR", help="All images, labelled and not.")],
+    output: Output,
+    labels: Annotated[
+        str | None, typer.Option(metavar="FILE|DIR", help="CSV of path,label and the like; or a folder per class.")
+    ] = None,
+    test: Annotated[str | None, typer.Option(metavar="DIR", help="Labelled images to measure at the end.")] = None,
+    labels_per_class: Annotated[int | None, typer.Option(metavar="N", help="Use only N labels of each class.")] = None,
+    labels_percent: Annotated[
+        float | None, typer.Option(metavar="P", help="Use only P percent of the labels of each class.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(metavar="M", help="Train for about M minutes, or")] = None,
+    epochs: Annotated[float | None, typer.Option(metavar="E", help="for E passes over the images, or")] = None,
+    steps: Annotated[int | None, typer.Option(metavar="S", help="for S steps.")] = None,
+    folds: Annotated[
+        int | None, typer.Option(metavar="K", help="Measure with all labels: K short runs, each holding out others.")
+    ] = None,
+    init: Annotated[
+        str | None, typer.Option(metavar="WEIGHTS", help="Start from these: timm:NAME, a run's folder, or a file.")
+    ] = None,
+    frozen: Annotated[
+        str | None, typer.Option(metavar="WEIGHTS", help="Train nothing: judge these weights as they are.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse images that cannot be read.")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Train on your own images; settings follow from the data.
+
+    \b
+    Example:  tapetum fit --images photos --labels labels.csv --minutes 60 --output runs/first
+    """
+
+
+@_command
+def check(
+    images: Annotated[str, typer.Argument(metavar="DIR", help="The images, labelled and not.")],
+    labels: Annotated[str | None, typer.Option(metavar="FILE|DIR", help="Their labels, as for fit.")] = None,
+    test: Annotated[str | None, typer.Option(metavar="DIR", help="Test images to look for among them.")] = None,
+    output: Annotated[Path | None, typer.Option(metavar="FOLDER", help="New folder for a page and JSON.")] = None,
+) -> None:
+    """Find what is wrong with images before training on them.
+
+    \b
+    Example:  tapetum check photos --labels labels.csv --output health
+    """
+
+
+@_command
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a YAML file.")],
+    output: Output,
+    overrides: Overrides = None,
+    plugins: Plugins = None,
+) -> None:
+    """Train exactly what a recipe says.
+
+    \b
+    Example:  tapetum train paws_cifar10_4000 --output runs/cifar data.images=cifar-10-batches-py
+    """
+
+
+@_command
+def resume(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run that was stopped.")],
+    inexact: Annotated[bool, typer.Option("--inexact", help="Go on although machine or versions differ.")] = False,
+    plugins: Plugins = None,
+) -> None:
+    """Go on with a stopped run, bit for bit.
+
+    \b
+    Example:  tapetum resume runs/first
+    """
+
+
+@_command
+def submit(
+    recipes: Annotated[
+        list[str], typer.Argument(metavar="RECIPE... [KEY=VALUE...]", help="Recipes, and values to set in all of them.")
+    ],
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for a run folder of each recipe's name.")],
+    cluster: Annotated[str, typer.Option(metavar="NAME", help="slurm, or local for this machine.")] = "slurm",
+    partition: Annotated[str | None, typer.Option(metavar="NAME", help="Slurm's partition.")] = None,
+    nodes: Annotated[int, typer.Option(metavar="N", help="Machines for each job.")] = 1,
+    processes: Annotated[int | None, typer.Option(metavar="N", help="Processes on each machine.")] = None,
+    gpus: Annotated[int | None, typer.Option(metavar="N", help="GPUs on each machine, one process each.")] = None,
+    cpus: Annotated[int | None, typer.Option(metavar="N", help="CPUs for each process.")] = None,
+    hours: Annotated[float | None, typer.Option(metavar="H", help="Time limit, after which a job waits again.")] = None,
+    minutes: Annotated[int | None, typer.Option(metavar="M", help="Minutes beyond these hours.")] = None,
+    plugins: Plugins = None,
+) -> None:
+    """Train recipes as jobs of a Slurm cluster.
+
+    \b
+    Example:  tapetum submit paws_cifar10_4000 --output runs --gpus 1 --hours 12 data.images=cifar-10-batches-py
+    """
+
+
+@_command
+def doctor(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON in place of sentences.")] = False,
+    plugins: Plugins = None,
+) -> None:
+    """Say what is wrong with a run, and what to change.
+
+    \b
+    Example:  tapetum doctor runs/first
+    """
+
+
+@_command
+def evaluate(
+    run: Run,
+    test: Annotated[str | None, typer.Option(metavar="DIR", help=_TEST)] = None,
+    protocol: Annotated[str | None, typer.Option(metavar="NAME", help="soft_nn, meant without it, or knn.")] = None,
+    plugins: Plugins = None,
+) -> None:
+    """Measure a run's accuracy on labelled images.
+
+    \b
+    Example:  tapetum evaluate runs/first --test photos/test
+    """
+
+
+@_command
+def predict(
+    run: Run,
+    images: Annotated[str, typer.Argument(metavar="DIR", help="Images to predict, all that are below it.")],
+    output: Annotated[Path, typer.Option(metavar="FILE.CSV", help="The table to write.")],
+    neighbours: Annotated[int | None, typer.Option(metavar="K", help="Labelled images to name for each.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="A JSON object in each line in place of CSV.")] = False,
+    plugins: Plugins = None,
+) -> None:
+    """Predict the class of every image, with reasons.
+
+    \b
+    Example:  tapetum predict runs/first photos --output predictions.csv
+    """
+
+
+@_command
+def embed(
+    run: Run,
+    images: Annotated[str, typer.Argument(metavar="DIR", help="Images to embed, all that are below it.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="What to write: .npz or .parquet.")],
+    plugins: Plugins = None,
+) -> None:
+    """Write the embedding of every image.
+
+    \b
+    Example:  tapetum embed runs/first photos --output photos.npz
+    """
+
+
+@_command
+def cluster(
+    run: Run,
+    images: Annotated[str, typer.Argument(metavar="DIR", help="Images to cluster, all that are below it.")],
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for a table and contact sheets.")],
+    clusters: Annotated[int | None, typer.Option(metavar="K", help="Find K clusters by k-means.")] = None,
+    plugins: Plugins = None,
+) -> None:
+    """Put every image into a cluster, with pictures.
+
+    \b
+    Example:  tapetum cluster runs/first photos --clusters 20 --output clusters
+    """
+
+
+@_command
+def plot(
+    run: Run,
+    output: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the pictures.")] = None,
+    umap: Annotated[bool, typer.Option("--umap", help="Draw a map by UMAP, too.")] = False,
+    plugins: Plugins = None,
+) -> None:
+    """Draw a run's curves, map and confusions.
+
+    \b
+    Example:  tapetum plot runs/first
+    """
+
+
+@_command
+def report(
+    run: Run,
+    output: Annotated[Path | None, typer.Option(metavar="FILE.HTML", help="The page to write.")] = None,
+    plugins: Plugins = None,
+) -> None:
+    """Write all about a run into one page.
+
+    \b
+    Example:  tapetum report runs/first
+    """
+
+
+@_command
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Print this recipe whole.")] = None,
+    fields: Annotated[str | None, typer.Option(metavar="METHOD", help="Print what METHOD lets you set.")] = None,
+) -> None:
+    """List recipes, print one, or explain a method's fields.
+
+    \b
+    Example:  tapetum recipes --fields paws
+    """
+
+
+@_command
+def views(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a YAML file.")],
+    output: Annotated[Path, typer.Option(metavar="SHEET.PNG", help="The picture to write.")],
+    images: Annotated[str | None, typer.Option(metavar="DIR", help="Images to show in place of the recipe's.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Draw the augmented views that a recipe trains on.
+
+    \b
+    Example:  tapetum views paws_cifar10_4000 --images photos --output sheet.png
+    """

@@ -1,0 +1,75 @@
+"""The command line: runs one command, and says in one line on stderr what is wrong with an input, with exit code 2."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from tapetum.cli.commands import app
+from tapetum.cli.errors import complain, is_lost_process, is_users
+from tapetum.system.interruption import STOPPED, Interrupted
+
+_TRACEBACK = "TAPETUM_TRACEBACK"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"tapetum {version('tapetum')}")
+        raise typer.Exit
+
+
+def _show_traceback(wanted: bool) -> None:
+    if wanted:
+        os.environ[_TRACEBACK] = "1"
+
+
+@app.callback()
+def tapetum(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", is_eager=True, callback=_show_traceback, hidden=True)
+    ] = False,
+) -> None:
+    """Train image classifiers and representations from many images and few labels.
+
+    \b
+    Start here:  tapetum demo
+    Your data:   tapetum fit --images photos --labels labels.csv --minutes 60 --output runs/first
+    Published:   tapetum recipes
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and exit: 0 when it is done, 2 when the input is at fault, 130 after Ctrl-C."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # advice on DistributedDataParallel, from each process
+    command = typer.main.get_command(app)
+    arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names of files that are no text in the terminal's code
+    try:
+        code = command.main(args=arguments, prog_name="tapetum", standalone_mode=False)
+        sys.stdout.flush()
+    except Interrupted:
+        sys.exit(STOPPED)  # the trainer has said what it saved and how to go on
+    except (KeyboardInterrupt, typer.Abort):
+        code = STOPPED
+    except BrokenPipeError:
+        # The reader of our output has gone (`tapetum recipes | head`); Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get(_TRACEBACK) == "1" or not (is_users(error) or is_lost_process(error)):
+            raise
+        complain(error)
+        sys.exit(2 if is_users(error) else 1)
+    if code == STOPPED:  # Typer, too, turns a KeyboardInterrupt into this
+        print("tapetum: stopped at once, nothing more saved.", file=sys.stderr)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,273 @@
+"""From a step's number to its batch: the one path that every training image takes.
+
+`Pipeline.cut` draws which images and which views, reads them and cuts the crops, ending in uint8; it is a pure
+function of the step and may run in a worker process. `Pipeline.finish` distorts colours and normalises, batched, on
+the compute device. Neither holds state, so any step's batch can be made again alone, with the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from tapetum.data.batch import Batch, Views
+from tapetum.data.batches.samplers import SupportConfig, SupportSampler, batch_indices, steps_in_epoch
+from tapetum.data.images.stores import Store
+from tapetum.data.labels.labels import Labels
+from tapetum.data.views.apply import crop_resize_flip, distort_colour, normalise
+from tapetum.data.views.draw import ViewConfig, ViewParameters, ViewsConfig, draw
+from tapetum.ops.randomness import Keys, make_keys
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images and labels a run learns from. All sizes are global: shared out over processes."""
+
+    images: str | None = None
+    """The pool: a folder of images (one folder a class, or flat), a .txt or .csv of their paths,
+    `cifar-10-batches-py`, a folder of IDX files or of SVHN's .mat files, an .npy or .npz file, or `digits`."""
+    labels: str | None = None
+    """A CSV of `path,label`, JSON, a .txt of names whose own labels count, or a folder of class folders whose images
+    join the pool; null takes labels from the class folders of `images`."""
+    test: str | None = None
+    """Labelled images that only the end of the run looks at; null for none."""
+    labels_per_class: int | None = None
+    """Keep this many labels a class and treat the other images as unlabelled; null keeps all."""
+    labels_percent: float | None = None
+    """Keep this share of the labels of each class, in percent and at least one label; null keeps all."""
+    held_out_per_class: int | None = None
+    """Put this many of the remaining labelled images a class out of everything and measure accuracy on them while
+    training; null for none. They are drawn before `labels_per_class`, from all labels."""
+    held_out_share: float | None = None
+    """Put this share of the labels that `labels_per_class` leaves, class by class, out of everything and measure
+    accuracy on them: of a class with three labels at least one, of one with fewer none. Null for none."""
+    folds: int | None = None
+    """Before the training, this many short runs, each with another part of the labels of each class held out, measure
+    an accuracy with all labels; the training itself holds none out. Null for none."""
+    fold: int | None = None
+    """Be one of these runs: hold out the part with this number, from 0."""
+    pool: bool = True
+    """Whether unlabelled images are used; false cuts the pool to the labelled images (an ablation)."""
+    label_seed: int = 0
+    """Decides which labels `labels_per_class`, `held_out_per_class` and `held_out_share` keep, and what lies in which
+    of the `folds`."""
+    shrink_to: int | None = None
+    """Read image files with at most this many pixels of the shorter side, which is faster and lets a pool of
+    photographs be decoded once; null reads them as they are. Arrays stay as they are."""
+    strict: bool = False
+    """Whether an image that cannot be read stops the run; false skips it and lists it in unreadable.csv."""
+    batch_size: int = 256
+    """Pool images in one loss."""
+    workers: int = 0
+    """Processes that read and crop images ahead; 0 does it in the training process, best for images in memory."""
+
+    def __post_init__(self) -> None:
+        for name in ("labels_per_class", "held_out_per_class", "shrink_to", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}: use 1 or more.")
+        if self.labels_percent is not None and self.labels_per_class is not None:
+            raise ValueError(
+                f"labels_percent is {self.labels_percent:g} beside labels_per_class {self.labels_per_class}: set one "
+                "of them to null."
+            )
+        if self.labels_percent is not None and not 0 < self.labels_percent <= 100:
+            raise ValueError(f"labels_percent is {self.labels_percent:g}: use more than 0 and at most 100.")
+        if self.held_out_share is not None:
+            if not 0 < self.held_out_share < 1:
+                raise ValueError(f"held_out_share is {self.held_out_share}: use a share between 0 and 1, such as 0.2.")
+            if self.held_out_per_class is not None:
+                raise ValueError(f"held_out_share is {self.held_out_share} beside held_out_per_class: set one to null.")
+        if self.folds is not None and (self.folds < 2 or self.held_out_share or self.held_out_per_class):
+            raise ValueError(
+                f"folds is {self.folds}: use 2 or more, and set held_out_share and held_out_per_class to null."
+            )
+        if self.fold is not None and not 0 <= self.fold < (self.folds or 0):
+            raise ValueError(f"fold is {self.fold}: use null, or a number from 0 below that of folds.")
+        if self.workers < 0:
+            raise ValueError(f"workers is {self.workers}: use 0 or more.")
+
+
+@dataclass
+class Crops:
+    """Views of one kind, cut but not yet coloured."""
+
+    pixels: Tensor
+    """(V*B, C, S, S) uint8, view-major."""
+    parameters: ViewParameters
+    config: ViewConfig
+
+
+@dataclass
+class Cut:
+    """A batch before its colours."""
+
+    groups: list[Crops]
+    index: Tensor | None
+    support: Crops | None
+    support_labels: Tensor | None
+    support_classes: Tensor | None
+
+
+class Pipeline(Dataset[Cut]):
+    """Batches of a pool, one per number 0, 1, 2, ... (one per step, or `accumulate` of them).
+
+    Args:
+        store: the pool.
+        labels: of the pool's images; needed if `support` is given.
+        views: the kinds of views.
+        support: the support set; None for methods without one.
+        batch_size: pool images in one batch, over all processes; None for methods that see no unlabelled image.
+        seed: of data order, supports and views.
+        pool: indices of the store's images that may be drawn unlabelled, in order; None for all.
+        rank, world_size: which share of each batch this process makes.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        labels: Labels | None,
+        views: ViewsConfig,
+        support: SupportConfig | None,
+        *,
+        batch_size: int | None,
+        seed: int,
+        pool: Indices | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if store.channels != len(views.mean):
+            raise ValueError(
+                f"views.mean has {len(views.mean)} numbers but the images have {store.channels} channels: "
+                f"give one mean and one std per channel."
+            )
+        self.store, self.views, self.seed = store, views, seed
+        self.pool = np.arange(len(store)) if pool is None else pool
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+        self.sampler: SupportSampler | None = None
+        if support is not None:
+            if labels is None:
+                raise ValueError("the method needs labels but the images have none: give data.labels.")
+            self.sampler = SupportSampler(labels, support, seed=seed, rank=rank, world_size=world_size)
+        self.batches_per_epoch = self._batches_per_epoch(labels)
+        if batch_size is not None:
+            self._pool_batch(0)  # a size that does not divide among processes is said now, not by a worker
+
+    def _batches_per_epoch(self, labels: Labels | None) -> int:
+        if self.batch_size is not None:
+            return steps_in_epoch(len(self.pool), self.batch_size)
+        assert self.sampler is not None
+        assert labels is not None
+        return max(1, len(labels.labelled) // (self.sampler.size * self.world_size))
+
+    def cut(self, number: int) -> Cut:
+        """Draw, read and crop batch `number`, on the CPU."""
+        groups: list[Crops] = []
+        index = None
+        if self.batch_size is not None:
+            drawn = self._pool_batch(number)
+            epoch = number // self.batches_per_epoch
+            images = self.store.read(drawn)
+            kinds = [self.views.large] + ([self.views.small] if self.views.small else [])
+            first = 0
+            for kind in kinds:
+                numbers = np.arange(first, first + kind.count)[:, None]
+                keys = make_keys(self.seed, "view", epoch, drawn[None, :], numbers)
+                groups.append(_crops(images, keys, kind))
+                first += kind.count
+            index = torch.from_numpy(drawn)
+        if self.sampler is None:
+            return Cut(groups, index, None, None, None)
+        supports = self.sampler.draw(number)
+        numbers = np.arange(self.views.support_views)[:, None]
+        keys = make_keys(
+            self.seed, "support view", number, supports.indices[None, :], supports.rounds[None, :], numbers
+        )
+        crops = _crops(self.store.read(supports.indices), keys, self.views.support or self.views.large)
+        return Cut(groups, index, crops, torch.from_numpy(supports.labels), torch.from_numpy(supports.classes))
+
+    def _pool_batch(self, number: int) -> Indices:
+        assert self.batch_size is not None
+        rows = batch_indices(
+            number,
+            self.batches_per_epoch,
+            batch_size=self.batch_size,
+            num_images=len(self.pool),
+            seed=self.seed,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+        return self.pool[rows]
+
+    __getitem__ = cut
+
+    def finish(self, cut: Cut, device: torch.device | str = "cpu", channels_last: bool = False) -> Batch:
+        """Colour, normalise and move a cut batch."""
+
+        def coloured(crops: Crops) -> Tensor:
+            pixels = distort_colour(crops.pixels.to(device, non_blocking=True), crops.parameters, crops.config)
+            if channels_last:
+                pixels = pixels.contiguous(memory_format=torch.channels_last)
+            return normalise(pixels, self.views.mean, self.views.std)
+
+        views = None
+        if cut.groups:
+            counts = tuple(group.config.count for group in cut.groups)
+            views = Views(tuple(coloured(group) for group in cut.groups), counts)
+        support = None
+        if cut.support is not None:
+            support = Views((coloured(cut.support),), (self.views.support_views,))
+        return Batch(
+            views=views,
+            index=_moved(cut.index, device),
+            support=support,
+            support_labels=_moved(cut.support_labels, device),
+            support_classes=_moved(cut.support_classes, device),
+        )
+
+    def batches(
+        self,
+        start: int,
+        stop: int,
+        *,
+        workers: int = 0,
+        device: torch.device | str = "cpu",
+        channels_last: bool = False,
+    ) -> Iterator[Batch]:
+        """Batches start..stop-1, read ahead by worker processes if there are any."""
+        cuts: Iterator[Cut] | DataLoader[Cut]
+        if workers:
+            cuts = DataLoader(
+                self,
+                batch_size=None,
+                sampler=range(start, stop),
+                num_workers=workers,
+                # Draws never use torch's generators; its own one keeps the loader from touching the default one.
+                generator=torch.Generator(),
+                pin_memory=torch.device(device).type == "cuda",
+            )
+        else:
+            cuts = (self.cut(number) for number in range(start, stop))
+        for cut in cuts:
+            yield self.finish(cut, device, channels_last)
+
+
+def _crops(images: Tensor | Sequence[Tensor], keys: Keys, config: ViewConfig) -> Crops:
+    """Cut one view per key (V, B) from B images."""
+    num_views = len(keys)
+    heights = np.array([image.shape[-2] for image in images])
+    widths = np.array([image.shape[-1] for image in images])
+    parameters = draw(config, keys.reshape(-1), np.tile(heights, num_views), np.tile(widths, num_views))
+    return Crops(crop_resize_flip(images, parameters, config.size), parameters, config)
+
+
+def _moved(tensor: Tensor | None, device: torch.device | str) -> Tensor | None:
+    return None if tensor is None else tensor.to(device, non_blocking=True)

@@ -1,0 +1,176 @@
+"""The health of a pool before training: damaged files, duplicates, leakage, conflicting and missing labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tapetum.data.health.duplicates import MANY_LOOKALIKES, Pairs, alike, close_pairs, groups, lookalikes
+from tapetum.data.health.inspection import Inspection
+from tapetum.data.sources.open_source import Source
+
+FEW = 4
+"""Labels a class below which it counts as having few."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images that are copies of each other."""
+
+    members: tuple[int, ...]
+    """Ascending; the pool's images come first, then the test's, numbered on."""
+    exact: bool
+    """Whether all have the same pixels; else some merely look alike."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The pool, or the test images."""
+
+    source: Source
+    seen: Inspection
+
+    @property
+    def classes(self) -> list[str | None]:
+        """The class of each image, None where it is not labelled."""
+        labels = self.source.labels
+        if labels is None:
+            return [None] * len(self.source.store)
+        return [labels.classes[value] if value >= 0 else None for value in labels.values]
+
+
+@dataclass(frozen=True)
+class Health:
+    """What was found."""
+
+    pool: Part
+    test: Part | None
+    groups: tuple[Group, ...]
+    lookalikes: float
+    """Near duplicates of an image, on average. Where these are too many to be copies, `groups` has exact ones only."""
+
+    @property
+    def tells_near_ones(self) -> bool:
+        """Whether near duplicates were looked for."""
+        return self.lookalikes <= MANY_LOOKALIKES
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the images of all parts, those of the test after "test: "."""
+        test = () if self.test is None else self.test.source.store.names
+        return [*self.pool.source.store.names, *(f"test: {name}" for name in test)]
+
+    @property
+    def classes(self) -> list[str | None]:
+        """The class of each image of all parts."""
+        return self.pool.classes + ([] if self.test is None else self.test.classes)
+
+    @property
+    def num_pool(self) -> int:
+        return len(self.pool.source.store)
+
+    def leaks(self) -> list[Group]:
+        """Groups with images of both pool and test."""
+        return [g for g in self.groups if g.members[0] < self.num_pool <= g.members[-1]]
+
+    def leaked_tests(self) -> list[int]:
+        """Test images, numbered from 0, with a copy in the pool."""
+        return sorted(i - self.num_pool for g in self.leaks() for i in g.members if i >= self.num_pool)
+
+    def num_exact_leaks(self) -> int:
+        """Test images with the very pixels of one in the pool."""
+        if self.test is None:
+            return 0
+        return int(np.isin(self.test.seen.digests[self.leaked_tests()], self.pool.seen.digests).sum())
+
+    def conflicts(self) -> list[Group]:
+        """Groups whose images have different labels."""
+        classes = self.classes
+        return [g for g in self.groups if len({classes[i] for i in g.members} - {None}) > 1]
+
+    def within_pool(self, exact: bool) -> list[Group]:
+        """Groups with at least two images of the pool, exact or near ones."""
+        return [g for g in self.groups if g.exact == exact and sum(i < self.num_pool for i in g.members) > 1]
+
+    def few(self) -> dict[str, int]:
+        """Classes with fewer than `FEW` readable labelled images, and how many they have."""
+        counts = self.class_counts()
+        return {name: count for name, count in counts.items() if count < FEW}
+
+    def class_counts(self) -> dict[str, int]:
+        """Readable labelled images of the pool by class."""
+        labels = self.pool.source.labels
+        found = Counter(c for i, c in enumerate(self.pool.classes) if i not in self.pool.seen.unreadable)
+        return {} if labels is None else {name: found[name] for name in labels.classes}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, by names, for JSON."""
+        names, classes = self.names, self.classes
+
+        def listed(found: Sequence[Group]) -> list[list[dict[str, str | None]]]:
+            return [[{"image": names[i], "label": classes[i]} for i in group.members] for group in found]
+
+        return {
+            "pool": _part_as_dict(self.pool),
+            "test": None if self.test is None else _part_as_dict(self.test),
+            "classes": self.class_counts(),
+            "classes_with_few_labels": self.few(),
+            "exact_duplicates": listed(self.within_pool(exact=True)),
+            "near_duplicates": listed(self.within_pool(exact=False)),
+            "lookalikes_per_image": round(self.lookalikes, 3),
+            "leakage": listed(self.leaks()),
+            "leaked_test_images": len(self.leaked_tests()),
+            "leaked_with_the_same_pixels": self.num_exact_leaks(),
+            "label_conflicts": listed(self.conflicts()),
+        }
+
+
+def _part_as_dict(part: Part) -> dict[str, Any]:
+    store, seen = part.source.store, part.seen
+    read = np.setdiff1d(np.arange(len(store)), list(seen.unreadable))
+    sizes = Counter(map(tuple, seen.sizes[read].tolist()))
+    return {
+        "images": len(store),
+        "labelled": 0 if part.source.labels is None else len(part.source.labels.labelled),
+        "unreadable": [{"image": store.names[i], "reason": reason} for i, reason in seen.unreadable.items()],
+        "sizes": {f"{height}x{width}": count for (height, width), count in sizes.most_common()},
+        "modes": dict(Counter(seen.modes[i] for i in read).most_common()),
+    }
+
+
+def find_health(pool: Part, test: Part | None = None) -> Health:
+    """Look for duplicates among the readable images of all parts, numbered through."""
+    parts = [part.seen for part in (pool, test) if part is not None]
+    first = np.cumsum([0, *(len(part.modes) for part in parts)])
+    readable = np.concatenate(
+        [
+            np.setdiff1d(np.arange(len(p.modes)), list(p.unreadable)) + start
+            for p, start in zip(parts, first[:-1], strict=True)
+        ]
+    ).astype(np.int64)
+    digests, hashes, thumbnails = (
+        np.concatenate([getattr(part, name) for part in parts])[readable]
+        for name in ("digests", "hashes", "thumbnails")
+    )
+    exact, representatives = _equal_pairs(digests)
+    pairs, many = [exact], lookalikes(hashes[representatives], thumbnails[representatives])
+    if many <= MANY_LOOKALIKES:
+        near = close_pairs(hashes[representatives])
+        pairs.append(representatives[alike(near, thumbnails[representatives])])
+    found = groups(np.concatenate(pairs), len(readable))
+    those = tuple(Group(tuple(readable[g].tolist()), len(np.unique(digests[g])) == 1) for g in found)
+    return Health(pool, test, those, many)
+
+
+def _equal_pairs(digests: npt.NDArray[np.uint64]) -> tuple[Pairs, npt.NDArray[np.int64]]:
+    """Each repetition with the first image of its digest, and the first images of all digests."""
+    _, firsts, inverse = np.unique(digests, return_index=True, return_inverse=True)
+    every = np.arange(len(digests))
+    first = firsts[inverse]
+    repeated = every != first
+    return np.stack([first[repeated], every[repeated]], axis=1).astype(np.int64), np.sort(firsts).astype(np.int64)

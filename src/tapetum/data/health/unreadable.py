@@ -1,0 +1,140 @@
+"""Which image files of a pool can be decoded: a damaged one is skipped and listed, not met in a run's tenth hour.
+
+Every file is decoded once. What was found is remembered beside the cache of decoded images, so that later runs on
+the same files start at once.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from tapetum.data.images.cache import THREADED_FROM_PIXELS, cache_folder, cache_key
+from tapetum.data.images.decoding import UnreadableImage, read_upright
+from tapetum.data.images.stores import FileStore
+from tapetum.data.sources.open_source import Source
+from tapetum.system.files import only_one, write_text, writing
+from tapetum.system.notices import ReportProgress, notify, progress_notices
+
+_AT_A_TIME = 1024  # files between two reports
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An image file that is skipped."""
+
+    path: Path
+    reason: str
+    """What the decoder said."""
+
+
+def find_unreadable(
+    store: FileStore, report: ReportProgress | None = None, folder: Path | None = None, threads: int = 2
+) -> dict[int, str]:
+    """Decode every file once, or remember having done so.
+
+    Args:
+        store: the files.
+        report: called with (files decoded, all files); not where the answer is remembered.
+        folder: where answers are remembered; None means `cache_folder()`.
+        threads: files decoded at the same time, for photographs.
+
+    Returns:
+        Index of each file that cannot be decoded, and the reason.
+
+    Raises:
+        ValueError: a file does not exist.
+    """
+    folder = cache_folder() if folder is None else Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    remembered = folder / f"unreadable-{cache_key(store)}.json"
+    with only_one(remembered.with_suffix(".lock")):
+        if not remembered.is_file():
+            write_text(remembered, json.dumps(_decode_all(store.paths, report, threads)))
+    return {int(index): reason for index, reason in json.loads(remembered.read_text()).items()}
+
+
+def _pixels_or_reason(path: Path) -> int | str:
+    try:
+        image, _ = read_upright(path)
+        return image.width * image.height
+    except UnreadableImage as error:
+        return error.reason
+
+
+def _decode_all(paths: Sequence[Path], report: ReportProgress | None, threads: int) -> dict[int, str]:
+    found = {}
+    sizes = [size for size in map(_pixels_or_reason, paths[:8]) if isinstance(size, int)]
+    are_photographs = sum(sizes) >= THREADED_FROM_PIXELS * len(sizes)
+    with ThreadPoolExecutor(threads) as pool:
+        run = pool.map if are_photographs else map
+        for start in range(0, len(paths), _AT_A_TIME):  # a thread pool takes up everything that it is given at once
+            stop = min(start + _AT_A_TIME, len(paths))
+            for index, result in enumerate(run(_pixels_or_reason, paths[start:stop]), start=start):
+                if isinstance(result, str):
+                    found[index] = result
+            if report is not None:
+                report(stop, len(paths))
+    return found
+
+
+def readable(
+    source: Source, strict: bool = False, report: ReportProgress | None = None
+) -> tuple[Source, list[Unreadable]]:
+    """A source without the image files that cannot be decoded, and these.
+
+    Args:
+        source: any; what is in memory has nothing to check.
+        strict: refuse instead.
+        report: as of `find_unreadable`.
+
+    Raises:
+        ValueError: `strict` and something is unreadable; nothing is readable; or a class loses all of its labels.
+    """
+    store = source.store
+    if not isinstance(store, FileStore) or not (found := find_unreadable(store, report)):
+        return source, []
+    unreadable = [Unreadable(store.root / store.names[index], reason) for index, reason in found.items()]
+    if strict:
+        raise ValueError(
+            f"{in_words(unreadable, len(store))}: convert to 8-bit PNG or JPEG, move out of the folder, or skip "
+            "by leaving strict off"
+        )
+    if len(found) == len(store):
+        raise ValueError(f"{in_words(unreadable, len(store))}: give images in a format such as PNG or JPEG")
+    kept = np.setdiff1d(np.arange(len(store)), list(found))
+    labels = None if source.labels is None else source.labels.of_images(kept)
+    described = f"{source.description}, {len(found)} of them unreadable"
+    return replace(source, store=store.only(kept), labels=labels, description=described), unreadable
+
+
+def skip_unreadable(source: Source, strict: bool) -> tuple[Source, list[Unreadable]]:
+    """As `readable`, with a notice of what is skipped.
+
+    Raises:
+        ValueError: as of `readable`.
+    """
+    kept, unreadable = readable(source, strict, progress_notices("read"))
+    if unreadable:
+        notify(f"{in_words(unreadable, len(source.store))}: skipped")
+    return kept, unreadable
+
+
+def in_words(unreadable: Sequence[Unreadable], among: int) -> str:
+    """How many of how many images, and the first one with its reason."""
+    first = unreadable[0]
+    return f"{len(unreadable)} of {among} images cannot be read, such as {first.path} ({first.reason})"
+
+
+def write_unreadable(path: Path, unreadable: Sequence[Unreadable]) -> None:
+    """A CSV with the header path,reason."""
+    with writing(path), path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("path", "reason"))
+        writer.writerows((str(item.path), item.reason) for item in unreadable)

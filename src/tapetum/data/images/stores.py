@@ -1,0 +1,294 @@
+"""Where images are kept until a batch asks for them.
+
+Three stores share one protocol. `ArrayStore` holds equally sized uint8 images, in memory or memory-mapped, and hands
+out a batch in one copy. `FileStore` decodes image files when they are asked for; `tapetum.data.images.cache` turns one
+into an `ArrayStore` or, where sizes differ, a `RaggedStore`, if that fits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tapetum.data.images.decoding import decode, header_sizes, shrunk_sizes
+
+Indices = npt.NDArray[np.int64]
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Images numbered 0..N-1."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """N distinct names: paths relative to the folder with `/` between parts, or the numbers of an array's rows.
+
+        Subsets of labels are drawn by name, so a name must not depend on the machine.
+        """
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of which image is number i; equal on another machine that has the same images."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """1 or 3."""
+        ...
+
+    @property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """(N, 2) heights and widths in pixels."""
+        ...
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """(height, width) where all images share one, else None."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: Indices) -> Tensor | list[Tensor]:
+        """The images of some indices, uint8: one tensor (B, C, H, W), or a list of B tensors (C, h, w)."""
+        ...
+
+
+def _common_size(sizes: npt.NDArray[np.int64]) -> tuple[int, int] | None:
+    if len(sizes) == 0 or (sizes != sizes[0]).any():
+        return None
+    return int(sizes[0, 0]), int(sizes[0, 1])
+
+
+class ArrayStore:
+    """Equally sized images in one array.
+
+    Args:
+        images: uint8 array (N, C, H, W), C 1 or 3; a `np.memmap` stays on disk until its rows are read.
+        names: N distinct names; None numbers the rows: "0", "1", ...
+        fingerprint: of where the images came from; None hashes shape and content.
+
+    Raises:
+        ValueError: wrong type, shape, or number of names.
+
+    Example:
+        >>> import numpy as np
+        >>> from tapetum.data.images.stores import ArrayStore
+        >>> store = ArrayStore(np.zeros((10, 3, 32, 32), np.uint8))
+        >>> store.read(np.array([3, 1])).shape
+        torch.Size([2, 3, 32, 32])
+    """
+
+    def __init__(
+        self,
+        images: npt.NDArray[np.uint8],
+        names: Sequence[str] | None = None,
+        fingerprint: str | None = None,
+    ) -> None:
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise ValueError(
+                f"images are {images.dtype} of shape {images.shape}: "
+                "give uint8 of shape (N, 1, H, W) or (N, 3, H, W), values 0 to 255"
+            )
+        if names is not None and len(names) != len(images):
+            raise ValueError(f"{len(names)} names for {len(images)} images: give one name per image")
+        self._images = images
+        self._names = tuple(names) if names is not None else tuple(str(i) for i in range(len(images)))
+        self._fingerprint = fingerprint
+        self._path: Path | None = None
+
+    @classmethod
+    def open(cls, path: Path, names: Sequence[str] | None = None, fingerprint: str | None = None) -> ArrayStore:
+        """Memory-map a .npy file. Loader workers started by spawn map it again instead of copying it."""
+        store = cls(np.load(path, mmap_mode="r", allow_pickle=False), names, fingerprint)
+        store._path = Path(path)
+        return store
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        if self._path is not None:
+            state["_images"] = None  # pickling a memmap would copy the file through the pipe
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._path is not None:
+            self._images = np.load(self._path, mmap_mode="r", allow_pickle=False)
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self._names
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of shape and content (about a gigabyte a second, once), or what the constructor was given."""
+        if self._fingerprint is None:
+            digest = hashlib.blake2b(repr(self._images.shape).encode(), digest_size=16)
+            for start in range(0, len(self._images), 4096):
+                digest.update(self._images[start : start + 4096].tobytes())
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+    @property
+    def channels(self) -> int:
+        return int(self._images.shape[1])
+
+    @property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        size = np.array(self._images.shape[2:], dtype=np.int64)
+        return np.broadcast_to(size, (len(self), 2))
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        return int(self._images.shape[2]), int(self._images.shape[3])
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def read(self, indices: Indices) -> Tensor:
+        """uint8 tensor (B, C, H, W), a copy.
+
+        Raises:
+            IndexError: an index outside 0..N-1.
+        """
+        indices = np.asarray(indices, dtype=np.int64)
+        if indices.size and (indices.min() < 0 or indices.max() >= len(self)):
+            raise IndexError(f"image indices must lie in 0..{len(self) - 1}")
+        return torch.from_numpy(np.take(self._images, indices, axis=0))
+
+
+class RaggedStore:
+    """RGB images of differing sizes, one after the other in a .npy file of bytes, which is memory-mapped.
+
+    Args:
+        path: the file, a one-dimensional uint8 array.
+        sizes: (N, 2) heights and widths.
+        names: N distinct names.
+        fingerprint: of where the images came from.
+    """
+
+    def __init__(self, path: Path, sizes: npt.NDArray[np.int64], names: Sequence[str], fingerprint: str) -> None:
+        self._path, self.sizes, self.names, self.fingerprint = Path(path), sizes, tuple(names), fingerprint
+        self._ends = np.cumsum(3 * sizes.prod(axis=1))
+        self._open()
+
+    def _open(self) -> None:
+        self._pixels = np.load(self._path, mmap_mode="r", allow_pickle=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_pixels": None}  # pickling a memmap would copy the file through the pipe
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
+    @property
+    def channels(self) -> int:
+        return 3
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        return _common_size(self.sizes)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, indices: Indices) -> list[Tensor]:
+        """B uint8 tensors (3, h, w), copies."""
+        return [torch.from_numpy(np.array(self._pixels[self.place(int(i))])).view(3, *self.sizes[i]) for i in indices]
+
+    def place(self, index: int) -> slice:
+        """Where an image lies in the array."""
+        return slice(int(self._ends[index]) - int(3 * self.sizes[index].prod()), int(self._ends[index]))
+
+
+class FileStore:
+    """Image files, decoded to RGB when they are read (see `tapetum.data.images.decoding` for what becomes RGB how).
+
+    Args:
+        root: the folder that names are relative to.
+        names: relative paths with `/` between parts, in the order of the indices.
+        shrink_to: pixels that the shorter side of an image has at most when it is read; None: as many as the file has.
+
+    Raises:
+        ValueError: a name is given twice, or a file does not exist.
+    """
+
+    def __init__(self, root: Path | str, names: Sequence[str], shrink_to: int | None = None) -> None:
+        self.root, self.shrink_to = Path(root), shrink_to
+        self._names = tuple(names)
+        if len(set(self._names)) != len(self._names):
+            twice = next(n for i, n in enumerate(self._names) if n in self._names[:i])
+            raise ValueError(f"image {twice} is listed twice: list each file once")
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self._names
+
+    @property
+    def paths(self) -> list[Path]:
+        """The N files."""
+        return [self.root / name for name in self._names]
+
+    @cached_property
+    def file_stats(self) -> npt.NDArray[np.int64]:
+        """(N, 2): bytes and time of last change (nanoseconds) of each file."""
+        stats = np.empty((len(self), 2), dtype=np.int64)
+        for i, path in enumerate(self.paths):
+            try:
+                stat = path.stat()
+            except OSError as error:
+                raise ValueError(f"image {path} cannot be opened ({error.strerror}): restore it") from error
+            stats[i] = stat.st_size, stat.st_mtime_ns
+        return stats
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of relative names, their order, file sizes in bytes, and the shrinking; contents are not read."""
+        digest = hashlib.blake2b(digest_size=16)
+        if self.shrink_to is not None:
+            digest.update(f"shrunk to {self.shrink_to}\n".encode())
+        for name, size in zip(self._names, self.file_stats[:, 0], strict=True):
+            digest.update(f"{name}\0{size}\n".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+    @property
+    def channels(self) -> int:
+        return 3
+
+    @cached_property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """(N, 2) heights and widths, from the files' headers (some 20,000 files a second, once)."""
+        return shrunk_sizes(header_sizes(self.paths), self.shrink_to)
+
+    @cached_property
+    def image_size(self) -> tuple[int, int] | None:
+        return _common_size(self.sizes)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def read(self, indices: Indices) -> list[Tensor]:
+        """B uint8 tensors (3, h, w), each of its own size.
+
+        Raises:
+            ValueError: a file cannot be read; names it and the fix.
+        """
+        return [decode(self.root / self._names[int(i)], self.shrink_to) for i in indices]
+
+    def only(self, kept: Indices) -> FileStore:
+        """The store of some of its images, in their order."""
+        return FileStore(self.root, [self._names[int(i)] for i in kept], self.shrink_to)
+
+
+def shrunk(store: Store, shrink_to: int | None) -> Store:
+    """A store whose image files are read with at most so many pixels of the shorter side; arrays stay as they are."""
+    return FileStore(store.root, store.names, shrink_to) if isinstance(store, FileStore) else store

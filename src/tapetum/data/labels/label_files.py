@@ -1,0 +1,246 @@
+"""Labels from files: CSV, JSON, or a text file that lists the images whose own labels count."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tapetum.data.labels.labels import Labels, labels_from_names
+
+_PATH_COLUMNS = {"path", "file", "filename", "file_name", "image", "image_id", "id", "name"}
+_LABEL_COLUMNS = {"label", "class", "category", "species", "target"}
+"""What a header may call the two columns."""
+
+
+class _Entry(NamedTuple):
+    place: str
+    """Where in the file, e.g. "line 3"."""
+    image: str
+    label: str
+
+
+class _NameMatcher:
+    """Finds the image that a line of a label file means: by absolute path, relative path or bare file name, whose
+    ending may be missing."""
+
+    def __init__(self, names: Sequence[str], root: Path | None, folder: Path) -> None:
+        self._index = {name: i for i, name in enumerate(names)}
+        self._bare: dict[str, list[str]] = {}
+        for name in names:
+            for bare in {PurePosixPath(name).name, PurePosixPath(name).stem}:
+                self._bare.setdefault(bare, []).append(name)
+        # As written and with links followed: a label file may spell either.
+        self._roots = [] if root is None else [Path(os.path.abspath(root)), Path(os.path.realpath(root))]
+        self._folder = Path(os.path.abspath(folder))
+
+    def _below_root(self, text: str) -> int | None:
+        path = Path(os.path.normpath(self._folder / text))  # an absolute path replaces the folder
+        for candidate in (path, Path(os.path.realpath(path.parent)) / path.name):
+            for root in self._roots:
+                if candidate.is_relative_to(root):
+                    found = self._index.get(candidate.relative_to(root).as_posix())
+                    if found is not None:
+                        return found
+        return None
+
+    def find(self, text: str) -> int:
+        """Index of the image; ValueError without file and line, which the caller adds."""
+        posix = text.replace("\\", "/").removeprefix("./")
+        for candidate in (text, posix):
+            if candidate in self._index:
+                return self._index[candidate]
+        found = self._below_root(posix)
+        if found is not None:
+            return found
+        alike = self._bare.get(posix, [])
+        if len(alike) == 1:
+            return self._index[alike[0]]
+        if alike:
+            raise ValueError(f"{text!r} could be {alike[0]} or {alike[1]}: write the path from the folder on")
+        where = f" in {self._roots[0]}" if self._roots else ""
+        raise ValueError(f"there is no image {text!r}{where}: correct the path or delete the line")
+
+
+def read_label_file(
+    path: Path, names: Sequence[str], root: Path | None = None, own: Callable[[], Labels | None] = lambda: None
+) -> Labels:
+    """Read labels from a file; its form follows from the ending of its name.
+
+    - `.json`: `{"1.jpg": "cat", ...}`, or a list of `{"path": "1.jpg", "label": "cat"}` or of `["1.jpg", "cat"]`;
+      null for no label;
+    - `.txt` without a comma in its first line: one name a line, as in the published splits of SimCLR and PAWS: these
+      images keep the labels that they come with, all others are unlabelled;
+    - anything else: CSV of `path,label` lines with or without a header such as that; separated by commas, or by
+      semicolons or tabs where its first line has no comma.
+
+    Args:
+        path: the file, in UTF-8. Its paths may be absolute, relative to `root` or to the file's folder, or bare file
+            names, with or without their ending, where these are unique. Images that are not named are unlabelled.
+        names: the store's names; of arrays, the numbers of rows.
+        root: the folder the names are relative to; None for stores that are not files.
+        own: gives the labels that the images come with; asked for lists of names alone.
+
+    Raises:
+        ValueError: naming file, line, value and the fix: no such image, two labels for one image, an unknown
+            column, a line without a label, or one class only.
+    """
+    path = Path(path)
+    matcher = _NameMatcher(names, root, path.parent)
+    if path.suffix.lower() == ".json":
+        return _labels_of(path, _json_entries(path), matcher, names)
+    if path.suffix.lower() == ".txt":
+        lines = read_lines(path, "labels file")
+        if "," not in lines[0][1]:
+            return _only_listed(path, lines, matcher, own())
+    return _labels_of(path, _csv_entries(path), matcher, names)
+
+
+def _labels_of(path: Path, entries: Iterator[_Entry], matcher: _NameMatcher, names: Sequence[str]) -> Labels:
+    class_of: list[str | None] = [None] * len(names)
+    place_of: dict[int, str] = {}
+    for place, name, label in entries:
+        where = f"{path}, {place}"
+        try:
+            image = matcher.find(name)
+        except ValueError as error:
+            hint = " (a header, if there is one, must be path,label)" if place == "line 1" else ""
+            raise ValueError(f"{where}: {error}{hint}") from None
+        if class_of[image] not in (None, label):
+            raise ValueError(
+                f"{where}: {name!r} is labelled {label!r}, but {class_of[image]!r} at {place_of[image]}: delete one of "
+                "the two"
+            )
+        class_of[image] = label
+        place_of[image] = place
+    try:
+        return labels_from_names(names, class_of)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _only_listed(path: Path, lines: list[tuple[int, str]], matcher: _NameMatcher, own: Labels | None) -> Labels:
+    if own is None:
+        raise ValueError(
+            f"{path} lists images whose own labels count, but they come without: put them into one folder per class, "
+            "or write path,label lines"
+        )
+    kept = []
+    for number, name in lines:
+        try:
+            image = matcher.find(name)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
+        if own.values[image] < 0:
+            raise ValueError(
+                f"{path}, line {number}: image {name!r} has no label of its own: put it into a class folder"
+            )
+        kept.append(image)
+    if len(set(own.values[kept].tolist())) < 2:
+        only = own.classes[own.values[kept[0]]]
+        raise ValueError(f"{path} lists images of the class {only!r} only: list some of at least two classes")
+    return own.only(np.unique(kept))
+
+
+def _csv_entries(path: Path) -> Iterator[_Entry]:
+    for line, fields in csv_rows(path):
+        if len(fields) != 2 or not all(fields):
+            raise ValueError(
+                f"{path}, line {line}: {','.join(fields)!r} is not path,label: write two fields and one comma"
+            )
+        yield _Entry(f"line {line}", *fields)
+
+
+def csv_rows(path: Path, errors: str = "strict") -> list[tuple[int, list[str]]]:
+    """(line number, stripped fields) of the lines that hold something; the header is taken off and checked."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig", errors=errors) as file:
+            first = next((line for line in file if line.strip()), "")
+            file.seek(0)
+            reader = csv.reader(file, delimiter=next((sign for sign in ",;\t" if sign in first), ","))
+            stripped = ((reader.line_num, [field.strip() for field in row]) for row in reader)
+            rows = [(line, fields) for line, fields in stripped if any(fields)]
+    except OSError as error:
+        raise ValueError(f"labels file {path} cannot be read ({error.strerror}): check the path") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"labels file {path} is not CSV in UTF-8 ({error}): save it as such") from error
+    header = [field.lower() for field in rows[0][1]] if rows else []
+    is_pair = len(header) == 2 and header[0] in _PATH_COLUMNS and header[1] in _LABEL_COLUMNS
+    if is_pair or {"path", "label"} & set(header):
+        line, fields = rows.pop(0)
+        if not is_pair:
+            odd = next((f for f in fields if f.lower() not in ("path", "label")), ",".join(fields))
+            raise ValueError(f"{path}, line {line}: unknown column {odd!r}: the header must be path,label")
+    if not rows:
+        raise ValueError(f"labels file {path} is empty: write one line path,label per labelled image")
+    return rows
+
+
+class _Object(list[tuple[str, Any]]):
+    """A JSON object with its keys in order, doubles included."""
+
+
+def _json_entries(path: Path) -> Iterator[_Entry]:
+    for number, item in enumerate(_json_items(path), start=1):
+        place = f"entry {number}"
+        image, label = _json_pair(item, f"{path}, {place}")
+        if label is None:
+            continue
+        if isinstance(label, int) and not isinstance(label, bool):
+            label = str(label)
+        if not (isinstance(image, str) and isinstance(label, str) and image.strip() and label.strip()):
+            raise ValueError(f"{path}, {place}: {image!r} and {label!r} are no path and label: write two texts")
+        if not label.isprintable():
+            raise ValueError(f"{path}, {place}: label {label!r} cannot be printed: use letters, digits and signs")
+        yield _Entry(place, image.strip(), label.strip())
+
+
+def _json_items(path: Path) -> list[Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_Object)
+    except OSError as error:
+        raise ValueError(f"labels file {path} cannot be read ({error.strerror}): check the path") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"labels file {path} is not JSON ({error}): correct it, or save it as CSV") from error
+    if not isinstance(content, list) or not content:
+        raise ValueError(f'labels file {path} holds no labels: write a JSON object such as {{"1.jpg": "cat"}}')
+    return content
+
+
+def _json_pair(item: Any, where: str) -> tuple[Any, Any]:
+    """Path and label of an item of a list, or of an object, whose items are tuples."""
+    if isinstance(item, _Object):
+        odd = next((key for key, _ in item if key not in ("path", "label")), None)
+        if odd is not None:
+            raise ValueError(f"{where}: unknown key {odd!r}: the keys must be path and label")
+        return dict(item).get("path"), dict(item).get("label")
+    if isinstance(item, (list, tuple)) and len(item) == 2:
+        return item[0], item[1]
+    raise ValueError(f'{where}: {item!r} is no label: write {{"path": ..., "label": ...}}')
+
+
+def read_lines(path: Path, what: str) -> list[tuple[int, str]]:
+    """(line number, stripped text) of the lines of a UTF-8 file that hold something.
+
+    Args:
+        path: the file.
+        what: what an error calls it, e.g. "labels file".
+
+    Raises:
+        ValueError: it cannot be read, is no text, or is empty.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"{what} {path} cannot be read ({error.strerror}): check the path") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{what} {path} is not text in UTF-8 ({error}): save it as such") from error
+    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    if not lines:
+        raise ValueError(f"{what} {path} is empty: write one name a line")
+    return lines

@@ -1,0 +1,171 @@
+"""Which images are labelled, and as what.
+
+Subsets of labels are drawn by *name*: whether an image belongs to one is a function of the seed, its class's name
+and its own name, and of nothing else. Listing files in another order, or on another machine, changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+UNLABELLED = -1
+
+
+def sorted_classes(names: Iterable[str]) -> tuple[str, ...]:
+    """Distinct class names in order: as numbers where all of them are whole numbers, else by code point."""
+    distinct = set(names)
+    if all(name.isascii() and name.isdigit() for name in distinct):
+        return tuple(sorted(distinct, key=lambda name: (int(name), name)))
+    return tuple(sorted(distinct))
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """The labels of a pool of N images.
+
+    Raises:
+        ValueError: one class alone, classes out of order, or values that are no class.
+    """
+
+    classes: tuple[str, ...]
+    """C class names, in the order of `sorted_classes`; none where nothing is labelled."""
+    names: tuple[str, ...]
+    """N distinct image names, those of the store."""
+    values: npt.NDArray[np.int64]
+    """(N,) index into `classes`; -1 where an image is not labelled."""
+
+    def __post_init__(self) -> None:
+        if len(self.classes) == 1:
+            raise ValueError(
+                f"labels name only the class {self.classes[0]!r}: a classifier needs images of at least two classes"
+            )
+        if self.classes != sorted_classes(self.classes):
+            raise ValueError(f"classes {self.classes} must be distinct and in the order of sorted_classes()")
+        if self.values.shape != (len(self.names),) or self.values.dtype != np.int64:
+            raise ValueError(f"values must be int64 of shape ({len(self.names)},), one per image name")
+        if self.values.size and not -1 <= self.values.min() <= self.values.max() < len(self.classes):
+            raise ValueError(f"values must lie in -1..{len(self.classes) - 1}")
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def labelled(self) -> npt.NDArray[np.int64]:
+        """Indices of the labelled images, ascending."""
+        return np.flatnonzero(self.values != UNLABELLED).astype(np.int64)
+
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """(C,) labelled images per class."""
+        return np.bincount(self.values[self.labelled], minlength=self.num_classes).astype(np.int64)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of classes and values; equal on another machine that has the same images and labels."""
+        digest = hashlib.blake2b("\0".join(self.classes).encode(errors="surrogateescape"), digest_size=16)
+        digest.update(self.values.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    def in_order_of(self, classes: tuple[str, ...]) -> Labels:
+        """The same labels as indices into another list of classes, e.g. a test set's in the training set's.
+
+        Raises:
+            ValueError: a labelled image has a class that the list lacks.
+        """
+        missing = [c for c, count in zip(self.classes, self.counts, strict=True) if count and c not in classes]
+        if missing:
+            raise ValueError(
+                f"class {missing[0]!r} is not among the {len(classes)} classes trained on "
+                f"({', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}): rename it or leave it out"
+            )
+        position = {name: i for i, name in enumerate(classes)}
+        table = np.array([position.get(name, UNLABELLED) for name in self.classes] + [UNLABELLED], np.int64)
+        return Labels(classes, self.names, table[self.values])
+
+    def of_images(self, kept: npt.NDArray[np.int64]) -> Labels:
+        """The labels of some of the images, which are then all that there are.
+
+        Raises:
+            ValueError: a class that had labels loses all of them.
+        """
+        left = Labels(self.classes, tuple(self.names[int(i)] for i in kept), self.values[kept])
+        lost = np.flatnonzero((self.counts > 0) & (left.counts == 0))
+        if lost.size:
+            raise ValueError(
+                f"none of the {self.counts[lost[0]]} labelled images of class {self.classes[lost[0]]!r} can be read: "
+                "label others of that class, or take it out of the labels"
+            )
+        return left
+
+    def only(self, kept: npt.NDArray[np.int64]) -> Labels:
+        """Over the same images, the labels of some of them."""
+        values = np.full_like(self.values, UNLABELLED)
+        values[kept] = self.values[kept]
+        return Labels(self.classes, self.names, values)
+
+
+def no_labels(names: Sequence[str]) -> Labels:
+    """What is known of images of which none is labelled."""
+    return Labels((), tuple(names), np.full(len(names), UNLABELLED, dtype=np.int64))
+
+
+def labels_from_names(names: Sequence[str], class_of: Sequence[str | None]) -> Labels:
+    """Labels from one class name (None: unlabelled) per image name.
+
+    Raises:
+        ValueError: fewer than two classes.
+    """
+    classes = sorted_classes(name for name in class_of if name is not None)
+    if not classes:
+        raise ValueError("labels name no class: a classifier needs images of at least two classes")
+    position: dict[str | None, int] = {name: i for i, name in enumerate(classes)}
+    position[None] = UNLABELLED
+    return Labels(classes, tuple(names), np.array([position[name] for name in class_of], dtype=np.int64))
+
+
+def labels_from_folders(names: Sequence[str]) -> Labels:
+    """Labels from the first folder of each relative name, `cat/0001.jpg`; images in no folder are unlabelled.
+
+    Raises:
+        ValueError: fewer than two class folders.
+    """
+    return labels_from_names(names, [name.split("/", 1)[0] if "/" in name else None for name in names])
+
+
+def labels_from_values(names: Sequence[str], values: npt.ArrayLike, classes: Sequence[str] | None = None) -> Labels:
+    """Labels from an array.
+
+    Args:
+        names: N image names.
+        values: (N,) class indices (-1: unlabelled) where `classes` is given; else integers or strings that are
+            themselves the names of classes (integer -1 and the empty string: unlabelled).
+        classes: C names in the order of the indices.
+
+    Raises:
+        ValueError: wrong shape or type, or an index outside the classes.
+    """
+    array = np.asarray(values)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.shape != (len(names),) or array.dtype.kind not in "iuU":
+        raise ValueError(
+            f"labels are {array.dtype} of shape {array.shape}: give one integer or string for each of "
+            f"the {len(names)} images"
+        )
+    if array.dtype.kind == "U":
+        return labels_from_names(names, [str(value) or None for value in array])
+    if array.size and (array.min() < -1 or (classes is not None and array.max() >= len(classes))):
+        last = "" if classes is None else f"..{len(classes) - 1}"
+        raise ValueError(f"labels span {array.min()}..{array.max()}: expected -1 (unlabelled) or 0{last}")
+    if classes is None:
+        return labels_from_names(names, [str(value) if value >= 0 else None for value in array.tolist()])
+    ordered = sorted_classes(classes)
+    table = np.array([ordered.index(name) for name in classes] + [UNLABELLED], dtype=np.int64)
+    return Labels(ordered, tuple(names), table[array.astype(np.int64)])

@@ -1,0 +1,87 @@
+"""Images and labels in arrays: .npy and .npz files, and arrays in memory."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Split = Literal["train", "test"]
+
+
+Pixels = npt.NDArray[np.uint8]
+
+
+_NPZ_KEYS = (
+    ("{split}_images", "{split}_labels"),  # MedMNIST
+    ("x_{split}", "y_{split}"),  # Keras
+    ("images", "labels"),
+    ("x", "y"),
+)
+
+
+def read_numpy(path: Path, split: Split) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
+    """Images and, where there are any, labels of a .npy or .npz file.
+
+    A .npz holds `images` (and `labels`), `x` (and `y`), or one such pair per split: `train_images`, `train_labels`,
+    `x_train`, `y_train`, and so on.
+
+    Raises:
+        ValueError: damaged, pickled objects inside, none of these names, or no such split.
+    """
+    try:
+        content = np.load(path, mmap_mode="r" if path.suffix == ".npy" else None, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            arrays: Mapping[str, npt.NDArray[Any]] = {"images": content}
+        else:
+            with content:
+                arrays = {key: content[key] for key in content.files}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}): save plain numeric arrays with numpy.save or numpy.savez"
+        ) from error
+    return named_arrays(arrays, split, str(path))
+
+
+def named_arrays(
+    arrays: Mapping[str, npt.NDArray[Any]], split: Split, where: str
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
+    """Images and labels of a split, by the names that `read_numpy` lists; `where` is what errors call them.
+
+    Raises:
+        ValueError: none of these names, or no such split.
+    """
+    for images_key, labels_key in _NPZ_KEYS:
+        images = arrays.get(images_key.format(split=split))
+        if images is None:
+            continue
+        if "split" not in images_key and split == "test":
+            raise ValueError(f"{where} has no test part: it holds {', '.join(arrays)}; name one x_test, y_test")
+        return images, arrays.get(labels_key.format(split=split))
+    raise ValueError(f"{where} holds {', '.join(arrays) or 'nothing'}: name the arrays images and labels")
+
+
+def as_channels_first(images: npt.NDArray[Any]) -> Pixels:
+    """Images (N, C, H, W) from those of shape (N, H, W), (N, C, H, W) or (N, H, W, C); C is 1 or 3.
+
+    Raises:
+        ValueError: another type or shape.
+    """
+    shape = images.shape
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in shape:
+        raise ValueError(
+            f"images are {images.dtype} of shape {shape}: give uint8 with values 0 to 255 of shape (N, H, W), "
+            "(N, C, H, W) or (N, H, W, C)"
+        )
+    if images.ndim == 3:
+        return images[:, None]
+    if shape[1] in (1, 3):
+        return images
+    if shape[3] in (1, 3):
+        return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    raise ValueError(f"images have shape {shape}: the channels, 1 or 3, must come second or last")

@@ -1,0 +1,77 @@
+"""Image files below a folder, and labels from a folder of class folders beside it or inside it.
+
+The labelled images join the pool. People often copy the images that they label, so a file of the pool with the same
+name and the same number of bytes as a labelled one is taken for that image, which then counts once, as labelled.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tapetum.data.images.decoding import IMAGE_SUFFIXES
+from tapetum.data.labels.labels import Labels, labels_from_names
+
+
+def image_names(root: Path) -> Iterator[str]:
+    """Relative names of all image files below a folder; links are followed, hidden files are not images."""
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:
+            folders.clear()  # a link that leads back up
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        relative = Path(folder).relative_to(root)
+        for name in files:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
+                yield (relative / name).as_posix()
+
+
+def with_labelled_folder(folder: Path, root: Path, pool: Sequence[str]) -> tuple[list[str], Labels]:
+    """The names of pool and labelled images together, and their labels.
+
+    Args:
+        folder: holds one folder a class.
+        root: the folder of all images.
+        pool: the image files below that, relative to it.
+
+    Returns:
+        Names relative to `root`, sorted (`../labelled/cat/1.jpg` where the folders lie beside each other), and the
+        labels over them.
+
+    Raises:
+        ValueError: there are no class folders, or just one.
+    """
+    folder, root = Path(os.path.realpath(folder)), Path(os.path.realpath(root))
+    # Where the labelled folder is the larger one, the pool inside it is no class.
+    inner = os.path.relpath(root, folder) + "/" if root != folder and root.is_relative_to(folder) else None
+    labelled = [n for n in image_names(folder) if "/" in n and not (inner and n.startswith(inner))]
+    from_root = Path(os.path.relpath(folder, root))
+    class_of = {(from_root / name).as_posix(): name.split("/", 1)[0] for name in labelled}
+    if len(set(class_of.values())) < 2:
+        found = f"only the class folder {next(iter(class_of.values()))!r}" if class_of else "no class folders"
+        raise ValueError(f"labels: {folder} has {found}: give a folder with one folder of images per class, or a CSV")
+    others = [name for name in pool if name not in class_of]
+    twins = _twins(folder, labelled, root, others)
+    names = sorted({*class_of, *(name for name in others if name not in twins)})
+    return names, labels_from_names(names, [class_of.get(name) for name in names])
+
+
+def _twins(folder: Path, labelled: Sequence[str], root: Path, pool: Sequence[str]) -> set[str]:
+    """Names in the pool that are labelled images over again: by relative path or, where it is unique, bare name."""
+    in_folder = set(labelled)
+    bare_labelled = Counter(os.path.basename(name) for name in labelled)
+    by_bare = {os.path.basename(name): name for name in labelled}
+    bare_pool = Counter(os.path.basename(name) for name in pool)
+    twins = set()
+    for name in pool:
+        bare = os.path.basename(name)
+        other = name if name in in_folder else None
+        if other is None and bare_labelled[bare] == bare_pool[bare] == 1:
+            other = by_bare[bare]
+        if other is not None and os.path.getsize(root / name) == os.path.getsize(folder / other):
+            twins.add(name)
+    return twins

@@ -1,0 +1,59 @@
+"""Pools that are lists of image files: a list of paths, a .txt of one path a line, a .csv of paths and labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from tapetum.data.images.stores import FileStore
+from tapetum.data.labels.label_files import csv_rows
+from tapetum.data.labels.labels import Labels, labels_from_names
+
+
+def listed_files(paths: Iterable[tuple[str, str | os.PathLike[str]]], folder: Path) -> FileStore:
+    """A pool of the listed files, its names relative to the deepest folder that holds them all.
+
+    Args:
+        paths: (where it is listed, e.g. "list.txt, line 3"; path), paths absolute or relative to `folder`.
+        folder: what relative paths start from.
+
+    Raises:
+        ValueError: a file does not exist or is listed twice; says where.
+    """
+    listed_at: dict[str, str] = {}
+    for where, given in paths:
+        path = os.path.abspath(folder / os.fspath(given))
+        if path in listed_at:
+            raise ValueError(
+                f"{where}: image {os.fspath(given)!r} stands at {listed_at[path]} already: delete one of the two"
+            )
+        if not os.path.isfile(path):
+            raise ValueError(f"{where}: there is no image {path}: correct the path or delete the line")
+        listed_at[path] = where
+    root = os.path.commonpath([os.path.dirname(path) for path in listed_at])
+    return FileStore(root, [Path(os.path.relpath(path, root)).as_posix() for path in listed_at])
+
+
+def read_listing(path: Path) -> tuple[FileStore, Labels | None]:
+    """The images that a CSV names, and their labels: lines `path` or `path,label`, the label empty where there is none.
+
+    Raises:
+        ValueError: as of `read_label_file`, or a file does not exist or is listed twice.
+    """
+    rows = csv_rows(path, errors="surrogateescape")  # names of files may be in any encoding
+    for line, fields in rows:
+        if not all(label.isprintable() for label in fields[1:]):
+            raise ValueError(f"{path}, line {line}: label {fields[1]!r} cannot be printed: write it in UTF-8")
+        if len(fields) > 2 or not fields[0]:
+            raise ValueError(
+                f"{path}, line {line}: {','.join(fields)!r} is not path,label: write two fields and one comma"
+            )
+    store = listed_files(((f"{path}, line {line}", fields[0]) for line, fields in rows), path.parent)
+    classes = [fields[1] or None if len(fields) == 2 else None for _, fields in rows]
+    if not any(classes):
+        return store, None
+    try:
+        return store, labels_from_names(store.names, classes)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None

@@ -1,0 +1,275 @@
+"""From what a user points at to a store and its labels.
+
+`open_source` recognises, in this order: what is in memory (tables, lists of paths, arrays); "digits"; a file of paths,
+arrays or SVHN; a folder with CIFAR batches; one with SVHN's or IDX files; one with `train/` and `test/` (or `val/`)
+folders; any other folder of images.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tapetum.data.images.decoding import IMAGE_SUFFIXES
+from tapetum.data.images.stores import ArrayStore, FileStore, Store
+from tapetum.data.labels.label_files import read_label_file, read_lines
+from tapetum.data.labels.labels import Labels, labels_from_folders, labels_from_names, labels_from_values
+from tapetum.data.labels.subsets import held_out
+from tapetum.data.sources.arrays import Split, as_channels_first, named_arrays, read_numpy
+from tapetum.data.sources.cifar import is_cifar, read_cifar
+from tapetum.data.sources.folders import image_names, with_labelled_folder
+from tapetum.data.sources.idx import find_idx, read_idx
+from tapetum.data.sources.image_lists import listed_files, read_listing
+from tapetum.data.sources.svhn import find_mat, read_mat
+from tapetum.data.sources.tables import images_of_table, is_table, label_column, labels_of_table
+
+NO_LABELS = "none"
+"""As `labels`: read images only, whatever folders they lie in."""
+
+_TEST_FOLDERS = ("test", "val", "valid", "validation")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A pool of images, what is known about them, and a line about both for the log."""
+
+    store: Store
+    labels: Labels | None
+    """Over all images of the store; None where nothing is labelled."""
+    description: str
+    """e.g. "50000 images of 32x32 pixels, 10 classes, from cifar-10-batches-py (train)"."""
+
+
+def open_source(
+    path: Any,
+    labels: Any = None,
+    split: Split = "train",
+) -> Source:
+    """Open a pool of images.
+
+    Args:
+        path: one of
+            - a folder of class folders (`cat/1.jpg`), its images in no class folder being unlabelled; a folder of
+              images without class folders; or a folder of images, nested in any way, with a CSV as `labels`;
+            - a folder with one of these in `train/` and in `test/` (or `val/`);
+            - `cifar-10-batches-py` or `cifar-100-python`, or the folder that holds it;
+            - a folder of IDX files (MNIST, Fashion-MNIST), gzipped or not;
+            - SVHN's `train_32x32.mat` and `test_32x32.mat`, or the folder that holds them;
+            - a .npy or .npz file (see `tapetum.data.sources.arrays.read_numpy`);
+            - a .txt file of one path a line, absolute or relative to that file; or a list of paths;
+            - a .csv file of `path` or `path,label` lines, the label empty where there is none;
+            - "digits": scikit-learn's 1,797 grey images of 8x8 pixels, scaled to 0..255: 50 of each digit, always the
+              same ones, are "test", the other 1,297 are "train". A folder of that name is "./digits";
+            - uint8 arrays: (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 channels;
+            - a data frame or a Hugging Face data set with a column of images or of their paths (see
+              `tapetum.data.sources.tables`);
+            - a dict of arrays, named as in a .npz file, or of tables, named train and test.
+        labels: a CSV or JSON of paths and labels, or a list of names (see `tapetum.data.labels.label_files`); for
+            image files also a folder of class folders, whose images join the pool (see `tapetum.data.sources.folders`);
+            an array or a .npy file, one integer or text per image; the name of a table's column; "none" to read no
+            labels; None for those that come with the images.
+        split: which part, where the source has two. A source without parts is its own "train" and has no "test".
+
+    Raises:
+        ValueError: nothing there, nothing recognised, no such split, or faulty labels; says what to do.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"split is {split!r}: choose 'train' or 'test'")
+    if not isinstance(path, (str, os.PathLike)):
+        return _from_memory(path, labels, split)
+    if os.fspath(path) == "digits":
+        images, values = _digits(split)
+        return _from_arrays(images, values, labels, f"scikit-learn's digits ({split})")
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise ValueError(f"there is nothing at {path}: check the path (from {Path.cwd()})")
+    return _from_folder(path, labels, split) if path.is_dir() else _from_file(path, labels, split)
+
+
+def _from_memory(given: Any, labels: Any, split: Split) -> Source:
+    if isinstance(given, Mapping):
+        if not all(is_table(table) for table in given.values()):
+            arrays = {str(key): np.asarray(value) for key, value in given.items()}
+            return _from_arrays(*named_arrays(arrays, split, "the dict"), labels, "arrays in memory")
+        if split not in given:
+            raise ValueError(
+                f"the dict has no {split} part but {', '.join(map(str, given)) or 'nothing'}: name one {split}"
+            )
+        given = given[split]
+    else:
+        _only_train(split, "what is in memory")
+    if is_table(given):
+        return _from_table(given, labels)
+    if isinstance(given, (list, tuple)) and given and all(isinstance(path, (str, os.PathLike)) for path in given):
+        store = listed_files(((f"image {i} of the list", path) for i, path in enumerate(given)), Path.cwd())
+        return _labelled_files(store, labels, "a list of paths")
+    return _from_arrays(np.asarray(given), None, labels, "an array in memory")
+
+
+def _from_table(table: Any, labels: Any) -> Source:
+    store = images_of_table(table)
+    column = None if _is_none(labels) else label_column(table, labels)
+
+    def own() -> Labels | None:
+        own_column = column or label_column(table, None)
+        return None if own_column is None else labels_from_names(store.names, labels_of_table(table, own_column))
+
+    root = store.root if isinstance(store, FileStore) else None
+    known = own() if column or labels is None else _given_labels(labels, store, root, own)
+    return Source(store, known, _describe(store, known, "a table in memory"))
+
+
+def _from_file(path: Path, labels: Any, split: Split) -> Source:
+    if path.suffix == ".txt":
+        _only_train(split, str(path))
+        lines = read_lines(path, "list of images")
+        store = listed_files(((f"{path}, line {number}", text) for number, text in lines), path.parent)
+        return _labelled_files(store, labels, path.name)
+    if path.suffix == ".csv":
+        _only_train(split, str(path))
+        listed, known = read_listing(path)
+        if labels is not None:
+            known = _given_labels(labels, listed, listed.root, lambda: known)
+        return Source(listed, known, _describe(listed, known, path.name))
+    if path.suffix == ".mat":
+        _only_train(split, str(path))
+        return _from_arrays(*read_mat(path), labels, path.name)
+    if path.suffix not in (".npy", ".npz"):
+        raise ValueError(
+            f"{path} is a file: give a folder of images, a .txt or .csv of their paths, or arrays as .npy or .npz"
+        )
+    if path.suffix == ".npy":
+        _only_train(split, str(path))
+    return _from_arrays(*read_numpy(path, split), labels, path.name)
+
+
+def _is_none(labels: Any) -> bool:
+    return isinstance(labels, str) and labels == NO_LABELS
+
+
+def _is_folder(labels: Any) -> bool:
+    return isinstance(labels, (str, os.PathLike)) and not _is_none(labels) and Path(labels).expanduser().is_dir()
+
+
+def _from_folder(path: Path, labels: Any, split: Split) -> Source:
+    if _is_folder(labels) and Path(labels).expanduser().samefile(path):
+        labels = None
+    for folder in (path, path / "cifar-10-batches-py", path / "cifar-100-python"):
+        if is_cifar(folder):
+            images, values, classes = read_cifar(folder, split)
+            return _from_arrays(images, values, labels, f"{folder.name} ({split})", classes)
+    if mat := find_mat(path, split):
+        return _from_arrays(*read_mat(mat), labels, mat.name)
+    for folder in (path, path / "raw"):
+        if files := find_idx(folder, split):
+            return _from_arrays(read_idx(files[0]), read_idx(files[1]), labels, files[0].name)
+    root, described = path, path.name or str(path)
+    tests = [path / name for name in _TEST_FOLDERS if (path / name).is_dir()]
+    if (path / "train").is_dir() and tests:
+        root = path / "train" if split == "train" else tests[0]
+        described = f"{described}/{root.name}"
+    else:
+        _only_train(split, f"folder {path}")
+    if _is_folder(labels) and Path(labels).expanduser().samefile(root):
+        labels = None
+    return _from_files(root, labels, described)
+
+
+def _only_train(split: Split, what: str) -> None:
+    if split == "test":
+        raise ValueError(f"{what} has no test part: put images into folders train/ and test/, or name a test source")
+
+
+def _digits(split: Split) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    from sklearn.datasets import load_digits  # slow to import, and most runs do not need it
+
+    digits = load_digits()
+    # Published as 0..16.
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    values = digits.target.astype(np.int64)
+    # Published in one part. Its order follows the writers, so the test part is drawn rather than cut off.
+    train, test = held_out(labels_from_values([str(i) for i in range(len(values))], values), per_class=50, seed=0)
+    rows = (train if split == "train" else test).labelled
+    return images[rows], values[rows]
+
+
+def _from_arrays(
+    images: npt.NDArray[Any],
+    values: npt.NDArray[Any] | None,
+    labels: Any,
+    described: str,
+    classes: Sequence[str] | None = None,
+) -> Source:
+    store = ArrayStore(as_channels_first(images))
+
+    def own() -> Labels | None:
+        return None if values is None else labels_from_values(store.names, values, classes)
+
+    known = own() if labels is None else _given_labels(labels, store, None, own)
+    return Source(store, known, _describe(store, known, described))
+
+
+def _given_labels(labels: Any, store: Store, root: Path | None, own: Callable[[], Labels | None]) -> Labels | None:
+    """Labels as `open_source` takes them; `own` gives those that the images come with."""
+    if _is_none(labels):
+        return None
+    if not isinstance(labels, (str, os.PathLike)):
+        return labels_from_values(store.names, labels)
+    path = Path(labels).expanduser()
+    if not path.exists():
+        raise ValueError(f"there is no labels file {path}: check the path (from {Path.cwd()})")
+    if path.is_dir():
+        raise ValueError(f"labels is the folder {path}, but the images are no files: give a .npy file of labels")
+    if path.suffix == ".npy":
+        return labels_from_values(store.names, read_numpy(path, "train")[0])
+    return read_label_file(path, store.names, root, own)
+
+
+def _from_files(root: Path, labels: Any, described: str) -> Source:
+    names = sorted(image_names(root))
+    if not names:
+        kinds = " ".join(sorted(IMAGE_SUFFIXES))
+        raise ValueError(f"there are no images in {root}: put some there; recognised are {kinds}")
+    return _labelled_files(FileStore(root, names), labels, described)
+
+
+def _labelled_files(store: FileStore, labels: Any, described: str) -> Source:
+    known: Labels | None
+    if _is_folder(labels):
+        names, known = with_labelled_folder(Path(labels).expanduser(), store.root, store.names)
+        # Not through a link: names may begin with "../".
+        store = FileStore(Path(os.path.realpath(store.root)), names)
+        return Source(store, known, _describe(store, known, described))
+
+    def own() -> Labels | None:
+        return _folder_labels(store.root, store.names) if any("/" in name for name in store.names) else None
+
+    known = own() if labels is None else _given_labels(labels, store, store.root, own)
+    return Source(store, known, _describe(store, known, described))
+
+
+def _folder_labels(root: Path, names: Sequence[str]) -> Labels:
+    try:
+        return labels_from_folders(names)
+    except ValueError as error:
+        raise ValueError(
+            f"{root}: {error}: make one folder per class, or give a CSV of path,label lines as labels, or "
+            f"'{NO_LABELS}' for no labels"
+        ) from None
+
+
+def _describe(store: Store, labels: Labels | None, described: str) -> str:
+    # Not store.image_size of files: that would read every header just for a log line.
+    size = "{}x{} pixels, ".format(*store.image_size) if isinstance(store, ArrayStore) and store.image_size else ""
+    text = f"{len(store)} images of {size}" if size else f"{len(store)} images, "
+    if labels is None:
+        return f"{text}no labels, from {described}"
+    num_labelled = len(labels.labelled)
+    some = "" if num_labelled == len(store) else f", {num_labelled} labelled"
+    return f"{text}{labels.num_classes} classes{some}, from {described}"

@@ -1,0 +1,68 @@
+"""What a caller hands over in memory, written to files: a run can only be resumed from what lies on disk."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tapetum.data.images.stores import ArrayStore, FileStore, Store
+from tapetum.data.sources.open_source import Source
+from tapetum.system.files import writing
+
+
+def is_path(thing: Any) -> bool:
+    """Whether something names a file or folder rather than being the data."""
+    return isinstance(thing, (str, os.PathLike))
+
+
+def save_source(source: Source, folder: Path) -> str:
+    """Write a source, labels included, so that `open_source` opens it again with the images in the same order.
+
+    Args:
+        source: arrays are saved as .npz, files are listed in a CSV, and rows of a table become PNG files in one.
+        folder: where to; made if need be, and what was written there before is replaced.
+
+    Returns:
+        The file to open.
+
+    Raises:
+        ValueError: an image cannot be read, or the disk is full or the like.
+    """
+    with writing(folder):
+        return _save(source, folder)
+
+
+def _save(source: Source, folder: Path) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = source.labels
+    classes = None if labels is None else [labels.classes[value] if value >= 0 else "" for value in labels.values]
+    if isinstance(source.store, ArrayStore):
+        images = source.store.read(np.arange(len(source.store))).numpy()
+        if classes is None:
+            np.savez(folder / "images.npz", images=images)
+        else:
+            np.savez(folder / "images.npz", images=images, labels=np.array(classes))
+        return str(folder / "images.npz")
+    if isinstance(source.store, FileStore):
+        paths = [os.path.abspath(path) for path in source.store.paths]
+    else:
+        paths = _save_rows(source.store, folder)
+    with (folder / "images.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("path", "label"))
+        writer.writerows((path, "" if classes is None else classes[i]) for i, path in enumerate(paths))
+    return str(folder / "images.csv")
+
+
+def _save_rows(store: Store, folder: Path) -> list[str]:
+    """PNG files in the folder, and their names."""
+    names = [f"{i:08}.png" for i in range(len(store))]
+    for i, name in enumerate(names):
+        (image,) = store.read(np.array([i]))
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / name)
+    return names

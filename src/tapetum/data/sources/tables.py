@@ -1,0 +1,187 @@
+"""Tables in memory as pools: a data frame (pandas, Polars) or a Hugging Face `datasets.Dataset`.
+
+They are recognised by what they can do, so none of these packages is imported or needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from torch import Tensor
+
+from tapetum.data.images.decoding import UnreadableImage, decode, upright_tensor
+from tapetum.data.images.stores import Indices, Store
+from tapetum.data.labels.labels import UNLABELLED
+from tapetum.data.sources.image_lists import listed_files
+
+_IMAGE_COLUMNS = ("image", "img", "path", "file", "filename", "file_name", "image_path")
+_LABEL_COLUMN = "label"
+
+
+class RowStore:
+    """Images in the rows of a table, decoded when they are read.
+
+    Args:
+        row: the image of a number: a Pillow image, an (H, W) or (H, W, C) uint8 array, the bytes or the path of a
+            file, or Hugging Face's {"bytes": ..., "path": ...}.
+        count: how many there are.
+    """
+
+    def __init__(self, row: Callable[[int], Any], count: int) -> None:
+        self._row = row
+        self._count = count
+
+    @cached_property
+    def names(self) -> Sequence[str]:
+        return tuple(str(i) for i in range(self._count))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all pixels; decodes every image, once."""
+        digest = hashlib.blake2b(digest_size=16)
+        for i in range(self._count):
+            pixels = self._decode(i).numpy()
+            digest.update(repr(pixels.shape).encode() + pixels.tobytes())
+        return digest.hexdigest()
+
+    @property
+    def channels(self) -> int:
+        return 3
+
+    @cached_property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """(N, 2) heights and widths; decodes every image, once."""
+        sizes = [tuple(self._decode(i).shape[1:]) for i in range(self._count)]
+        return np.array(sizes, dtype=np.int64).reshape(-1, 2)
+
+    @cached_property
+    def image_size(self) -> tuple[int, int] | None:
+        if self._count == 0 or (self.sizes != self.sizes[0]).any():
+            return None
+        return int(self.sizes[0, 0]), int(self.sizes[0, 1])
+
+    def __len__(self) -> int:
+        return self._count
+
+    def read(self, indices: Indices) -> list[Tensor]:
+        """B uint8 tensors (3, h, w), each of its own size.
+
+        Raises:
+            ValueError: a row holds no image or a damaged one; names it.
+        """
+        return [self._decode(int(i)) for i in indices]
+
+    def _decode(self, index: int) -> Tensor:
+        try:
+            return _to_tensor(self._row(index))
+        except UnreadableImage:
+            raise
+        except Exception as error:  # whatever a table's own decoder raises
+            raise UnreadableImage(f"in row {index}", error) from error
+
+
+def _to_tensor(value: Any) -> Tensor:
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, (bytes, bytearray)):
+        with Image.open(io.BytesIO(value)) as opened:
+            return upright_tensor(opened)
+    if isinstance(value, (str, os.PathLike)):
+        return decode(Path(value))
+    if isinstance(value, Image.Image):
+        return upright_tensor(value)
+    pixels = np.asarray(value)
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
+        raise ValueError(f"it holds {pixels.dtype} of shape {pixels.shape}, not an image")
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    return upright_tensor(Image.fromarray(pixels))
+
+
+def is_table(thing: Any) -> bool:
+    """Whether something is a data frame or a data set with named columns."""
+    return hasattr(thing, "__getitem__") and (hasattr(thing, "column_names") or hasattr(thing, "columns"))
+
+
+def _columns(table: Any) -> list[str]:
+    return [str(name) for name in (table.column_names if hasattr(table, "column_names") else table.columns)]
+
+
+def label_column(table: Any, labels: Any) -> str | None:
+    """The column that holds the labels: the one that is named, or "label" where there is one.
+
+    Raises:
+        ValueError: there is no such column, and no such file either.
+    """
+    columns = _columns(table)
+    if labels is None:
+        return _LABEL_COLUMN if _LABEL_COLUMN in columns else None
+    if not isinstance(labels, str):
+        return None
+    if labels not in columns and not Path(labels).expanduser().exists():
+        raise ValueError(f"labels is {labels!r}: the table has no such column but {', '.join(columns)}: name one")
+    return labels if labels in columns else None
+
+
+def images_of_table(table: Any) -> Store:
+    """The images of a table: files where a column of paths is found, else decoded from its rows.
+
+    Raises:
+        ValueError: the table is empty or no column is named like one of images.
+    """
+    columns = _columns(table)
+    column = next((name for name in _IMAGE_COLUMNS if name in columns), None)
+    if column is None:
+        raise ValueError(
+            f"the table has the columns {', '.join(columns) or '(none)'}: name that of the images or their paths "
+            f"one of {', '.join(_IMAGE_COLUMNS)}"
+        )
+    if len(table) == 0:
+        raise ValueError("the table has no rows: give one row an image")
+    if hasattr(table, "column_names"):  # rows one by one: a column of decoded images would fill the memory
+        return _rows(lambda i: table[i][column], len(table), column)
+    values = list(table[column])
+    return _rows(values.__getitem__, len(values), column)
+
+
+def _rows(row: Callable[[int], Any], count: int, column: str) -> Store:
+    if isinstance(row(0), (str, os.PathLike)):
+        return listed_files(((f"column {column}, row {i}", row(i)) for i in range(count)), Path.cwd())
+    return RowStore(row, count)
+
+
+def labels_of_table(table: Any, column: str) -> list[str | None]:
+    """The class of each row, None where the row is not labelled: a missing value, no text, or class number -1.
+
+    Raises:
+        ValueError: a value is no text and no whole number, or no class number of the table's; names row and value.
+    """
+    feature = table.features.get(column) if hasattr(table, "features") else None
+    names = getattr(feature, "names", None)
+    return [_class_name(value, names, f"column {column}, row {i}") for i, value in enumerate(table[column])]
+
+
+def _class_name(value: Any, names: Sequence[str] | None, where: str) -> str | None:
+    if isinstance(value, str):
+        return value.strip() or None
+    if value is None or str(value) in ("nan", "<NA>", "NaT"):
+        return None
+    try:
+        number = int(value)  # gaps turn a column of whole numbers into one of floats
+        if number != value or number < -1 or (names is not None and number >= len(names)):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        known = "a text, a whole number from 0 on" if names is None else f"0..{len(names) - 1}"
+        raise ValueError(f"{where}: the label is {value!r}: use {known}, or -1 for none") from None
+    if number == UNLABELLED:
+        return None
+    return str(number) if names is None else names[number]

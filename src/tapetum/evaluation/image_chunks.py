@@ -1,0 +1,112 @@
+"""Images in the view that evaluation and prediction see: read ahead by threads, in memory that no folder exceeds."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tapetum.data.images.stores import ArrayStore, Store
+from tapetum.data.views.apply import evaluation_view
+from tapetum.data.views.draw import EvaluationViewConfig
+
+Indices = npt.NDArray[np.int64]
+
+_THREADS = 2  # Pillow decodes without Python's lock; more would take the compute from the network
+_VALUES_HELD = 2**25  # of whole photographs, before they are cut
+
+
+class ImageChunk(NamedTuple):
+    """A few images of a store."""
+
+    indices: Indices
+    """(n,) those that could be read."""
+    pixels: Tensor
+    """(n, C, S, S) uint8: their evaluation views."""
+    unreadable: dict[int, str]
+    """Why the others could not: image -> a sentence."""
+
+
+def in_batches(indices: Indices, size: int) -> list[Indices]:
+    """`indices` in order, `size` at a time."""
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
+def read_chunks(
+    store: Store, batches: Sequence[Indices], view: EvaluationViewConfig, channels: int
+) -> Iterator[ImageChunk]:
+    """The images of each batch, in order, those of the next ones being read meanwhile.
+
+    Args:
+        store: of images of any sizes; from files one photograph is decoded at a time.
+        batches: which images go together.
+        view: its crop and resize.
+        channels: 1 or 3, as the network takes them; colour becomes luminance, grey becomes three equal channels.
+    """
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
+        ahead: deque[Future[ImageChunk]] = deque()
+        for indices in batches:
+            ahead.append(pool.submit(_read, store, indices, view, channels))
+            if len(ahead) > _THREADS:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read(store: Store, indices: Indices, view: EvaluationViewConfig, channels: int) -> ImageChunk:
+    if isinstance(store, ArrayStore):
+        return ImageChunk(indices, evaluation_view(_with_channels(store.read(indices), channels), view), {})
+    parts, readable, unreadable = [], [], {}
+    images: list[Tensor] = []
+    held = 0
+    for index in indices.tolist():
+        try:
+            image = store.read(np.array([index]))[0]
+            _check_size(image, store.names[index], view)
+        except ValueError as error:
+            unreadable[index] = str(error)
+            continue
+        readable.append(index)
+        images.append(_with_channels(image, channels))
+        held += image.numel()
+        if held > _VALUES_HELD:
+            parts.append(_cut(images, view))
+            images, held = [], 0
+    if images:
+        parts.append(_cut(images, view))
+    pixels = torch.cat(parts) if parts else torch.empty((0, channels, view.crop, view.crop), dtype=torch.uint8)
+    return ImageChunk(np.array(readable, dtype=np.int64), pixels, unreadable)
+
+
+def _cut(images: list[Tensor], view: EvaluationViewConfig) -> Tensor:
+    # Images that need no resizing pass as one tensor untouched.
+    alike = all(image.shape == images[0].shape for image in images)
+    return evaluation_view(torch.stack(images) if alike else images, view)
+
+
+def _check_size(image: Tensor, name: str, view: EvaluationViewConfig) -> None:
+    height, width = image.shape[1:]
+    if view.resize is None and min(height, width) < view.crop:
+        raise ValueError(
+            f"image {name} has {width}x{height} pixels, less than views.evaluation.crop ({view.crop}): "
+            f"set views.evaluation.resize to {view.crop} or more"
+        )
+
+
+def _with_channels(images: Tensor, channels: int) -> Tensor:
+    """uint8 (..., C, H, W) with 1 or 3 channels as asked for; grey is luminance as in ITU-R 601."""
+    if images.shape[-3] == channels:
+        return images
+    if channels == 3:
+        return images.expand(*images.shape[:-3], 3, *images.shape[-2:])
+    red, green, blue = images.to(torch.float32).unbind(dim=-3)
+    return (0.299 * red + 0.587 * green + 0.114 * blue).round().to(torch.uint8).unsqueeze(-3)

@@ -1,0 +1,199 @@
+"""The door to optimizers: one config union, a builder, and the function that sets a step's learning rate.
+
+    optimizer = build_optimizer(config, model)
+    for step in range(first, total_steps):
+        set_schedules(optimizer, config, step, steps_per_epoch, total_steps)
+        ...
+        optimizer.step()
+
+Learning rate and weight decay always come from the step, so a resumed run has exactly those of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from tapetum.optim.lars import LARS
+from tapetum.optim.parameter_groups import group_parameters
+from tapetum.optim.schedules import ScheduleConfig, value
+
+__all__ = [
+    "LARS",
+    "AdamWConfig",
+    "LARSConfig",
+    "OptimizerConfig",
+    "SGDConfig",
+    "ScheduleConfig",
+    "build_optimizer",
+    "group_parameters",
+    "set_schedules",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LARSConfig:
+    """LARS for large batches, as in PAWS and SwAV; see `tapetum.optim.lars.LARS`."""
+
+    kind: Literal["lars"] = "lars"
+    """Selects LARS."""
+    lr: ScheduleConfig
+    """Learning rate over training."""
+    momentum: float = 0.9
+    """Momentum (0.9 in PAWS and SwAV)."""
+    nesterov: bool = False
+    """Nesterov's form of momentum (on in the fine-tuning of PAWS)."""
+    weight_decay: float = 1e-6
+    """L2 coefficient of weights (1e-6 in PAWS and SwAV); biases and normalisation layers are never decayed."""
+    weight_decay_schedule: ScheduleConfig | None = None
+    """Weight decay over training, in place of `weight_decay`."""
+    backbone_lr: float = 1.0
+    """Learning rate of the backbone as a multiple of `lr`; below 1 where it starts from good weights."""
+    trust_coefficient: float = 0.001
+    """Ratio of step to weight norm at learning rate 1 (0.001 in PAWS and SwAV)."""
+    eps: float = 1e-8
+    """Added to the denominator of the trust ratio (1e-8 in PAWS and SwAV)."""
+    lr_in_buffer: bool = True
+    """Multiply the learning rate into the momentum buffer, as in PAWS; False: into the step, as in SwAV."""
+    exclude: bool = True
+    """Leave biases and normalisation layers out of decay and trust ratios, as in PAWS; False: as in SwAV."""
+
+    def __post_init__(self) -> None:
+        _check(momentum=self.momentum, weight_decay=self.weight_decay, backbone_lr=self.backbone_lr)
+        _check(trust_coefficient=self.trust_coefficient, eps=self.eps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGDConfig:
+    """Stochastic gradient descent with momentum (`torch.optim.SGD`)."""
+
+    kind: Literal["sgd"] = "sgd"
+    """Selects SGD."""
+    lr: ScheduleConfig
+    """Learning rate over training."""
+    momentum: float = 0.9
+    """Momentum."""
+    nesterov: bool = True
+    """Nesterov's form of momentum."""
+    weight_decay: float = 0.0
+    """L2 coefficient of weights; biases and normalisation layers are never decayed."""
+    weight_decay_schedule: ScheduleConfig | None = None
+    """Weight decay over training, in place of `weight_decay`."""
+    backbone_lr: float = 1.0
+    """Learning rate of the backbone as a multiple of `lr`; below 1 where it starts from good weights."""
+
+    def __post_init__(self) -> None:
+        _check(momentum=self.momentum, weight_decay=self.weight_decay, backbone_lr=self.backbone_lr)
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov is on, but momentum is 0: raise momentum or switch nesterov off.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamWConfig:
+    """Adam with decoupled weight decay (`torch.optim.AdamW`), the usual choice for vision transformers."""
+
+    kind: Literal["adamw"] = "adamw"
+    """Selects AdamW."""
+    lr: ScheduleConfig
+    """Learning rate over training."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of the running means of the gradient and of its square."""
+    eps: float = 1e-8
+    """Added to the denominator."""
+    weight_decay: float = 0.05
+    """Decoupled decay of weights per step, times the learning rate; biases and normalisation layers have none."""
+    weight_decay_schedule: ScheduleConfig | None = None
+    """Weight decay over training, in place of `weight_decay`."""
+    backbone_lr: float = 1.0
+    """Learning rate of the backbone as a multiple of `lr`; below 1 where it starts from good weights."""
+
+    def __post_init__(self) -> None:
+        _check(weight_decay=self.weight_decay, eps=self.eps, backbone_lr=self.backbone_lr)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas is {self.betas}: use two numbers of 0 or more and less than 1.")
+
+
+OptimizerConfig = LARSConfig | SGDConfig | AdamWConfig
+"""The `optimizer:` section of a recipe, told apart by `kind`."""
+
+
+def _check(**values: float) -> None:
+    for name, number in values.items():
+        if number < 0 or (name == "momentum" and number >= 1):
+            limit = "0 or more and less than 1" if name == "momentum" else "0 or more"
+            raise ValueError(f"{name} is {number}: use {limit}.")
+
+
+def build_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
+    """An optimizer over the model's trainable parameters; learning rates are 0 until `set_schedules`.
+
+    Each of its groups lists its parameters' names, sorted, under "param_names", and says under "decayed" whether
+    weight decay applies.
+
+    Raises:
+        ValueError: the model has no trainable parameter.
+
+    Example:
+        >>> config = SGDConfig(lr=ScheduleConfig(peak=0.1))
+        >>> [group["param_names"] for group in build_optimizer(config, nn.Linear(2, 2)).param_groups]
+        [['weight'], ['bias']]
+    """
+    if isinstance(config, LARSConfig):
+        groups = group_parameters(model, exclude=config.exclude, backbone_lr=config.backbone_lr)
+        return LARS(
+            [{**group, "adapt": group["decayed"]} for group in groups],
+            lr=0.0,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.nesterov,
+            trust_coefficient=config.trust_coefficient,
+            eps=config.eps,
+            lr_in_buffer=config.lr_in_buffer,
+        )
+    groups = group_parameters(model, backbone_lr=config.backbone_lr)
+    if isinstance(config, SGDConfig):
+        return torch.optim.SGD(
+            groups,
+            lr=0.0,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.nesterov,
+            foreach=True,
+        )
+    return torch.optim.AdamW(
+        groups, lr=0.0, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, foreach=True
+    )
+
+
+def set_schedules(
+    optimizer: Optimizer, config: OptimizerConfig, step: int, steps_per_epoch: int, total_steps: int
+) -> tuple[float, float]:
+    """Write the learning rate and weight decay of one step into the optimizer's groups.
+
+    Args:
+        optimizer: from `build_optimizer`, or wrapped; groups without "decayed" count as decayed.
+        config: the config that built it.
+        step: steps finished before this one, from 0.
+        steps_per_epoch: steps in an epoch.
+        total_steps: length of the training.
+
+    Returns:
+        The learning rate and the weight decay (of the decayed parameters), e.g. for logging.
+
+    Example:
+        >>> config = SGDConfig(lr=ScheduleConfig(peak=0.1, shape="constant"), weight_decay=0.01)
+        >>> set_schedules(build_optimizer(config, nn.Linear(2, 2)), config, 0, 10, 100)
+        (0.1, 0.01)
+    """
+    lr = value(config.lr, step, steps_per_epoch, total_steps)
+    decay = config.weight_decay
+    if config.weight_decay_schedule is not None:
+        decay = value(config.weight_decay_schedule, step, steps_per_epoch, total_steps)
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_factor", 1.0)
+        group["weight_decay"] = decay if group.get("decayed", True) else 0.0
+    return lr, decay

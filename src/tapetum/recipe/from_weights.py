@@ -1,0 +1,96 @@
+"""What a run that starts from given weights takes over from them: network, size of images, colours."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tapetum.recipe.files import RECIPE
+from tapetum.recipe.from_data import Choice
+from tapetum.recipe.recipe import load_recipe
+
+TIMM = "timm:"
+BACKBONE_LR = 0.1
+"""Learning rate of a backbone that has learned already, as a multiple of that of new layers."""
+
+
+def start_from(
+    weights: str | Path, sections: Mapping[str, Any], *, frozen: bool
+) -> tuple[dict[str, Any], list[Choice]]:
+    """Change the settings chosen for images to those of weights to start from.
+
+    Args:
+        weights: `timm:NAME`, the folder of a run, or a file of tensors; of a file nothing is known but the tensors.
+        sections: as `choose` made them; left as they are.
+        frozen: train nothing.
+
+    Returns:
+        Sections of a recipe, and what was chosen and why.
+
+    Raises:
+        ValueError: timm is missing, or knows no such network or no weights for it.
+    """
+    changed = {name: dict(value) if isinstance(value, Mapping) else value for name, value in sections.items()}
+    if str(weights).startswith(TIMM):
+        choices = _from_timm(str(weights).removeprefix(TIMM), changed)
+    else:
+        changed["init"] = str(weights)
+        choices = _from_run(Path(weights), changed) if (Path(weights) / RECIPE).is_file() else []
+    if frozen:
+        changed["method"] = {"kind": "frozen"}
+        changed["trainer"] = {"steps": 0}
+        return changed, [*choices, Choice("training", "none", "the weights stay as they are")]
+    changed["optimizer"] = {**changed["optimizer"], "backbone_lr": BACKBONE_LR}
+    slower = Choice("backbone", f"{BACKBONE_LR:g} of the learning rate", "it has learned already, the heads have not")
+    return changed, [*choices, slower]
+
+
+def _from_timm(name: str, sections: dict[str, Any]) -> list[Choice]:
+    try:
+        import timm
+    except ImportError as error:
+        raise ValueError(f"{TIMM}{name} needs timm, which is not installed: pip install 'tapetum[timm]'.") from error
+    tagged = timm.list_pretrained()
+    if name not in {*tagged, *(known.partition(".")[0] for known in tagged)}:
+        near = difflib.get_close_matches(name, tagged, n=3, cutoff=0.5)
+        hint = f"the nearest names are {', '.join(near)}" if near else "`timm.list_pretrained()` prints all names"
+        raise ValueError(f"timm {timm.__version__} has no weights for {name!r}: {hint}.")
+    found: Any = timm.get_pretrained_cfg(name)
+    size = int(found.input_size[-1])
+    shown = round(size / found.crop_pct)
+    sections["backbone"] = {"kind": "timm", "name": name, "pretrained": True}
+    sections["views"] = _sized(sections["views"], size) | {"evaluation": {"crop": size, "resize": shown}}
+    _colours(sections["views"], found.mean, found.std)
+    return [
+        Choice("network", name, "its published weights are the beginning"),
+        Choice("views", f"{size} pixels", "what these weights were trained on, and their colours"),
+    ]
+
+
+def _from_run(folder: Path, sections: dict[str, Any]) -> list[Choice]:
+    recipe = load_recipe(folder / RECIPE)
+    views = recipe.views
+    sections["backbone"] = asdict(recipe.backbone)
+    sections["views"] = _sized(sections["views"], views.large.size) | {"evaluation": asdict(views.evaluation)}
+    _colours(sections["views"], views.mean, views.std)
+    size = f"{views.large.size} pixels, {views.evaluation.crop} when judged"
+    return [
+        Choice("network", recipe.backbone.kind, f"that of the run {folder}"),
+        Choice("views", size, "what this run was trained on, and its colours"),
+    ]
+
+
+def _sized(views: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """Views of one size; small ones are left out, for networks that take no other."""
+    kinds = {kind: {**views[kind], "size": size} for kind in ("large", "support") if views.get(kind)}
+    return {**views, **kinds, "small": None}
+
+
+def _colours(views: dict[str, Any], mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """The weights' normalisation; of grey images the mean over its channels."""
+    channels = len(views["mean"])
+    for key, values in (("mean", mean), ("std", std)):
+        views[key] = list(values) if len(values) == channels else [round(sum(values) / len(values), 4)] * channels

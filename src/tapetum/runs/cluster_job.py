@@ -1,0 +1,81 @@
+"""A run as a job of a cluster. The job's own process only waits, so nothing here loads torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tapetum.system.interruption import STOPPED
+
+PATIENCE = 90.0
+"""Seconds that a run has to finish its step and save; the cluster gives 120, and requeueing takes some."""
+
+
+class Training:
+    """`tapetum train` in a process of its own, or `tapetum resume` where the run has begun before.
+
+    Args:
+        recipe: the file to train.
+        run: its run folder.
+        plugins: modules to import first.
+    """
+
+    def __init__(self, recipe: Path, run: Path, plugins: tuple[str, ...]) -> None:
+        self.recipe, self.run, self.plugins = recipe, run, plugins
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __call__(self) -> dict[str, Any]:
+        """Train to the end; returns the run's summary.
+
+        Raises:
+            RuntimeError: the command failed.
+            SystemExit: it was stopped, and has saved.
+        """
+        from submitit import JobEnvironment
+
+        words = ["train", str(self.recipe), "--output", str(self.run)]
+        if (self.run / "recipe.yaml").is_file():
+            words = ["resume", str(self.run)]
+        words += [word for plugin in self.plugins for word in ("--plugin", plugin)]
+        command = [sys.executable, "-m", "tapetum", *words]
+        # Slurm's warning also reaches what a task has started; `checkpoint` alone is to answer it.
+        warning = getattr(signal, f"SIG{JobEnvironment.USR_SIG}")
+        self._process = subprocess.Popen(command, preexec_fn=partial(signal.signal, warning, signal.SIG_IGN))
+        try:
+            code = self._process.wait()
+        finally:
+            self._stop()
+        if code == STOPPED:
+            # A bad exit of another rank would end rank 0 before it has given the job back to the queue.
+            sys.exit(code if JobEnvironment().global_rank == 0 else 0)
+        if code != 0:
+            raise RuntimeError(f"tapetum {words[0]} ended with exit code {code}: its last words are above.")
+        return dict(json.loads((self.run / "summary.json").read_text(encoding="utf-8")))
+
+    def checkpoint(self) -> Any:
+        """Stop and save; returns what the job does when its turn comes again. submitit calls it in rank 0."""
+        from submitit.helpers import DelayedSubmission
+
+        self._stop()
+        return DelayedSubmission(Training(self.recipe, self.run, self.plugins))
+
+    def _stop(self) -> None:
+        if self._process is None or self._process.returncode is not None:
+            return
+        # Popen's own `wait` may be what a signal has just interrupted, holding its lock: ask the system instead.
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self._process.pid, signal.SIGTERM)
+            deadline = time.monotonic() + PATIENCE
+            while os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+                if time.monotonic() > deadline:
+                    # Checkpoints are whole at any moment; a job that is late is not put back into the queue.
+                    os.kill(self._process.pid, signal.SIGKILL)
+                time.sleep(0.05)

@@ -1,0 +1,107 @@
+"""An accuracy from all labels: short runs that each hold another part of them out, one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tapetum.engine.checkpoint import CHECKPOINTS, list_checkpoints
+from tapetum.evaluation.intervals import wilson
+from tapetum.recipe.recipe import Recipe
+from tapetum.runs.run import assemble
+from tapetum.runs.run_folder import FOLDS, environment, read_summary, write_recipe, write_summary
+from tapetum.system.files import RESUME, writing
+from tapetum.system.notices import notify
+
+
+@dataclass(frozen=True)
+class FoldedAccuracy:
+    """What the runs of all folds got right together; each label was judged once, by a run that it did not train."""
+
+    right: int
+    count: int
+    """Labels judged."""
+    fold_top1: tuple[float, ...]
+    """Accuracy of each fold, in percent."""
+
+    @property
+    def top1(self) -> float:
+        return 100 * self.right / self.count
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95% interval of `top1`, in percent."""
+        return wilson(self.right, self.count)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "folds_top1": self.top1,
+            "folds_interval": list(self.interval),
+            "folds": {"right": self.right, "count": self.count, "top1": list(self.fold_top1)},
+        }
+
+
+def measure_folds(recipe: Recipe, folder: Path, inexact: bool = False) -> FoldedAccuracy:
+    """Train and judge the runs of `data.folds` that `folder` does not hold yet.
+
+    Each takes its share of the recipe's steps, and of the warm-up, so that all of them take as long as the recipe.
+
+    Args:
+        recipe: resolved; its `data.folds` is set.
+        folder: the run folder; each fold is a run folder in its `folds/`.
+        inexact: take up a stopped fold although machine or versions differ.
+
+    Raises:
+        Interrupted: Ctrl-C; what is finished counts when the run is resumed.
+        ValueError: too few labels for so many folds.
+    """
+    assert recipe.data.folds is not None
+    folds = recipe.data.folds
+    judged = []
+    for fold in range(folds):
+        part = folder / FOLDS / f"{fold + 1}-of-{folds}"
+        summary = read_summary(part)
+        if "heldout" not in summary:
+            notify(f"fold {fold + 1} of {folds}")
+            summary = _train_fold(_recipe_of(recipe, fold), part, folder, inexact)
+        by = summary["heldout"]["predicts_by"]
+        judged.append(summary["heldout"][by])
+    return FoldedAccuracy(
+        right=sum(round(one["top1"] * one["count"] / 100) for one in judged),
+        count=sum(one["count"] for one in judged),
+        fold_top1=tuple(one["top1"] for one in judged),
+    )
+
+
+def _recipe_of(recipe: Recipe, fold: int) -> Recipe:
+    folds, steps, lr = recipe.data.folds, recipe.trainer.steps, recipe.optimizer.lr
+    assert folds is not None
+    assert steps is not None
+    return replace(
+        recipe,
+        data=replace(recipe.data, fold=fold, test=None),
+        trainer=replace(recipe.trainer, steps=max(1, steps // folds) if steps else 0),
+        optimizer=replace(recipe.optimizer, lr=replace(lr, warmup_epochs=lr.warmup_epochs / folds)),
+    )
+
+
+def _train_fold(recipe: Recipe, part: Path, folder: Path, inexact: bool) -> dict[str, Any]:
+    with writing(part, RESUME):
+        part.mkdir(parents=True, exist_ok=True)
+    run = assemble(recipe, weights=not list_checkpoints(part / CHECKPOINTS))
+    write_recipe(part, run.recipe)
+    state = run.trainer(part, inexact=inexact, part_of=folder).fit()
+    assert run.data.held_out is not None
+    held = run.evaluate(run.data.store, run.data.held_out)
+    summary = {
+        "steps": state.step,
+        "train_seconds": round(state.train_seconds, 3),
+        "num_labels": len(run.data.labels.labelled),
+        "heldout": held.as_dict(),
+        "heldout_top1": held.headline.top1,
+        "heldout_interval": list(held.headline.interval),
+        **environment(),
+    }
+    write_summary(part, summary)
+    return summary

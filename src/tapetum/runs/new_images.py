@@ -1,0 +1,45 @@
+"""Images to use a run on: those to predict, embed or cluster."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from tapetum.data.images.decoding import IMAGE_SUFFIXES
+from tapetum.data.images.stores import FileStore, Store, shrunk
+from tapetum.data.sources.folders import image_names
+from tapetum.data.sources.open_source import NO_LABELS, open_source
+
+
+def open_new_images(path: Any, shrink_to: int | None) -> Store:
+    """Images to predict: all below a folder, or one file; of other sources the test part, where there is one.
+
+    Args:
+        path: a folder, a file, or any other source.
+        shrink_to: `data.shrink_to` of the run, so that they are read as its pool was.
+
+    Raises:
+        ValueError: nothing there, or nothing recognised.
+    """
+    return shrunk(_new_images(path), shrink_to)
+
+
+def _new_images(path: Any) -> Store:
+    given = Path(path).expanduser() if isinstance(path, (str, os.PathLike)) else None
+    if given is not None and given.suffix.lower() in IMAGE_SUFFIXES and given.is_file():
+        return FileStore(given.parent, [given.name])
+    try:
+        store = open_source(path, NO_LABELS, "test").store
+    except ValueError as error:
+        if "has no test part" not in str(error):
+            raise
+        store = open_source(path, NO_LABELS).store
+    if (
+        given is not None
+        and given.is_dir()
+        and isinstance(store, FileStore)
+        and not os.path.samefile(store.root, given)
+    ):
+        return FileStore(given, sorted(image_names(given)))  # train/ and test/ are folders like any others here
+    return store

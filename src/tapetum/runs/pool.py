@@ -1,0 +1,100 @@
+"""Opening the images that a run trains on and those that it is judged by, with what is said about them on stderr."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tapetum.data.batches.pipeline import DataConfig
+from tapetum.data.health.unreadable import Unreadable, skip_unreadable
+from tapetum.data.images.cache import decoded
+from tapetum.data.images.stores import Store, shrunk
+from tapetum.data.labels.labels import Labels, no_labels
+from tapetum.data.labels.subsets import drawn_labels, fold_of, held_out
+from tapetum.data.sources.open_source import open_source
+from tapetum.system.notices import progress_notices
+
+_CHOICES_OF_LABELS = ("labels_per_class", "labels_percent", "held_out_per_class", "held_out_share", "folds", "test")
+"""Fields of a recipe's data that make no sense without labels."""
+
+
+@dataclass(frozen=True)
+class PoolData:
+    """The images and labels of a run."""
+
+    store: Store
+    labels: Labels
+    """Labels that training uses; -1 for all other images."""
+    held_out: Labels | None
+    """Labels kept out of everything but the accuracy while training."""
+    pool: npt.NDArray[np.int64]
+    """Images that may be drawn unlabelled."""
+    description: str
+    opened: Store
+    """The store as it was opened: where images come from files, these are known by it."""
+    unreadable: tuple[Unreadable, ...] = ()
+    """Image files that were skipped."""
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """How many there are of each part and a hash of them: a refusal to resume names the parts that differ."""
+        pool = hashlib.blake2b(np.ascontiguousarray(self.pool).tobytes()).hexdigest()
+        parts = {
+            "data": (len(self.store), self.store.fingerprint),
+            "pool": (len(self.pool), pool),
+            "labels": (len(self.labels.labelled), self.labels.fingerprint),
+        }
+        if self.held_out is not None:
+            parts["held_out"] = (len(self.held_out.labelled), self.held_out.fingerprint)
+        return {name: f"{count} images ({digest[:12]})" for name, (count, digest) in parts.items()}
+
+
+def open_pool(config: DataConfig, decode: bool = True, needs_labels: bool = True) -> PoolData:
+    """Open, decode and check the pool of a recipe (unless few of its images will be read), and choose its labels.
+
+    Raises:
+        ValueError: no images, no labels where they are needed, an unreadable image, too few labels; names the file or
+            field.
+    """
+    if config.images is None:
+        raise ValueError("data.images is not set: name the folder of images, for example data.images=photos.")
+    source = open_source(config.images, config.labels)
+    asks = next((name for name in _CHOICES_OF_LABELS if getattr(config, name) is not None), None)
+    if source.labels is None and (needs_labels or asks):
+        raise ValueError(
+            f"{config.images} has no labels{f', which data.{asks} asks for' if asks else ''}: give a CSV of "
+            "path,label lines as data.labels, or one folder a class."
+        )
+    source, unreadable = skip_unreadable(source, config.strict)
+    store = shrunk(source.store, config.shrink_to)
+    store = decoded(store, report=progress_notices("decoded")) if decode else store
+    labels, kept_out = source.labels or no_labels(store.names), None
+    if config.held_out_per_class is not None:
+        with _blamed_on("data.held_out_per_class"):
+            labels, kept_out = held_out(labels, per_class=config.held_out_per_class, seed=config.label_seed)
+    with _blamed_on("data.labels_per_class" if config.labels_percent is None else "data.labels_percent"):
+        labels = drawn_labels(labels, config.labels_per_class, config.labels_percent, config.label_seed)
+    if config.held_out_share is not None:
+        with _blamed_on("data.held_out_share"):
+            labels, kept_out = held_out(labels, fraction=config.held_out_share, seed=config.label_seed)
+    if config.folds is not None and config.fold is not None:
+        with _blamed_on("data.folds"):
+            labels, kept_out = fold_of(labels, config.folds, config.fold, config.label_seed)
+    pool = np.arange(len(store)) if config.pool else labels.labelled
+    if kept_out is not None:
+        pool = np.setdiff1d(pool, kept_out.labelled)
+    return PoolData(store, labels, kept_out, pool, source.description, source.store, tuple(unreadable))
+
+
+@contextmanager
+def _blamed_on(field: str) -> Iterator[None]:
+    """Puts the field of a recipe before what a function says that knows of no recipe."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{field}: {error}") from error

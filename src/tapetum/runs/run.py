@@ -1,0 +1,213 @@
+"""From a recipe to the parts of a run: the one place where data, method, optimizer and engine meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tapetum.data.batch import Batch
+from tapetum.data.batches.pipeline import Pipeline
+from tapetum.data.images.stores import Store
+from tapetum.data.labels.labels import Labels
+from tapetum.diagnosis.collapse_doctor import CollapseDoctor
+from tapetum.diagnosis.history import Setting
+from tapetum.engine.budget import measure_steps, resolve_steps
+from tapetum.engine.callbacks import Callback, ProgressBar
+from tapetum.engine.loggers import METRICS, tensorboard_logger
+from tapetum.engine.runtime import Runtime
+from tapetum.engine.state import fingerprint
+from tapetum.engine.trainer import Trainer
+from tapetum.evaluation.embedding import embed_share
+from tapetum.evaluation.nearest_neighbours import NEIGHBOURS
+from tapetum.evaluation.soft_neighbours import Evaluation, evaluate_method
+from tapetum.interchange.initial_weights import load_initial_weights
+from tapetum.methods.base import Method
+from tapetum.methods.registry import method_class
+from tapetum.nn.backbones import build_backbone, check_sizes
+from tapetum.nn.batch_norm import convert_batch_norm
+from tapetum.ops.randomness import torch_seed
+from tapetum.optim.optimizers import build_optimizer, set_schedules
+from tapetum.recipe.recipe import Recipe, deciding_values
+from tapetum.runs.best_checkpoint import check_choosable
+from tapetum.runs.pool import PoolData, open_pool
+from tapetum.runs.test_set import check_evaluation
+from tapetum.system.notices import notify
+
+
+@dataclass
+class Run:
+    """The parts of a run, built but not started."""
+
+    recipe: Recipe
+    runtime: Runtime
+    data: PoolData
+    method: Method
+    optimizer: torch.optim.Optimizer
+    pipeline: Pipeline
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, self.pipeline.batches_per_epoch // self.recipe.trainer.accumulate)
+
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """Batches of steps start..stop-1, `accumulate` for each."""
+        factor = self.recipe.trainer.accumulate
+        return self.pipeline.batches(
+            start * factor,
+            stop * factor,
+            workers=self.recipe.data.workers,
+            device=self.runtime.device,
+            channels_last=self.runtime.channels_last,
+        )
+
+    def resolve(self) -> None:
+        """Turn epochs or minutes into steps, and every automatic choice into what was chosen."""
+        trainer = resolve_steps(self.recipe.trainer, self.steps_per_epoch, self._measure)
+        self.recipe = replace(self.recipe, trainer=trainer, runtime=self.runtime.resolved())
+
+    def _measure(self, minutes: float) -> int:
+        notify("timing some steps to turn minutes into steps")
+        return measure_steps(
+            self.method,
+            self.optimizer,
+            self.batches,
+            minutes=minutes,
+            steps_per_epoch=self.steps_per_epoch,
+            config=self.recipe.trainer,
+            runtime=self.runtime,
+            seed=self.recipe.seed,
+            embed_all=self._embed_all,
+        )
+
+    def _embed_all(self, then: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Indices of the pool, without images held out, and what `then` makes of this process's embeddings."""
+        pool = self.data.pool
+        rows = embed_share(self.method, self.data.store, pool, self.recipe.views, self.runtime, then)
+        return torch.from_numpy(pool), rows
+
+    def _callbacks(self, folder: Path | None) -> list[Callback]:
+        setting = setting_of(self.recipe, self.data.labels.num_classes)
+        doctor = CollapseDoctor(setting, None if folder is None else folder / METRICS)
+        logger = None
+        if folder is not None and self.recipe.trainer.tensorboard:
+            logger = tensorboard_logger(folder / "tensorboard")
+        return [ProgressBar(), doctor] if logger is None else [ProgressBar(), doctor, logger]
+
+    def trainer(
+        self,
+        folder: Path | None,
+        callbacks: list[Callback] | None = None,
+        inexact: bool = False,
+        part_of: Path | None = None,
+    ) -> Trainer:
+        """The trainer of a resolved run; it resumes from checkpoints that `folder` holds."""
+        recipe, steps, data = self.recipe, self.recipe.trainer.steps, self.data.fingerprint
+        assert steps is not None, "resolve() comes first"
+
+        def schedule(step: int) -> None:
+            set_schedules(self.optimizer, recipe.optimizer, step, self.steps_per_epoch, steps)
+
+        return Trainer(
+            self.method,
+            self.optimizer,
+            schedule,
+            self.batches,
+            steps_per_epoch=self.steps_per_epoch,
+            total_steps=steps,
+            config=recipe.trainer,
+            runtime=self.runtime,
+            folder=folder,
+            callbacks=self._callbacks(folder) if callbacks is None else callbacks,
+            seed=recipe.seed,
+            fingerprint={**fingerprint(self.runtime, data=data["data"]), **data, **deciding_values(recipe)},
+            evaluate=self._evaluate_held_out if self.data.held_out is not None else None,
+            embed_all=self._embed_all,
+            inexact=inexact,
+            part_of=part_of,
+        )
+
+    def _evaluate_held_out(self) -> Mapping[str, float]:
+        assert self.data.held_out is not None
+        evaluation = self.evaluate(self.data.store, self.data.held_out)
+        nearest = evaluation.nearest_neighbours[NEIGHBOURS[0]]
+        judges = {"soft_nn_top1": evaluation.soft_neighbours, "knn_top1": nearest}
+        judges |= {"classifier_top1": evaluation.classifier} if evaluation.classifier is not None else {}
+        return {name: judge.top1 for name, judge in judges.items()}
+
+    def evaluate(self, store: Store, labels: Labels) -> Evaluation:
+        """Judge the method on labelled images, with the training labels as supports."""
+        return evaluate_method(
+            self.method,
+            self.recipe.views,
+            self.runtime,
+            pool=self.data.store,
+            pool_labels=self.data.labels,
+            test=store,
+            test_labels=labels,
+        )
+
+
+def assemble(recipe: Recipe, *, weights: bool = True, decode: bool = True) -> Run:
+    """Build every part of a run.
+
+    Initial weights are a function of the recipe's seed, or those that it starts from.
+
+    Args:
+        weights: False where a checkpoint will replace them: weights to start from are then neither looked for nor read.
+        decode: False leaves image files in the pool as they are, where few of them will be read.
+
+    Raises:
+        ValueError: whatever does not fit: names the field and the fix.
+    """
+    runtime = Runtime(recipe.runtime)
+    runtime.launch()
+    kind = method_class(recipe.method.kind)
+    data = open_pool(recipe.data, decode, needs_labels=kind.uses_support)
+    if recipe.trainer.keep_best:
+        check_choosable(data.held_out)
+    if kind.num_large_views not in (None, recipe.views.large.count):
+        raise ValueError(
+            f"views.large.count is {recipe.views.large.count} but {recipe.method.kind} compares "
+            f"{kind.num_large_views} large views of each image: set it to {kind.num_large_views}."
+        )
+    pipeline = Pipeline(
+        data.store,
+        data.labels,
+        recipe.views,
+        recipe.support if kind.uses_support else None,
+        batch_size=recipe.data.batch_size if kind.uses_views else None,
+        seed=recipe.seed,
+        pool=data.pool,
+        rank=runtime.rank,
+        world_size=runtime.world_size,
+    )
+    check_evaluation(data.store, recipe.views)
+    runtime.seed(torch_seed(recipe.seed, "weights"))
+    backbone = build_backbone(recipe.backbone, in_channels=data.store.channels, published=weights)
+    sizes = {"views.large.size": recipe.views.large.size, "views.evaluation.crop": recipe.views.evaluation.crop}
+    if recipe.views.small is not None:
+        sizes["views.small.size"] = recipe.views.small.size
+    check_sizes(backbone, sizes, channels=data.store.channels)
+    method = kind(recipe.method, backbone, num_classes=data.labels.num_classes, num_images=len(data.store))
+    if weights and recipe.init is not None:
+        notify(load_initial_weights(method, recipe.init))
+    if runtime.world_size > 1:
+        convert_batch_norm(method)
+    return Run(recipe, runtime, data, method, build_optimizer(recipe.optimizer, method), pipeline)
+
+
+def setting_of(recipe: Recipe, num_classes: int | None) -> Setting:
+    """What the rules need of a resolved recipe."""
+    return Setting(
+        method=recipe.method,
+        batch_size=recipe.data.batch_size,
+        total_steps=recipe.trainer.steps or 0,
+        num_classes=num_classes or None,
+        uses_labels=recipe.support is not None,
+        processes=recipe.runtime.devices,
+        starts_trained=recipe.init is not None or getattr(recipe.backbone, "pretrained", False),
+    )

@@ -1,0 +1,127 @@
+"""What a run folder holds: recipe.yaml, metrics.csv, summary.json, checkpoints/ and, at need, unreadable.csv."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tapetum.recipe.files import RECIPE
+from tapetum.recipe.recipe import Recipe, dump_recipe, load_recipe
+from tapetum.system.files import RESUME, write_text
+
+SUMMARY = "summary.json"
+UNREADABLE = "unreadable.csv"
+GIVEN = "given"
+"""Folder of images and labels that the caller had in memory."""
+FOLDS = "folds"
+"""Folder of the short runs that measured an accuracy in turn; each is a run folder."""
+_PARTIAL = ".partial"
+
+
+@contextmanager
+def new_run_folder(path: str | Path) -> Iterator[Path]:
+    """Make an empty run folder. It goes again if what it was made for fails before there is anything in it.
+
+    Raises:
+        ValueError: there is something in it already, and nothing is touched; or it cannot be made.
+    """
+    folder = Path(path)
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: give a new folder as --output.")
+    # These are what a run leaves that was killed before it began.
+    if folder.is_dir() and any(entry.name not in (RECIPE + _PARTIAL, GIVEN) for entry in folder.iterdir()):
+        go_on = f"go on with it by `tapetum resume {folder}`, or " if (folder / RECIPE).is_file() else ""
+        raise ValueError(f"{folder} is not empty: {go_on}give another --output.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ValueError(f"the folder {folder} cannot be made ({reason}): give another --output.") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{folder} may not be written to: change its permissions or give another --output.")
+    try:
+        yield folder
+    except BaseException:
+        with suppress(OSError):  # there is something in it
+            for place in made:
+                place.rmdir()
+        raise
+
+
+def open_run_folder(path: str | Path) -> tuple[Path, Recipe]:
+    """A run folder and its resolved recipe.
+
+    Raises:
+        ValueError: it is no run folder.
+    """
+    folder = Path(path)
+    if not (folder / RECIPE).is_file():
+        if (folder.parent / "jobs" / f"{folder.name}.yaml").is_file():
+            raise ValueError(f"{folder} has been submitted and has not begun: wait for its job.")
+        raise ValueError(f"{folder} is no run folder (it has no {RECIPE}): give the --output of an earlier run.")
+    return folder, load_recipe(folder / RECIPE)
+
+
+def write_recipe(folder: Path, recipe: Recipe) -> None:
+    """Write the resolved recipe, whole or not at all."""
+    write_text(folder / RECIPE, dump_recipe(recipe))
+
+
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write summary.json, whole or not at all."""
+    write_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n", RESUME)
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """summary.json; no more than the command where the run has not finished.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    path = folder / SUMMARY
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is no JSON object ({error}): delete it, and it is written anew.") from error
+
+
+def environment() -> dict[str, Any]:
+    """Versions, the kind of machine and peak memory so far, for a summary."""
+    # ru_maxrss is in kilobytes on Linux and in bytes on macOS.
+    scale = 1024 if sys.platform == "darwin" else 1
+    return {
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 / scale),
+        "versions": {
+            "tapetum": version("tapetum"),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": version("torchvision"),
+        },
+        "machine": {
+            "architecture": platform.machine(),
+            "threads": torch.get_num_threads(),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
+            "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+    }
+
+
+def command() -> str:
+    """What was typed to start this process."""
+    name = Path(sys.argv[0]).name
+    program = "tapetum" if name == "__main__.py" else name  # as `python -m tapetum` calls it
+    return shlex.join([program, *sys.argv[1:]])

@@ -1,0 +1,135 @@
+"""Starting from weights: of runs, of files in the field's forms, and what is refused."""
+
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import tapetum
+from tapetum.interchange.initial_weights import load_initial_weights, read_weights
+from tapetum.methods.paws import PAWS, PAWSConfig
+from tapetum.nn.heads import HeadConfig
+from tapetum.nn.small_net import SmallNet, SmallNetConfig
+from tapetum.nn.wide_resnet import WideResNet, WideResNetConfig
+
+
+def paws(seed, output=8, channels=3):
+    torch.manual_seed(seed)
+    backbone = SmallNet(SmallNetConfig(stem=8, widths=(8, 16)), channels)
+    return PAWS(PAWSConfig(head=HeadConfig(output=output)), backbone, num_classes=3, num_images=9)
+
+
+def assert_equal(left, right):
+    assert left.keys() == right.keys()
+    for name, tensor in left.items():
+        assert torch.equal(tensor, right[name]), name
+
+
+FORMS = {
+    "plain.safetensors": (save_file, lambda state: state),
+    "plain.pth": (torch.save, lambda state: state),
+    "nested.pth.tar": (torch.save, lambda state: {"epoch": 3, "encoder": {f"module.{k}": v for k, v in state.items()}}),
+    "named.ckpt": (torch.save, lambda state: {"state_dict": {f"model.encoder.{k}": v for k, v in state.items()}}),
+    "without counts.pt": (torch.save, lambda s: {k: v for k, v in s.items() if "num_batches_tracked" not in k}),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_backbone_is_found_under_any_prefix(tmp_path, name):
+    write, form = FORMS[name]
+    source, target = paws(1), paws(2)
+    fresh = {k: v.clone() for k, v in target.projector.state_dict().items()}
+    write(form(source.backbone.state_dict()), tmp_path / name)
+    said = load_initial_weights(target, tmp_path / name)
+    assert_equal(target.backbone.state_dict(), source.backbone.state_dict())
+    assert_equal(target.projector.state_dict(), fresh)
+    assert "0 of heads" in said
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, one_thread):
+    """A finished run on digits, in the folder `run`."""
+    monkeypatch.chdir(tmp_path)
+    tapetum.train("paws_digits", "run", ["trainer.steps=3", "data.test=null"])
+    return tmp_path / "run"
+
+
+def state(run):
+    return {k.removeprefix("method."): v for k, v in read_weights(run).items() if k.startswith("method.")}
+
+
+SHORT = ["trainer.steps=1", "data.test=null", "optimizer.lr.peak=1e-9"]
+
+
+def nearly(left, right):
+    return torch.allclose(left, right, atol=1e-6)
+
+
+def test_a_run_gives_its_heads_where_they_fit(run, capfd):
+    tapetum.train("paws_digits", "same", [*SHORT, "init=run", "seed=5"])
+    assert "started from run: " in capfd.readouterr().err
+    tapetum.train("paws_digits", "other", [*SHORT, "init=run", "seed=5", "method.head.output=5"])
+    first, same, other = state(run), state("same"), state("other")
+    for name, tensor in first.items():
+        if name.endswith("weight"):
+            assert nearly(tensor, same[name]), name
+            fits = name != "projector.fc2.weight"
+            assert nearly(tensor, other[name]) if fits else tensor.shape != other[name].shape
+    # The momentum of that run, which its checkpoint holds beside every weight, is no weight.
+    assert any(name.startswith("optimizer.backbone.") for name in read_weights(run))
+
+
+def test_weights_to_start_from_may_be_gone_once_there_is_a_checkpoint(run):
+    tapetum.train("paws_digits", "next", [*SHORT, "init=run"])
+    shutil.rmtree("run")
+    tapetum.evaluate("next", "digits")
+    tapetum.resume("next")
+    shutil.rmtree("next/checkpoints")
+    with pytest.raises(ValueError, match="there is nothing at run"):
+        tapetum.resume("next")
+
+
+class Harmful:
+    def __reduce__(self):
+        return (Path("harmed").touch, ())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("harm.pth", Harmful(), r"holds more than tensors, or is damaged, and is not opened"),
+        ("text.pth", b"hello", "holds more than tensors, or is damaged"),
+        ("cut.safetensors", b"hello", r"is cut short or no safetensors file"),
+        ("a.onnx", b"hello", r"is no kind of file that holds weights: give one that ends in .safetensors, .pt"),
+        ("empty.pth", {}, r"has no tensor named \S+, with which the backbone begins \(it has nothing"),
+    ],
+)
+def test_other_files_are_refused_and_not_run(tmp_path, monkeypatch, name, content, message):
+    monkeypatch.chdir(tmp_path)
+    if isinstance(content, bytes):
+        Path(name).write_bytes(content)
+    elif isinstance(content, Harmful):
+        Path(name).write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, name)
+    with pytest.raises(ValueError, match=message) as error:
+        load_initial_weights(paws(0), name)
+    assert "\n" not in str(error.value)
+    assert not Path("harmed").exists()
+
+
+def test_other_networks_are_refused_by_the_first_difference(tmp_path):
+    save_file(paws(0).backbone.state_dict(), tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"is \(8, 3, \d, \d\), but the backbone's is \(8, 1, \d, \d\)"):
+        load_initial_weights(paws(0, channels=1), tmp_path / "a.safetensors")
+    wide = PAWS(PAWSConfig(), WideResNet(WideResNetConfig(depth=10, width=1)), num_classes=3, num_images=9)
+    with pytest.raises(ValueError, match="choose the backbone that these weights are of"):
+        load_initial_weights(wide, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="there is nothing at"):
+        load_initial_weights(wide, tmp_path / "nowhere.pth")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match="holds no checkpoint"):
+        load_initial_weights(wide, tmp_path / "folder")
