@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from tapetum.ops import kmeans as module
 from tapetum.ops.kmeans import kmeans
+from tapetum.ops.randomness import make_keys, uniform
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -69,3 +70,20 @@ def test_an_empty_cluster_stays():
     centroids, labels = kmeans(rows, torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, -1.0]]), 3)
     torch.testing.assert_close(centroids[2], torch.tensor([0.0, -1.0]))
     assert labels.tolist() == [0, 0, 1]
+
+
+def test_spread_rows_come_from_every_group():
+    """Of eight tight groups of unequal size, where drawing evenly would mostly leave the small ones out."""
+    axes = torch.eye(8, dtype=torch.float64)
+    sizes = [400, 200, 100, 50, 20, 10, 5, 2]
+    groups = torch.repeat_interleave(torch.arange(8), torch.tensor(sizes))
+    noise = torch.from_numpy(uniform(make_keys(0, "noise"), 8 * len(groups)).reshape(-1, 8))
+    rows = torch.nn.functional.normalize(axes[groups] + 0.01 * noise, dim=1)
+    for seed in range(20):
+        drawn = module.spread_rows(rows, 8, make_keys(seed, "start"))
+        assert sorted(groups[drawn].tolist()) == list(range(8))
+        assert drawn.tolist() == module.spread_rows(rows, 8, make_keys(seed, "start")).tolist()
+
+
+def test_spread_rows_of_equal_rows():
+    assert len(module.spread_rows(torch.ones(5, 1), 3, make_keys(0))) == 3

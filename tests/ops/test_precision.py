@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 import tapetum.losses
 import tapetum.ops
 from tapetum.ops.precision import full_precision
+from tapetum.ops.randomness import make_keys
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -72,6 +73,8 @@ def examples() -> dict[str, Any]:
         "prior_power": 1.0,
         "label_ratio": 5.0,
         "initial": normal(3, 5),
+        "count": 3,
+        "key": make_keys(0),
         "cluster_loss.scores": normal(3, 6, 4),
         "nearest": normal(8),
         "embeddings": normal(12, 5),

@@ -13,8 +13,8 @@ from tapetum.data.views.draw import ViewsConfig
 from tapetum.evaluation.embedding import Compute, stream_images, stream_method
 from tapetum.evaluation.image_chunks import ImageChunk, Indices, in_batches
 from tapetum.methods.base import Method
-from tapetum.ops.kmeans import kmeans
-from tapetum.ops.randomness import make_keys, permutation
+from tapetum.ops.kmeans import kmeans, spread_rows
+from tapetum.ops.randomness import make_keys
 
 ITERATIONS = 50
 """Of k-means; it changes little after a few dozen."""
@@ -62,7 +62,7 @@ def by_kmeans(
     rows = torch.cat([part for part in parts if len(part)] or [torch.empty(0, 1)])
     if len(rows) < num_clusters:
         raise ValueError(f"clusters is {num_clusters}, but {len(rows)} images can be read: ask for fewer clusters.")
-    start = torch.from_numpy(permutation(make_keys(seed, "clusters"), len(rows))[:num_clusters])
+    start = spread_rows(rows, num_clusters, make_keys(seed, "clusters"))
     centroids, _ = kmeans(rows, rows[start], ITERATIONS)
     for chunk, part in zip(chunks, parts, strict=True):
         yield chunk, (part @ centroids.T / TEMPERATURE).softmax(dim=1) if len(part) else part

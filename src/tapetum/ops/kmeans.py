@@ -5,12 +5,16 @@ Dhillon & Modha, "Concept decompositions for large sparse text data using cluste
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from tapetum.ops.collectives import sum_over_ranks
 from tapetum.ops.precision import full_precision
+from tapetum.ops.randomness import Keys, make_keys, permutation, uniform
 
 SCORES_AT_ONCE = 2**25
 """Scores of rows against centroids held at a time: 128 MiB in float32."""
@@ -50,3 +54,33 @@ def kmeans(rows: Tensor, initial: Tensor, iterations: int) -> tuple[Tensor, Tens
         sums, counts = sum_over_ranks(sums), sum_over_ranks(counts)
         centroids = normalize(torch.where(counts > 0, sums / counts.clamp_min(1), centroids), dim=1)
     return centroids, torch.cat([(part @ centroids.T).argmax(dim=1) for part in parts])
+
+
+@full_precision
+def spread_rows(rows: Tensor, count: int, key: Keys) -> Tensor:
+    """Rows far from each other, for k-means to start from: greedy k-means++ (Arthur & Vassilvitskii, SODA 2007).
+
+    Each further row is the best of a few, drawn with a probability that grows with the squared distance from the
+    nearest row so far; the best leaves the smallest sum of such distances.
+
+    Args:
+        rows: (N, D) unit rows; N is at least `count`. A sample of 100 K of them, 10,000 at least, is looked at.
+        count: K.
+        key: 0-d; decides the draws.
+
+    Returns:
+        (K,) int64 indices; distinct where rows are.
+    """
+    sample = torch.from_numpy(permutation(key, len(rows))[: max(10_000, 100 * count)]).to(rows.device)
+    candidates = rows.detach()[sample]
+    tries = 2 + int(math.log(count))
+    numbers = torch.from_numpy(uniform(make_keys(int(key), np.arange(count)), tries)).to(rows.device)
+    chosen = torch.zeros(count, dtype=torch.int64, device=rows.device)
+    distance = 1 - candidates @ candidates[0]  # half the squared distance
+    for i in range(1, count):
+        total = distance.clamp_min(0).double().cumsum(dim=0)
+        drawn = torch.searchsorted(total, numbers[i] * total[-1], right=True).clamp_max(len(candidates) - 1)
+        distances = torch.minimum(distance, 1 - candidates[drawn] @ candidates.T)  # (tries, N)
+        best = distances.sum(dim=1).argmin()
+        chosen[i], distance = drawn[best], distances[best]
+    return sample[chosen]
