@@ -256,13 +256,13 @@ IMAGES = [
     Case(
         "truncated JPEG",
         f"{PHOTOS} data.strict=true",
-        ("1 of 12 images", "photos/green/2.jpg", "move out"),
+        ("1 of 12 images", "photos/green/2.jpg", "move them out"),
         photos_and(truncated("photos/green/2.jpg")),
     ),
     Case(
         "truncated JPEG of many sizes",
         f"{PHOTOS} data.strict=true",
-        ("1 of 12 images", "photos/green/2.jpg", "move out"),
+        ("1 of 12 images", "photos/green/2.jpg", "move them out"),
         photos_and(truncated("photos/green/2.jpg"), sizes=(12, 13, 15)),
     ),
     Case(

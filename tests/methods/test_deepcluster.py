@@ -97,7 +97,7 @@ def test_each_set_starts_from_other_images(family):
 
 def test_a_bank_of_other_images_is_refused(family):
     state = begun(family).local_state()
-    with pytest.raises(ValueError, match="is one of 35 images, and now there are 36: train anew"):
+    with pytest.raises(ValueError, match="holds 35 images, but now there are 36: start a new run"):
         family.make("deepcluster").load_local_state({**state, "labels": state["labels"][:, 1:]})
 
 

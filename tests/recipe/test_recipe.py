@@ -9,8 +9,9 @@ import pytest
 
 from tapetum.methods import registry
 from tapetum.methods.base import Method
-from tapetum.recipe.field_types import (
+from tapetum.recipe.fields import (
     field_docstrings,
+    field_notes,
     field_types,
     in_words,
     is_section,
@@ -18,7 +19,6 @@ from tapetum.recipe.field_types import (
     section_class,
     section_kinds,
 )
-from tapetum.recipe.fields import field_notes
 from tapetum.recipe.files import shipped_recipes
 from tapetum.recipe.recipe import Recipe, RecipeError, dump_recipe, find_config, load_recipe, parse_recipe
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import tapetum.evaluation.soft_neighbours
+import tapetum.evaluation.embedding
 import tapetum.methods.paws
 import tapetum.runs.pool
 import tapetum.runs.run
@@ -159,7 +159,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(stopped, capsys, monkeypatch):
     error = capsys.readouterr().err
     assert "Traceback" not in error
     assert error.splitlines()[-2:] == [
-        "tapetum: Finishing this step and saving; once more stops at once.",
+        "tapetum: Finishing this step and saving; interrupt again to stop at once.",
         "tapetum: Saved step 9. Go on with: tapetum resume run",
     ]
     monkeypatch.setattr(tapetum.runs.run, "set_schedules", set_schedules)
@@ -186,7 +186,7 @@ def test_ctrl_c_while_steps_are_timed_leaves_the_folder_free(stopped, capsys, mo
 
 def test_ctrl_c_while_judging_loses_nothing(stopped, capsys, monkeypatch):
     shutil.copy("whole/checkpoints/step-00000024.safetensors", LAST)
-    monkeypatch.setattr(tapetum.evaluation.soft_neighbours, "run_method", interrupted)
+    monkeypatch.setattr(tapetum.evaluation.embedding.Embedder, "outputs", interrupted)
     assert call("resume", "run") == 130
     assert capsys.readouterr().err.splitlines() == [
         "tapetum: Stopped at once. Go on from what is saved with: tapetum resume run"

@@ -17,4 +17,4 @@ def test_only_long_jobs_are_told_of(monkeypatch):
     assert job(4) == []
     assert job(6) == ["decoded 1,707", "decoded 2,048"]
     assert job(20) == ["decoded 512", "decoded 1,024", "decoded 1,536", "decoded 2,048"]
-    assert said[-1] == "decoded 2,048 of 2,048 images, once for this and later runs"
+    assert said[-1] == "decoded 2,048 of 2,048 images; later runs reuse the result"

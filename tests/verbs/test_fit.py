@@ -252,7 +252,7 @@ def test_whole_images_leave_no_list():
         ({"labels": "lables.csv"}, "there is no labels file lables.csv"),
         ({"labels": "none"}, "none labels no image"),
         ({"labels": "photos"}, "has no labels|labels no image"),
-        ({"labels_per_class": 5}, "class 'ash' has 4 labelled images, fewer than the 5 labels per class asked for"),
+        ({"labels_per_class": 5}, "class 'ash' has 4 labelled images, fewer than the 5 requested labels per class"),
         ({"labels_per_class": 0}, "labels per class is 0"),
         ({"test": "tests"}, "there is nothing at tests"),
         ({"test": "photos"}, "photos has no labels to judge by"),

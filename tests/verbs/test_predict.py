@@ -140,7 +140,7 @@ def test_held_out_labels_choose_the_temperature_and_then_join_the_supports(run, 
     trained = open_trained_run(run)
     assert len(trained.supports.labels) == 21
     data = trained.parts.data
-    by_hand = [trained.run_method(data.store, labels.labelled) for labels in (data.labels, data.held_out)]
+    by_hand = [trained.parts.embedder.outputs(data.store, labels.labelled) for labels in (data.labels, data.held_out)]
     classes = [torch.from_numpy(labels.values[labels.labelled]) for labels in (data.labels, data.held_out)]
     others = Supports(by_hand[0].embeddings, classes[0], 3)  # an image among its own supports would look too sure
     expected = calibrate(predict_from(by_hand[1], others, "soft_neighbours", 1).scores, classes[1])

@@ -152,7 +152,7 @@ def test_a_folder_that_is_not_empty_is_refused_untouched(recipe, run):
         (["data.test=little.npz"], "views.evaluation.crop is 8 but an image is 5 pixels wide or high"),
         (["data.test=classes.npz"], "class '5' is not among the 3 classes trained on"),
         (["data.batch_size=49"], "batch_size is 49, but the pool has only 48 images"),
-        (["data.labels_per_class=20"], "has 16 labelled images, fewer than the 20 labels per class asked for"),
+        (["data.labels_per_class=20"], "has 16 labelled images, fewer than the 20 requested labels per class"),
         (["views.evaluation.crop=12"], "views.evaluation.crop is 12 but an image is 10 pixels wide or high"),
         (["views.large.count=1"], "views.large.count is 1 but paws compares 2 large views of each image: set it to 2"),
         (["views.large.count=3"], "views.large.count is 3"),

@@ -1,4 +1,4 @@
 """The training loop and what it needs: devices, checkpoints, exact resumption, budgets, metrics.
 
-Knows `methods.base` and `data.batch`, and no method, network or recipe by name.
+Depends on `methods.base` and `data.batch`, but not on any particular method, network or recipe.
 """

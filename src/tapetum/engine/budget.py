@@ -1,4 +1,4 @@
-"""How many steps a training has: minutes become steps once, by measuring; from then on no clock decides."""
+"""Number of training steps. A budget in minutes becomes steps once, by measuring; after that no clock matters."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ WARM_UP_STEPS = 5
 TIMED_STEPS = 20
 TRIAL_STEPS = WARM_UP_STEPS + TIMED_STEPS
 RESERVE = 0.1
-"""Share of the minutes kept back for evaluation, checkpoints and a busier machine."""
+"""Share of the minutes kept back for evaluation, checkpoints and a machine that becomes busier."""
 
 
 def resolve_steps(
     config: TrainerConfig, steps_per_epoch: int, measure: Callable[[float], int] | None = None
 ) -> TrainerConfig:
-    """The config with its length and the time between evaluations in steps, as the resolved recipe stores them.
+    """Return the config with its length and evaluation interval in steps, as the resolved recipe stores them.
 
     Args:
-        config: with epochs, steps or minutes.
-        steps_per_epoch: steps in a pass over the images.
+        config: gives the length as epochs, steps or minutes.
+        steps_per_epoch: steps in one pass over the images.
         measure: turns minutes into steps; `measure_steps` with its other arguments filled in.
     """
     steps, every = config.steps, config.evaluate_every
@@ -63,38 +63,38 @@ def measure_steps(
     seed: int = 0,
     embed_all: EmbedAll | None = None,
 ) -> int:
-    """The number of steps that fit into a budget on this machine, now.
+    """Measure how many steps fit into a budget of minutes on this machine, as busy as it is now.
 
-    Times 20 steps after 5 of warm-up, and the first two `before_epoch`, on copies of method and optimizer. Weights,
-    buffers, optimizer state, modes and torch's generators are afterwards what they were. Call it before the `Trainer`
-    is built.
+    Times 20 steps after 5 warm-up steps, and the first two calls of `before_epoch`, on copies of the method and
+    optimizer. Weights, buffers, optimizer state, modes and torch's generators stay unchanged. Call it before building
+    the `Trainer`.
 
     Args:
-        method, optimizer, batches, runtime, seed, embed_all: as for `Trainer`; the method not yet set up.
-        minutes: the budget of wall time; a tenth is kept in reserve.
-        steps_per_epoch: over which the time of the second `before_epoch` is spread; what the first takes longer, to
-            fill a memory bank for instance, is spent once.
-        config: its `accumulate` is used.
+        method, optimizer, batches, runtime, seed, embed_all: as for `Trainer`; the method is not set up yet.
+        minutes: the budget in minutes of wall time; a tenth is kept in reserve.
+        steps_per_epoch: the time of the second `before_epoch` is spread over this many steps; the extra time of the
+            first, for instance to fill a memory bank, counts once.
+        config: only its `accumulate` is used.
 
     Returns:
         Steps, at least 1; the same on every rank.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM.
     """
     # Copied together, so that the copied optimizer refers to the copied parameters.
     trial, trial_optimizer = copy.deepcopy((method, optimizer))
     epoch_watch, step_watch = _EpochWatch(trial), _StepWatch()
     shared: dict[str, Any] = {"runtime": runtime, "seed": seed, "embed_all": embed_all, "config": _trial_config(config)}
     shared["notify"] = _say_nothing
-    # One step more, with which the second epoch begins.
+    # One extra step, which begins the second epoch.
     length: dict[str, Any] = {"steps_per_epoch": TRIAL_STEPS, "total_steps": TRIAL_STEPS + 1}
     with torch.random.fork_rng([runtime.device] if runtime.device.type == "cuda" else []):
         trainer = Trainer(trial, trial_optimizer, _keep_rates, batches, callbacks=[step_watch], **length, **shared)
         try:
             trainer.fit()
         except Interrupted:
-            raise KeyboardInterrupt from None  # there is nothing yet to save or to go on with
+            raise KeyboardInterrupt from None  # there is nothing to save or resume yet
     if runtime.rank != 0:
         return runtime.broadcast(0)
     first, second = epoch_watch.seconds
@@ -113,11 +113,11 @@ class _StepWatch(Callback):
         self._times: dict[int, float] = {}
 
     def on_steps(self, rows: Sequence[Row]) -> None:
-        # Rows are only there once the device has finished their steps.
+        # Rows arrive only after the device has finished their steps.
         self._times[int(rows[-1]["step"])] = time.perf_counter()
 
     def seconds_per_step(self) -> float:
-        """The median over parts of five steps, which one hiccup of the machine does not change."""
+        """The median over groups of five steps, so that one hiccup of the machine has no effect."""
         marks = [self._times[step] for step in range(WARM_UP_STEPS, TRIAL_STEPS + 1, WARM_UP_STEPS)]
         return median(end - start for start, end in pairwise(marks)) / WARM_UP_STEPS
 
@@ -137,8 +137,8 @@ class _EpochWatch:
 
 
 def _say_nothing(message: str) -> None:
-    """What the trial would say holds for the training or not at all."""
+    """Drop the messages of the trial: the training itself repeats those that matter."""
 
 
 def _keep_rates(step: int) -> None:
-    """The trial leaves learning rates as they are: they cost no time."""
+    """Leave the learning rates unchanged in the trial: they do not affect its speed."""

@@ -1,4 +1,4 @@
-"""Callbacks observe a training. They are given Python numbers, never the method: removing one changes no weight."""
+"""Callbacks observe a training. They receive Python numbers, never the method, so removing one changes no weight."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 Row = Mapping[str, int | float]
-"""One step: "step" (finished steps, from 1), "epoch", "images_seen", "lr", "weight_decay", "train/...", where it was
-evaluated "eval/...", and the time columns. A skipped step has no "train/" entries."""
+"""One step: "step" (finished steps, from 1), "epoch", "images_seen", "lr", "weight_decay", "train/...", "eval/..." if
+it was evaluated, and the time columns. A skipped step has no "train/" entries."""
 TIME_COLUMNS = ("train_seconds", "images_per_second")
-"""What of a row a clock decides; all else is the same in a resumed run."""
+"""Columns of a row that depend on the clock; all others are the same in a resumed run."""
 
 
 class Callback:
-    """Observes a training, on rank 0 alone. Every method may be left out."""
+    """Observes a training, on rank 0 only. Every method is optional."""
 
     def on_start(self, step: int, total_steps: int) -> None:
-        """Training goes on after `step` finished steps. Called again after a rollback: forget all later rows."""
+        """Training starts or continues after `step` steps. Called again after a rollback: forget all later rows."""
 
     def on_steps(self, rows: Sequence[Row]) -> None:
-        """Steps that finished since the last call, in order; once per `log_every`, not once per step."""
+        """Receives the steps finished since the last call, in order; called once per `log_every`, not once per step."""
 
     def on_evaluate(self, step: int, results: Mapping[str, float]) -> None:
-        """The evaluation after `step` finished steps; its results are also in that step's row, which comes next."""
+        """Receives the evaluation after `step` finished steps; that step's row, which comes next, repeats it."""
 
     def on_checkpoint(self, step: int) -> None:
-        """A checkpoint is about to be written: what must not fall behind it goes to disk now."""
+        """A checkpoint is about to be written: write to disk now whatever must not lag behind it."""
 
     def on_end(self, step: int) -> None:
         """Training is over: finished, interrupted or failed."""
 
 
 class ProgressBar(Callback):
-    """Loss, speed and time left: a bar on a terminal, elsewhere a line every so often.
+    """Shows loss, speed and time left: a bar on a terminal, elsewhere a line every `line_every_seconds`.
 
     Args:
         console: where to draw; stderr by default.
-        line_every_seconds: time between lines where there is no terminal.
-        clock: seconds, rising.
+        line_every_seconds: seconds between lines if there is no terminal.
+        clock: returns a time in seconds that never goes back.
     """
 
     def __init__(

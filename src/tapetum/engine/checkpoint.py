@@ -1,12 +1,12 @@
-"""Checkpoints: one safetensors file, written whole or not at all, with everything that cannot be derived.
+"""Checkpoints: one safetensors file with everything that cannot be derived, written completely or not at all.
 
     method.<state-dict name>              weights and buffers
     optimizer.<parameter name>.<key>      momentum and the like
-    local.<rank>.<name>                   what a method keeps for one rank (queues)
-    metadata["tapetum"]                   JSON: step, skipped steps, fingerprint, numbers of the optimizer, strides
+    local.<rank>.<name>                   state that a method keeps per rank (queues)
+    metadata["tapetum"]                   JSON: step, skipped steps, fingerprint, the optimizer's numbers, strides
 
-Nothing is pickled, so reading a checkpoint cannot run code. Tensors are written row-major, which is all that the
-format takes, and get their strides back when read: a norm over a channels-last weight sums in another order.
+Nothing is pickled, so reading a checkpoint cannot run code. Tensors are written row-major, the only layout that the
+format supports, and get their strides back when read, because a norm over a channels-last weight sums in another order.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from tapetum.methods.base import Method
 from tapetum.system.files import RESUME, whole_file
 
 CHECKPOINTS = "checkpoints"
-"""Their folder in a run folder."""
+"""Name of their folder inside a run folder."""
 FORMAT = 1
 """Version of the layout above; a reader refuses a higher one."""
 NUM_LATEST = 2
-"""How many of the latest checkpoints are kept: the one before the last is there should the last be damaged."""
+"""How many of the latest checkpoints are kept: the one before the last is a spare in case the last is damaged."""
 _KEY = "tapetum"
 
 
@@ -48,7 +48,7 @@ class Checkpoint:
         return int(self.scalars["step"])
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors under `prefix` + ".", by the rest of their names, e.g. part("method.backbone")."""
+        """Return the tensors under `prefix` + ".", by the rest of their names, e.g. part("method.backbone")."""
         start = len(prefix) + 1
         return {name[start:]: tensor for name, tensor in self.tensors.items() if name.startswith(prefix + ".")}
 
@@ -56,21 +56,21 @@ class Checkpoint:
 def capture(
     method: Method, optimizer: Optimizer, local: Sequence[Mapping[str, Tensor]], scalars: Mapping[str, Any]
 ) -> Checkpoint:
-    """A copy, on the CPU, of everything that training changes.
+    """Copy everything that training changes to the CPU.
 
     Args:
         method: its state dict.
         optimizer: its state, named after the parameters of `method`.
         local: `method.local_state()` of every rank, in rank order.
-        scalars: JSON-able; must have "step".
+        scalars: values that JSON can hold; "step" is required.
 
     Raises:
-        ValueError: the method or optimizer holds state that is neither tensor nor number.
+        ValueError: the method or optimizer holds state that is neither a tensor nor a number.
     """
     tensors: dict[str, Tensor] = {}
     for name, value in method.state_dict().items():
         if not isinstance(value, Tensor):
-            raise ValueError(f"{type(method).__name__} keeps {name}, no tensor, in its state dict: make it a buffer.")
+            raise ValueError(f"{type(method).__name__} has a non-tensor, {name}, in its state dict: make it a buffer.")
         tensors[f"method.{name}"] = value
     numbers: dict[str, dict[str, Any]] = {}
     for name, state in _optimizer_state(method, optimizer).items():
@@ -89,7 +89,7 @@ def capture(
 
 
 def restore(checkpoint: Checkpoint, method: Method, optimizer: Optimizer, rank: int) -> None:
-    """Write a checkpoint's tensors into a method and its optimizer, on the devices they are on.
+    """Write a checkpoint's tensors into a method and its optimizer, which stay on their devices.
 
     Raises:
         ValueError: names or shapes do not fit the method.
@@ -106,7 +106,7 @@ def restore(checkpoint: Checkpoint, method: Method, optimizer: Optimizer, rank: 
     for name, (parameter, group) in _optimized(method, optimizer).items():
         state: dict[str, Any] = dict(numbers.get(name, {}))
         for key, value in checkpoint.part(f"optimizer.{name}").items():
-            # torch counts steps on the CPU unless told otherwise, and so must a restored optimizer.
+            # torch keeps step counts on the CPU unless told otherwise, so a restored optimizer must do the same.
             counts = key == "step" and not (group.get("capturable") or group.get("fused"))
             state[key] = value.clone() if counts else value.to(parameter.device, copy=True)
         if state:
@@ -117,20 +117,20 @@ def restore(checkpoint: Checkpoint, method: Method, optimizer: Optimizer, rank: 
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies in a folder of checkpoints."""
+    """Return the path of a step's checkpoint in a folder of checkpoints."""
     return folder / f"step-{step:08d}.safetensors"
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a file that is complete as soon as it bears its name, also if power fails.
+    """Write a checkpoint file that is complete whenever its final name exists, even after a power failure.
 
-    Temporary name, fsync, rename, fsync of the folder.
+    Writes to a temporary name, then does fsync, rename and fsync of the folder.
 
     Raises:
-        ValueError: the disk is full, or the like; earlier checkpoints stay.
+        ValueError: the file cannot be written, e.g. to a full disk; earlier checkpoints stay.
     """
     contiguous = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
-    # Also where torch calls both contiguous: a 1x1 convolution's strides choose its kernel all the same.
+    # Even where torch calls both layouts contiguous: the strides of a 1x1 convolution still decide its kernel.
     strides = {n: list(t.stride()) for n, t in checkpoint.tensors.items() if t.stride() != _row_major(t)}
     header = json.dumps({**checkpoint.scalars, "strides": strides})
     with whole_file(path, RESUME) as partial:
@@ -141,11 +141,11 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint onto the CPU, every tensor in the strides it had.
+    """Read a checkpoint onto the CPU, every tensor with the strides it had.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is cut short, is no checkpoint of Tapetum, or comes from a newer version.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is truncated, is not a Tapetum checkpoint, or comes from a newer version.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint {path}: check the path.")
@@ -168,7 +168,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _scalars(metadata: Mapping[str, str]) -> dict[str, Any] | None:
-    """The JSON of a checkpoint; None where it is not ours."""
+    """Return the JSON of a checkpoint, or None if Tapetum did not write it."""
     try:
         scalars = json.loads(metadata[_KEY])
     except (KeyError, ValueError):
@@ -178,18 +178,18 @@ def _scalars(metadata: Mapping[str, str]) -> dict[str, Any] | None:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, by rising step. Files of other names are left alone."""
+    """List the checkpoints in a folder by ascending step, ignoring files with other names."""
     return sorted((path for path in folder.glob("step-*.safetensors") if _step_of(path) >= 0), key=_step_of)
 
 
 def latest_checkpoint(folder: Path, notify: Callable[[str], None]) -> Checkpoint | None:
-    """The latest checkpoint of a folder that can be read; None where there is none.
+    """Read the latest undamaged checkpoint of a folder; return None if the folder has no checkpoints.
 
     Args:
-        notify: told of each damaged file that was passed over. It stays where it is.
+        notify: called with a message for each damaged file that is skipped; the file stays where it is.
 
     Raises:
-        ValueError: there are checkpoints and none of them can be read.
+        ValueError: there are checkpoints, but none of them can be read.
     """
     damaged: ValueError | None = None
     for path in reversed(list_checkpoints(folder)):
@@ -201,16 +201,16 @@ def latest_checkpoint(folder: Path, notify: Callable[[str], None]) -> Checkpoint
             continue
         return checkpoint
     if damaged is not None:
-        raise ValueError(f"No checkpoint in {folder} can be read: start the run again; the first of them: {damaged}")
+        raise ValueError(f"No checkpoint in {folder} can be read: start the run again; the oldest of them: {damaged}")
     return None
 
 
 def prune(folder: Path, keep_every: int | None) -> None:
-    """Delete all but the latest checkpoints, those of every `keep_every`-th step, and leftovers of broken writes."""
+    """Delete leftovers of broken writes, and all checkpoints but the latest and those of every `keep_every`-th step."""
     for path in list_checkpoints(folder)[:-NUM_LATEST]:
         if keep_every is None or _step_of(path) % keep_every:
             path.unlink()
-    for pattern in ("step-*.partial", ".tmp*"):  # the latter is safetensors' own, left behind by a kill
+    for pattern in ("step-*.partial", ".tmp*"):  # safetensors leaves the latter behind when killed
         for path in folder.glob(pattern):
             path.unlink()
 
@@ -231,7 +231,7 @@ def _optimizer_state(method: nn.Module, optimizer: Optimizer) -> dict[str, dict[
 
 
 def _copy(tensor: Tensor) -> Tensor:
-    """A copy on the CPU in the same strides, or row-major where elements share memory or leave gaps."""
+    """Copy to the CPU with the same strides, or row-major if elements share memory or leave gaps."""
     return tensor.detach().to("cpu", copy=True, memory_format=torch.preserve_format)
 
 

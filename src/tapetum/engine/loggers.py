@@ -1,4 +1,4 @@
-"""Where rows of a training are kept: metrics.csv always, TensorBoard where it is installed."""
+"""Loggers that store the rows of a training: metrics.csv always, TensorBoard if it is installed."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from tapetum.system.files import RESUME, whole_file, writing
 from tapetum.system.notices import notify
 
 METRICS = "metrics.csv"
-"""The file in a run folder."""
+"""Name of the file in a run folder."""
 
 
 class CSVLogger(Callback):
-    """metrics.csv: one row per step, evaluation columns empty where nothing was evaluated, time columns last.
+    """Writes metrics.csv: one row per step, with empty evaluation columns if it was not evaluated, time columns last.
 
-    When training goes on after step N, rows beyond N (the work that was lost) are cut, so a resumed run ends with the
-    file of an uninterrupted one but for the time columns. A column that first appears later (an evaluation) is added
-    to the header by writing the file anew.
+    When training resumes after step N, rows beyond N (lost work) are cut, so a resumed run ends with the same file as
+    an uninterrupted one, except for the time columns. When a column first appears later (an evaluation), the file is
+    rewritten with a new header.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,7 +37,7 @@ class CSVLogger(Callback):
         self._columns, rows = read_rows(self.path) if step else ([], [])
         kept = [row for row in rows if int(row["step"]) <= step]
         if [int(row["step"]) for row in kept] != list(range(1, step + 1)):
-            notify(f"{self.path} lacks rows of the {step} steps before this one; it goes on from here.")
+            notify(f"{self.path} lacks rows of the {step} steps finished so far; new rows follow those that it has.")
         self._rewrite(kept)
 
     def on_steps(self, rows: Sequence[Row]) -> None:
@@ -64,7 +64,7 @@ class CSVLogger(Callback):
     def _close(self) -> None:
         file, self._file = self._file, None
         if file is not None:
-            with writing(self.path, RESUME):  # what a full disk did not take yet is tried once more
+            with writing(self.path, RESUME):  # retries what did not fit on a full disk
                 file.close()
 
     def _writer(self, file: TextIO) -> csv.DictWriter[str]:
@@ -81,7 +81,7 @@ class CSVLogger(Callback):
 
 
 def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Columns (without those of time) and whole rows of metrics.csv; a row that a kill cut short is left out."""
+    """Read metrics.csv: its columns except the time columns, and its rows except one that a kill cut short."""
     if not path.is_file():
         return [], []
     lines = path.read_text().splitlines(keepends=True)
@@ -91,12 +91,12 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def _text(value: int | float) -> str:
-    # Nine digits name every float32 exactly.
+    # Nine digits identify every float32 exactly.
     return str(value) if isinstance(value, int) else f"{value:.9g}"
 
 
 class TensorBoardLogger(Callback):
-    """Scalars for TensorBoard: every evaluation, and the last row of each logging interval."""
+    """Writes scalars for TensorBoard: every evaluated row, and the last row of each logging interval."""
 
     def __init__(self, folder: Path, writer: Callable[..., Any]) -> None:
         self.folder = folder
@@ -105,7 +105,7 @@ class TensorBoardLogger(Callback):
 
     def on_start(self, step: int, total_steps: int) -> None:
         self.on_end(step)
-        # TensorBoard hides the events from purge_step on that an earlier, killed process wrote.
+        # TensorBoard hides events of an earlier, killed process from purge_step on.
         self._writer = self._make_writer(str(self.folder), purge_step=step + 1)
 
     def on_steps(self, rows: Sequence[Row]) -> None:
@@ -126,7 +126,7 @@ class TensorBoardLogger(Callback):
 
 
 def tensorboard_logger(folder: Path, notify: Callable[[str], None] = notify) -> TensorBoardLogger | None:
-    """A logger into `folder`, or None and a notice where TensorBoard is not installed."""
+    """Return a logger into `folder`; if TensorBoard is not installed, give a notice and return None."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -136,7 +136,7 @@ def tensorboard_logger(folder: Path, notify: Callable[[str], None] = notify) -> 
 
 
 def read_curves(path: Path) -> dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]:
-    """Every column of metrics.csv that has finite values, of whole lines: the run may be writing another one."""
+    """Return (steps, finite values) of each non-empty metrics.csv column, ignoring a line still being written."""
     _, rows = read_rows(path)
     curves = {}
     for name in rows[0] if rows else ():

@@ -1,4 +1,4 @@
-"""Metrics of steps that are still on the device: they cross to the host together, once per logging interval."""
+"""Step metrics stay on the device and are copied to the host together, once per logging interval."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tapetum.ops.collectives import mean_over_ranks
 
 Metrics = dict[str, Tensor]
 GUARDED = ("train/loss", "train/gradient_norm")
-"""What must be finite: a finite loss can have gradients that are not, and then the harm is done a step earlier."""
+"""Must be finite. A finite loss can have non-finite gradients, which do harm one step before the loss shows it."""
 
 
 def step_metrics(outputs: Sequence[StepOutput], gradient_norm: Tensor) -> Metrics:
-    """The metrics of one step, 0-d and on the device, averaged over its micro-batches.
+    """Return the metrics of one step, averaged over its micro-batches, as 0-d tensors on the device.
 
     Args:
-        outputs: what the method returned, one for each micro-batch.
-        gradient_norm: 0-d, Euclidean, over all parameters.
+        outputs: what the method returned for each micro-batch.
+        gradient_norm: 0-d, the Euclidean norm over all parameters.
     """
     metrics = {"train/loss": _mean([output.loss for output in outputs]), "train/gradient_norm": gradient_norm.float()}
     for name in outputs[0].metrics:
@@ -35,47 +35,47 @@ def _mean(values: Sequence[Tensor]) -> Tensor:
 
 
 class NonFiniteError(ValueError):
-    """Loss or gradient became NaN or infinite.
+    """The loss or gradient became NaN or infinite.
 
     Attributes:
-        step: the step, counted from 0, in which it did.
+        step: the step, counted from 0, in which that happened.
     """
 
     def __init__(self, step: int, last_good: str) -> None:
         super().__init__(
             f"Loss or gradient of step {step} (counted from 0) is not finite; {last_good}. Lower the learning rate,"
-            " or set trainer.on_nan to rollback, which leaves out up to 3 such steps."
+            " or set trainer.on_nan to rollback, which skips up to 3 such steps."
         )
         self.step = step
 
 
 class PendingRows:
-    """Rows whose metrics have not been read yet."""
+    """Rows whose metrics have not been read from the device yet."""
 
     def __init__(self) -> None:
         self._rows: list[tuple[dict[str, int | float], list[str]]] = []
         self._values: list[Tensor] = []
 
     def add(self, known: Mapping[str, int | float], metrics: Metrics) -> None:
-        """One step: numbers the host has anyway, and 0-d tensors on the device."""
+        """Add one step: numbers that the host already knows, and 0-d tensors on the device."""
         self._rows.append((dict(known), list(metrics)))
         if metrics:
             self._values.append(torch.stack(list(metrics.values())))
 
     def take(self) -> list[dict[str, int | float]]:
-        """All rows since the last call, means over ranks; the one place where the host waits for the device."""
+        """Return all rows since the last call, averaged over ranks; only here does the host wait for the device."""
         numbers = iter(mean_over_ranks(torch.cat(self._values)).tolist() if self._values else [])
         rows = [known | {name: next(numbers) for name in names} for known, names in self._rows]
         self.drop()
         return rows
 
     def drop(self) -> None:
-        """Forget them."""
+        """Forget all pending rows."""
         self._rows, self._values = [], []
 
 
 def first_not_finite(rows: Sequence[Mapping[str, int | float]]) -> int | None:
-    """Position of the first row whose loss or gradient norm is NaN or infinite; None if all are finite."""
+    """Return the position of the first row whose loss or gradient norm is not finite; None if all are finite."""
     for position, row in enumerate(rows):
         if not all(math.isfinite(row.get(name, 0.0)) for name in GUARDED):
             return position

@@ -1,4 +1,4 @@
-"""Taking up a training where its last checkpoint left it, on one rank of several."""
+"""Resumes a training from its last checkpoint, on each rank."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from tapetum.methods.base import Method
 
 
 class Resumption:
-    """Saves a method, its optimizer and the trainer's state, and brings them back.
+    """Saves and restores a method, its optimizer and the trainer's state.
 
     Args:
-        folder: of the checkpoints; None saves nothing.
+        folder: where the checkpoints are; None saves nothing.
         keep_every: as in `TrainerConfig`.
-        inexact: take up a checkpoint although its fingerprint differs.
+        inexact: resume from a checkpoint even if its fingerprint differs.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Resumption:
         self._start: Checkpoint | None = None
 
     def save(self, state: TrainState) -> None:
-        """Write the checkpoint of a step and delete those no longer kept. Every rank calls it."""
+        """Write a checkpoint of this state and delete those no longer kept. Every rank must call it."""
         if self._folder is None:
             return
         local = self._runtime.gather(self._method.local_state())
@@ -60,15 +60,15 @@ class Resumption:
         self._runtime.barrier()
 
     def remember_start(self, state: TrainState) -> None:
-        """Keep the present state in memory, for a rollback before the first checkpoint."""
-        # Every rank keeps its own, as the only one.
+        """Keep the current state in memory, for a rollback before the first checkpoint."""
+        # Every rank keeps its own state, as if it were the only rank.
         self._start = self._capture(state, [self._method.local_state()])
 
     def load(self) -> TrainState | None:
-        """Bring back the latest checkpoint and its thread count; None, and no change, where there is none.
+        """Restore the latest checkpoint and its thread count; if there is none, change nothing and return None.
 
         Raises:
-            ValueError: it would not go on with the bits of an uninterrupted run, or does not fit the method.
+            ValueError: it does not fit the method, or would not continue with the bits of an uninterrupted run.
         """
         checkpoint = self._latest()
         if checkpoint is None:
@@ -82,7 +82,7 @@ class Resumption:
         return TrainState.from_scalars(checkpoint.scalars)
 
     def go_back(self) -> TrainState:
-        """Bring back the latest checkpoint, or the start where there is none."""
+        """Restore the latest checkpoint, or the remembered start if there is none."""
         checkpoint = self._latest()
         source = checkpoint or self._start
         assert source is not None, "remember_start comes before go_back"
@@ -90,7 +90,7 @@ class Resumption:
         return TrainState.from_scalars(source.scalars)
 
     def last_good(self) -> str:
-        """Words for an error about which checkpoint there is."""
+        """Describe the last checkpoint in a phrase for an error message."""
         paths = list_checkpoints(self._folder) if self._folder is not None else []
         return f"the last good checkpoint is {paths[-1]}" if paths else "there is no checkpoint before it"
 

@@ -1,8 +1,8 @@
-"""Devices, processes and precision: the only place that knows Lightning Fabric.
+"""Devices, processes and precision: the only module that uses Lightning Fabric.
 
-Fabric launches processes, picks devices and wraps the model for several of them. Its precision plugins are left out:
-they cast whatever crosses the wrapper (labels smoothed in float32 would come back rounded), so autocast is entered
-here, around the forward alone, and parameters stay in float32.
+Fabric launches processes, picks devices and wraps the model for several devices. Its precision plugins are not used:
+they cast everything that crosses the wrapper (labels smoothed in float32 would come back rounded). Instead, autocast is
+entered here, around the forward alone, and parameters stay in float32.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
-    """What a run computes on, and in which numbers."""
+    """The devices of a run and the number formats it computes in."""
 
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
-    """Kind of device; auto takes a GPU where there is one."""
+    """Kind of device; auto takes a GPU if there is one."""
     devices: int = 1
-    """Number of devices, one process each; on a CPU, number of processes. Under torchrun or srun, theirs counts."""
+    """Number of devices, one process each; on a CPU, number of processes. torchrun and srun override it."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """bf16 runs the forward under bfloat16 autocast; auto does so where the device has units for it."""
+    """bf16 runs the forward under bfloat16 autocast; auto does so if the device has hardware units for it."""
     channels_last: bool | None = None
-    """Memory format of images and convolutions; None takes channels-last where auto precision would take bf16."""
+    """Memory format of images and convolutions; None uses channels-last where auto precision would choose bf16."""
     compile: bool = False
-    """Compile the backbone with torch.compile: a minute or so at the start for faster steps."""
+    """Compile the backbone with torch.compile: takes a minute or so at the start, then steps are faster."""
     threads: int | None = None
-    """CPU threads of each process; None shares out all that this process may use."""
+    """CPU threads per process; None divides all that this process may use among the processes."""
 
     def __post_init__(self) -> None:
         if self.devices < 1:
@@ -58,7 +58,7 @@ class RuntimeConfig:
 
 
 def has_bf16_units(device: torch.device) -> bool:
-    """Whether a device multiplies bfloat16 matrices faster than float32 ones: AMX or AVX512_BF16, Ampere or newer."""
+    """Whether a device multiplies bfloat16 matrices faster than float32: AMX or AVX512_BF16, Ampere or newer."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
@@ -68,17 +68,17 @@ def has_bf16_units(device: torch.device) -> bool:
 
 def cpu_has(unit: str) -> bool:
     """Whether torch finds an instruction set, e.g. "amx_tile" or "avx512_bf16", on this CPU."""
-    # Private in torch and renamed between releases, hence the question whether they exist.
+    # These functions are private in torch and renamed between releases, so they may not exist.
     probe: Callable[[], bool] | None = getattr(torch.cpu, f"_is_{unit}_supported", None)
     return bool(probe()) if probe is not None else False
 
 
 class Runtime:
-    """One process's devices and numbers, resolved from a `RuntimeConfig`; every `None` and "auto" is gone.
+    """The device and number formats of one process: a `RuntimeConfig` with every `None` and "auto" resolved.
 
     Attributes:
         device: this process's torch.device.
-        rank, world_size: of this process; right after `launch`.
+        rank, world_size: of this process; valid after `launch`.
         precision: "float32" or "bf16".
         channels_last, compile: as in the config, resolved.
 
@@ -109,10 +109,10 @@ class Runtime:
         return self._fabric.world_size
 
     def launch(self) -> None:
-        """Start the other processes, join them and set this one's threads. Call once, before building anything.
+        """Start the other processes, join them and set this one's thread count. Call once, before building anything.
 
-        With several devices the command line of this process is run again once for each further device, unless
-        torchrun or srun has started all processes already.
+        With several devices, this process's command line is run once more for each further device, unless torchrun
+        or srun has already started all processes.
         """
         self._fabric.launch()
         self.device = self._fabric.device
@@ -126,12 +126,12 @@ class Runtime:
             threads = place.threads or available_threads() // place.local_size
         torch.set_num_threads(self.config.threads or max(1, threads))
         if self.device.type == "cuda":
-            # cuDNN's timing trials pick other algorithms, so other bits, from one process to the next.
+            # cuDNN's timing trials can pick another algorithm, and so other bits, in each process.
             torch.backends.cudnn.benchmark = False
             torch.backends.cudnn.deterministic = True
 
     def resolved(self) -> RuntimeConfig:
-        """The config with what was detected written in, as a recipe stores it."""
+        """Return the config with the detected values filled in, as a recipe stores it."""
         precision: Literal["float32", "bf16"] = "bf16" if self.precision == "bf16" else "float32"
         return replace(
             self.config,
@@ -142,45 +142,45 @@ class Runtime:
         )
 
     def setup(self, method: Method, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
-        """Move a method to the device, give it its memory format, compile and wrap it.
+        """Move a method to the device, set its memory format, and compile and wrap it.
 
         Args:
-            method: changed in place: device, memory format, `backbone` compiled. State-dict names stay.
+            method: changed in place (device, memory format, compiled `backbone`); its state-dict names stay.
             optimizer: over the method's parameters, which stay the same objects.
 
         Returns:
-            What to call for a forward (hooks are called on `method` itself) and the optimizer to step.
+            The module to call for a forward (call hooks on `method` itself) and the optimizer to step.
 
         Raises:
-            ValueError: compilation is asked for and the method has no `backbone`.
+            ValueError: `compile` is true, but the method has no `backbone`.
         """
         if self.channels_last:
             method.to(memory_format=torch.channels_last)
         if self.compile:
             backbone = getattr(method, "backbone", None)
             if not isinstance(backbone, nn.Module):
-                raise ValueError(f"runtime.compile is true, but {type(method).__name__} has no backbone: set false.")
+                raise ValueError(f"runtime.compile is true, but {type(method).__name__} has no backbone: use false.")
             # In place: a wrapper would put `_orig_mod.` into the names of the state dict.
             backbone.compile(dynamic=False)
         module, wrapped = self._fabric.setup(method, optimizer)
         return module, wrapped
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The context of every forward, in training and in evaluation."""
+        """Return the context for every forward, in training and in evaluation."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
     def backward(self, loss: Tensor) -> None:
-        """Accumulate gradients; they are averaged over ranks."""
+        """Accumulate the gradients of a loss, averaged over ranks."""
         self._fabric.backward(loss)
 
     def without_reduction(self, module: nn.Module, enabled: bool = True) -> AbstractContextManager[Any]:
-        """Where gradients are not averaged over ranks yet: all micro-batches of a step but the last."""
+        """Return a context that postpones averaging over ranks: for all micro-batches of a step but the last."""
         if not enabled or self.world_size == 1:
             return nullcontext()
         return self._fabric.no_backward_sync(cast("_FabricModule", module))
 
     def seed(self, seed: int) -> None:
-        """Reseed torch's generators of the CPU and of this device (1 us; `torch.manual_seed` takes 200)."""
+        """Reseed torch's generators for the CPU and this device (takes 1 us; `torch.manual_seed` takes 200 us)."""
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.default_generators[self.device.index or 0].manual_seed(seed)
@@ -188,7 +188,7 @@ class Runtime:
             torch.mps.manual_seed(seed)
 
     def place(self, batch: Batch) -> Batch:
-        """The batch on this device, its images in this run's memory format."""
+        """Move a batch to this device, its images in this run's memory format."""
         return Batch(
             views=self._views_here(batch.views),
             index=self._here(batch.index),
@@ -198,7 +198,7 @@ class Runtime:
         )
 
     def place_images(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) images on this device, in this run's memory format."""
+        """Move (N, C, H, W) images to this device, in this run's memory format."""
         if self.channels_last:
             return images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
         return images.to(self.device, non_blocking=True)
@@ -212,7 +212,7 @@ class Runtime:
         return None if tensor is None else tensor.to(self.device, non_blocking=True)
 
     def gather(self, value: Mapping[str, Tensor]) -> list[Mapping[str, Tensor]]:
-        """Every rank's tensors, on the CPU, in rank order, on rank 0; an empty list on the others."""
+        """Return every rank's tensors, on the CPU and in rank order, on rank 0; an empty list on the others."""
         local = {name: tensor.detach().cpu() for name, tensor in value.items()}
         if self.world_size == 1:
             return [local]
@@ -221,7 +221,7 @@ class Runtime:
         return everyone or []
 
     def broadcast(self, value: T) -> T:
-        """Rank 0's value."""
+        """Return rank 0's value on every rank."""
         return self._fabric.broadcast(value)
 
     def any(self, flag: bool) -> bool:
@@ -229,30 +229,30 @@ class Runtime:
         return bool(sum_over_ranks(torch.tensor(float(flag), device=self.device)) > 0)
 
     def barrier(self) -> None:
-        """Wait until every rank is here."""
+        """Wait until every rank gets here."""
         self._fabric.barrier()
 
 
 def _fabric(config: RuntimeConfig, place: Launched | None) -> Fabric:
-    # Here and not above: importing Fabric takes seconds, which reading a recipe should not.
+    # Imported here because importing Fabric takes seconds, and reading a recipe should not.
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments import LightningEnvironment
     from lightning_fabric.strategies import DDPStrategy
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it greets, once for each process
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it prints a greeting in each process
     if config.accelerator in ("auto", "gpu", "cuda"):
-        # cuBLAS reads it when CUDA starts; without it products may differ from run to run.
+        # cuBLAS reads this when CUDA starts; without it, matrix products may differ from run to run.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     wanted = config.devices if place is None else place.world_size
-    # Without it DDP regroups its buckets after the first step, and a resumed run sums in another order.
+    # Without this flag, DDP regroups its buckets after the first step, so a resumed run sums in another order.
     strategy = DDPStrategy(find_unused_parameters=True) if wanted > 1 else "auto"
     shared: dict[str, Any] = {"accelerator": config.accelerator, "strategy": strategy, "precision": "32-true"}
     try:
         if place is None:
-            # Named, as Fabric would otherwise take a lone process inside a Slurm job for one of many.
+            # Passed explicitly: otherwise Fabric takes a single process inside a Slurm job for one of many.
             return Fabric(devices=config.devices, plugins=[LightningEnvironment()], **shared)
-        # To Fabric every process is a machine with one device: any number of them on each machine will then do.
+        # Fabric sees each process as a machine with one device, so real machines may run any number of processes.
         devices = _device_of(place, config.accelerator)
         return Fabric(devices=devices, num_nodes=place.world_size, plugins=[_environment(place)], **shared)
     except (MisconfigurationException, RuntimeError, ValueError, TypeError) as error:
@@ -280,12 +280,12 @@ def _environment(place: Launched) -> LightningEnvironment:
 
 
 def _device_of(place: Launched, accelerator: str) -> list[int] | int:
-    """The GPU of a process by its number, or 1 where it computes on the CPU."""
+    """Return a list with the number of the process's GPU, or 1 if it computes on the CPU."""
     count = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
     if count == 0:
         return 1
     if place.local_rank < count:
         return [place.local_rank]
     if place.by == "srun" and count == 1:
-        return [0]  # Slurm shows each task its own GPU alone
+        return [0]  # Slurm shows each task only its own GPU
     raise ValueError(f"{place.by} started {place.local_size} processes on a machine that shows {count} GPUs")

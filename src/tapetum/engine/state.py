@@ -1,4 +1,4 @@
-"""What a training is besides tensors, and what must be the same for a resumed one to be the same to the last bit."""
+"""The state of a training besides its tensors, and what must match for a resumed run to be bit-identical."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Fingerprint = dict[str, str | int | bool]
 
 @dataclass
 class TrainState:
-    """The trainer's own state: what a checkpoint's JSON holds and nothing derives."""
+    """The trainer's own state, stored in a checkpoint's JSON because it cannot be derived."""
 
     step: int = 0
-    """Optimiser steps finished, skipped ones included."""
+    """Finished optimiser steps, including skipped ones."""
     images_seen: int = 0
-    """Unlabelled images (labelled ones, for methods without) that steps have used, over all ranks, repeats counted."""
+    """Unlabelled images (labelled, if a method uses no others) that steps have used, over all ranks, with repeats."""
     train_seconds: float = 0.0
-    """Wall time of training, over all resumptions; work lost to a kill is not in it."""
+    """Wall time of training in seconds, over all resumptions, without work lost to a kill."""
     skipped_steps: list[int] = field(default_factory=list)
-    """Steps, counted from 0, whose update is left out because it was not finite."""
+    """Steps, counted from 0, whose update is skipped because it was not finite."""
 
     @classmethod
     def from_scalars(cls, scalars: Mapping[str, Any]) -> TrainState:
@@ -37,10 +37,10 @@ class TrainState:
 
 
 def fingerprint(runtime: Runtime, *, data: str) -> Fingerprint:
-    """Everything outside the recipe's method that decides the bits of a step.
+    """Return everything outside the recipe's method that determines the bits of a step.
 
     Args:
-        runtime: after `launch`.
+        runtime: already launched.
         data: hash of the list of images and labels.
 
     Returns:
@@ -61,13 +61,13 @@ def fingerprint(runtime: Runtime, *, data: str) -> Fingerprint:
 
 
 def _cpu_capability() -> str:
-    """e.g. AVX512+avx512_bf16+amx_tile: oneDNN picks its kernels by these."""
+    """Return e.g. AVX512+avx512_bf16+amx_tile, by which oneDNN picks its kernels."""
     units = [unit for unit in ("avx512_bf16", "amx_tile") if cpu_has(unit)]
     return "+".join([torch.backends.cpu.get_cpu_capability(), *units])
 
 
 def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """One line for each name whose value differs, e.g. "torch: was 2.14.1, is 2.15.0"."""
+    """Return one line for each name whose value differs, e.g. "torch: was 2.14.1, is 2.15.0"."""
     names = [*saved, *(name for name in current if name not in saved)]
     return [
         f"{name}: was {saved.get(name, 'not recorded')}, is {current.get(name, 'not recorded')}"
@@ -83,7 +83,7 @@ def check_fingerprint(saved: Mapping[str, Any], current: Mapping[str, Any], *, i
         The differences; empty unless `inexact`.
 
     Raises:
-        ValueError: they differ and `inexact` is false; every difference is named.
+        ValueError: they differ and `inexact` is false; the message names every difference.
     """
     found = differences(saved, current)
     if found and not inexact:
@@ -95,7 +95,7 @@ def check_fingerprint(saved: Mapping[str, Any], current: Mapping[str, Any], *, i
 
 
 def restore_threads(saved: Mapping[str, Any], current: Fingerprint) -> Fingerprint:
-    """Set this process to the thread count of a checkpoint; returns the fingerprint that then holds."""
+    """Set this process to the thread count of a checkpoint; return the resulting fingerprint."""
     threads = int(saved.get("threads", torch.get_num_threads()))
     torch.set_num_threads(threads)
     return {**current, "threads": threads} if "threads" in saved else current

@@ -1,4 +1,4 @@
-"""The training loop: read `Trainer.fit` downwards."""
+"""The training loop: start reading at `Trainer.fit`."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ from tapetum.system.notices import notify
 __all__ = ["Trainer", "TrainerConfig"]
 
 MAX_ROLLBACKS = 3
-"""Steps that `on_nan: rollback` leaves out before it gives up."""
+"""Number of steps that `on_nan: rollback` skips before it gives up."""
 
 
 class Trainer:
-    """Trains a method, exactly resumable: what steps change is in the checkpoint, all else derives from the step.
+    """Trains a method and resumes exactly: checkpoints hold what steps change, all else derives from the step number.
 
     Args:
         method: on any device; moved and compiled in place by `runtime.setup`.
         optimizer: over the method's parameters.
-        schedule: writes a step's learning rate and weight decay into the optimizer.
-        batches: `batches(start, stop)` yields the batches of steps start..stop-1, `accumulate` for each.
-        steps_per_epoch: after how many steps `before_epoch` is called again.
-        total_steps: length, resolved from `config` (see `engine.budget`).
-        config: periods and what to do about NaN.
-        runtime: launched.
-        folder: the run folder, or None to keep nothing on disk. Checkpoints in it are resumed from.
-        callbacks: observers, called on rank 0. metrics.csv is written without one.
-        seed: of dropout and the like inside the method.
-        fingerprint: from `engine.state.fingerprint`; a checkpoint with another one is refused.
-        evaluate: called on every rank; returns results by name, put under `eval/` unless they name a split.
-        embed_all: given to `before_epoch`.
-        inexact: resume although the fingerprint differs.
-        part_of: the folder to resume by, where it is not `folder`.
-        notify: told what a person should know.
+        schedule: writes the learning rate and weight decay of a given step into the optimizer.
+        batches: `batches(start, stop)` yields the batches of steps start..stop-1, `accumulate` per step.
+        steps_per_epoch: `before_epoch` is called once per this many steps.
+        total_steps: length in steps, resolved from `config` (see `engine.budget`).
+        config: intervals and what to do about NaN.
+        runtime: already launched.
+        folder: the run folder, whose latest checkpoint is resumed from; None keeps nothing on disk.
+        callbacks: observers, called on rank 0; metrics.csv needs none.
+        seed: seeds dropout and other randomness inside the method.
+        fingerprint: from `engine.state.fingerprint`; a checkpoint with a different one is refused.
+        evaluate: called on every rank; returns results by name, which get the prefix `eval/` unless they name a split.
+        embed_all: passed to `before_epoch`.
+        inexact: resume even if the fingerprint differs.
+        part_of: the folder to name in `tapetum resume`, if it is not `folder`.
+        notify: called with messages for the user.
 
     Example:
         tests/engine/toy.py trains a whole method in a few lines.
@@ -102,15 +102,15 @@ class Trainer:
         )
 
     def fit(self) -> TrainState:
-        """Train to the end, from the latest checkpoint if there is one.
+        """Train to the end, starting from the latest checkpoint if there is one.
 
         Returns:
             The state after the last step; its metrics are the last row of metrics.csv.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM came; the step was finished and saved.
+            Interrupted: SIGINT or SIGTERM arrived; the step was finished and saved.
             NonFiniteError: loss or gradient is not finite and may not be skipped.
-            ValueError: the checkpoint was made under conditions that give other bits.
+            ValueError: the checkpoint was made under conditions that would give different bits.
         """
         if self.config.accumulate > 1:
             self.notify(
@@ -183,7 +183,7 @@ class Trainer:
         return step_metrics(outputs, gradient_norm)
 
     def _after_step(self) -> None:
-        """Whatever is due: read the metrics, evaluate, log, save, in this order."""
+        """Do what is due, in this order: read the metrics, evaluate, log, save."""
         config, step = self.config, self.state.step
         is_last = step == self.total_steps
         evaluates = self.evaluate is not None and (is_last or _is_due(step, config.evaluate_every))
@@ -204,7 +204,7 @@ class Trainer:
     def _is_asked_to_stop(self, reads: bool) -> bool:
         if self.runtime.world_size == 1:
             return self._stop.received
-        # Ranks are told during different steps; they agree where all of them wait anyway.
+        # The signal reaches ranks during different steps, so they agree at a point where all of them wait anyway.
         return reads and self.runtime.any(self._stop.received)
 
     def _how_to_go_on(self) -> str:
@@ -259,11 +259,11 @@ class Trainer:
         skipped = sorted({*self.state.skipped_steps, error.step})
         if self.config.on_nan == "stop" or len(skipped) > MAX_ROLLBACKS:
             raise error
-        # The clock goes on: time that was lost was spent all the same.
+        # The clock is not turned back: the lost time was spent all the same.
         self.state = replace(self._resumption.go_back(), skipped_steps=skipped, train_seconds=self._seconds())
         self._pending.drop()
         self._tell_start()
-        self.notify(f"Step {error.step} is not finite: back to step {self.state.step}, and its update is left out.")
+        self.notify(f"Step {error.step} is not finite: back to step {self.state.step}; the bad update is skipped.")
 
     def _tell_start(self) -> None:
         self._logged = replace(self.state)
@@ -276,7 +276,7 @@ class Trainer:
 
 @contextmanager
 def _modes_kept(method: nn.Module) -> Iterator[None]:
-    """Put every module back into training or evaluation mode, as it was."""
+    """Restore every module's training or evaluation mode on exit."""
     modes = [(module, module.training) for module in method.modules()]
     try:
         yield

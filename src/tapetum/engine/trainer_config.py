@@ -8,34 +8,34 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig:
-    """How long to train, and what happens every so many steps. Give exactly one of epochs, steps and minutes."""
+    """How long to train, and what happens at which intervals. Give exactly one of epochs, steps and minutes."""
 
     epochs: float | None = None
     """Length in passes over the images."""
     steps: int | None = None
     """Length in optimiser steps; 0 trains nothing and saves the weights as they are."""
     minutes: float | None = None
-    """Length in minutes of wall time: turned into steps by measuring, once, before step 0."""
+    """Length in minutes of wall time, converted to steps once, by measuring, before step 0."""
     log_every: int = 10
-    """Steps between readings of the metrics; each makes the host wait for the device. The rows are of every step."""
+    """Steps between readings of the metrics; each makes the host wait for the device. Every step still gets a row."""
     evaluate_every: int | None = None
-    """Steps between evaluations; null evaluates at the end alone."""
+    """Steps between evaluations; null evaluates only at the end."""
     evaluations: int | None = None
-    """Evaluations in all, evenly spread, for a run whose steps are not known yet: turned into `evaluate_every`
-    together with its length, where that is null."""
+    """Total number of evaluations, evenly spread, for a run whose number of steps is not known yet. Sets
+    `evaluate_every`, if that is null, once the number of steps is known."""
     checkpoint_every: int | None = 500
-    """Steps between checkpoints; null writes the final one alone. The last two are kept."""
+    """Steps between checkpoints; null writes only the final one. The last two are kept."""
     keep_every: int | None = None
-    """Checkpoints of every so many steps are kept for good; null keeps none but the last two."""
+    """Keep every checkpoint whose step is a multiple of this; null keeps only the last two."""
     keep_best: bool = False
-    """Judge and use the kept checkpoint of the highest held-out accuracy in place of the last one; of equal ones the
-    latest. Needs 100 held-out labels, and one number for `evaluate_every`, `checkpoint_every` and `keep_every`."""
+    """Evaluate and use the kept checkpoint with the highest held-out accuracy instead of the last one; of equal ones,
+    the latest. Needs 100 held-out labels, and the same `evaluate_every`, `checkpoint_every` and `keep_every`."""
     accumulate: int = 1
-    """Independent batches whose gradients are averaged for one step; not the same as a batch of their sum."""
+    """Independent batches whose gradients are averaged for one step; not the same as one larger batch."""
     on_nan: Literal["stop", "rollback"] = "stop"
-    """When loss or gradient is not finite: stop, or go back to the last checkpoint and leave that step's update out."""
+    """When loss or gradient is not finite: stop, or go back to the last checkpoint and skip that step's update."""
     tensorboard: bool = False
-    """Also log for TensorBoard, into the run folder's tensorboard/; needs the extra `tensorboard`."""
+    """Also log for TensorBoard, into the run folder's tensorboard/; requires the extra `tensorboard`."""
 
     def __post_init__(self) -> None:
         given = [name for name in ("epochs", "steps", "minutes") if getattr(self, name) is not None]
@@ -53,6 +53,6 @@ class TrainerConfig:
         if self.keep_best and (None in periods.values() or len(set(periods.values())) > 1):
             found = ", ".join(f"{name} {value}" for name, value in periods.items())
             raise ValueError(
-                f"trainer.keep_best takes the best of the evaluated and kept checkpoints, but there are {found}: "
-                "set the three to one number."
+                f"trainer.keep_best needs every checkpoint evaluated and kept, but the trainer has {found}: "
+                "set the three to the same number."
             )

@@ -9,10 +9,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from tapetum.data.images.stores import Store
-from tapetum.data.views.draw import ViewsConfig
-from tapetum.evaluation.embedding import Compute, stream_images, stream_method
+from tapetum.evaluation.embedding import Embedder
 from tapetum.evaluation.image_chunks import ImageChunk, Indices, in_batches
-from tapetum.methods.base import Method
 from tapetum.ops.kmeans import kmeans, spread_rows
 from tapetum.ops.randomness import make_keys
 
@@ -26,29 +24,20 @@ Clustered = tuple[ImageChunk, Tensor]
 
 
 @torch.no_grad()
-def by_prototypes(
-    method: Method, store: Store, indices: Indices, views: ViewsConfig, compute: Compute, batch_size: int
-) -> Iterator[Clustered]:
+def by_prototypes(embedder: Embedder, store: Store, indices: Indices, batch_size: int) -> Iterator[Clustered]:
     """Images in order, some at a time, with the softmax over the method's first set of prototypes."""
-    for chunk, images in stream_images(method, store, in_batches(indices, batch_size), views, compute):
+    for chunk, images in embedder.stream_images(store, in_batches(indices, batch_size)):
         if images is None:
             yield chunk, torch.empty(0, 0)
             continue
-        with compute.autocast():
-            logits = method.cluster(images)
+        with embedder.compute.autocast():
+            logits = embedder.method.cluster(images)
         assert logits is not None, "the method has no prototypes"
         yield chunk, logits.float().softmax(dim=1).cpu()
 
 
 def by_kmeans(
-    method: Method,
-    store: Store,
-    indices: Indices,
-    views: ViewsConfig,
-    compute: Compute,
-    batch_size: int,
-    num_clusters: int,
-    seed: int,
+    embedder: Embedder, store: Store, indices: Indices, batch_size: int, num_clusters: int, seed: int
 ) -> Iterator[Clustered]:
     """As `by_prototypes`, with spherical k-means over the embeddings of all images, which are held in memory.
 
@@ -56,7 +45,7 @@ def by_kmeans(
         ValueError: fewer images can be read than there are to be clusters.
     """
     chunks, parts = [], []
-    for chunk, outputs in stream_method(method, store, indices, views, compute, batch_size):
+    for chunk, outputs in embedder.stream(store, indices, batch_size):
         chunks.append(chunk._replace(pixels=chunk.pixels[:0]))
         parts.append(normalize(outputs.embeddings, dim=1))
     rows = torch.cat([part for part in parts if len(part)] or [torch.empty(0, 1)])

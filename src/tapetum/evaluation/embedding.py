@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -41,102 +42,85 @@ class Outputs(NamedTuple):
     """(N, C) of the method's own classifier; None if it has none."""
 
 
-@torch.no_grad()
-def stream_method(
-    method: Method,
-    store: Store,
-    indices: npt.NDArray[np.int64],
-    views: ViewsConfig,
-    compute: Compute,
-    batch_size: int = BATCH_SIZE,
-) -> Iterator[tuple[ImageChunk, Outputs]]:
-    """Embed (and classify) images, some at a time, in the order of `indices`; unreadable ones are left out."""
-    for chunk, images in stream_images(method, store, in_batches(indices, batch_size), views, compute):
-        if images is None:
-            yield chunk, Outputs(torch.empty(0, 0), None)
-            continue
-        with compute.autocast():
-            embeddings = method.embed(images)
-            logits = method.classify(images)
-        yield chunk, Outputs(embeddings.float().cpu(), None if logits is None else logits.float().cpu())
+@dataclass(frozen=True)
+class Embedder:
+    """A trained method with all it takes to run it over images: their view, and the device and precision.
 
-
-@torch.no_grad()
-def stream_images(
-    method: Method,
-    store: Store,
-    batches: Sequence[npt.NDArray[np.int64]],
-    views: ViewsConfig,
-    compute: Compute,
-) -> Iterator[tuple[ImageChunk, Tensor | None]]:
-    """Images as a method takes them (n, C, S, S), those of a batch that could be read; None where none could.
-
-    Meanwhile the method is in evaluation mode; at the end each of its modules is left in the mode it was in.
+    The method is in evaluation mode while images stream; afterwards each of its modules is in the mode it was in.
     """
-    modes = [(module, module.training) for module in method.modules()]
-    method.eval()
-    try:
-        for chunk in read_chunks(store, batches, views.evaluation, len(views.mean)):
-            if not len(chunk.indices):
-                yield chunk, None
+
+    method: Method
+    views: ViewsConfig
+    """Of which the evaluation view, the mean and the standard deviation count."""
+    compute: Compute
+
+    @torch.no_grad()
+    def stream(
+        self, store: Store, indices: npt.NDArray[np.int64], batch_size: int = BATCH_SIZE
+    ) -> Iterator[tuple[ImageChunk, Outputs]]:
+        """Embed (and classify) images batch by batch, in the order of `indices`; unreadable ones are left out."""
+        for chunk, images in self.stream_images(store, in_batches(indices, batch_size)):
+            if images is None:
+                yield chunk, Outputs(torch.empty(0, 0), None)
                 continue
-            pixels = chunk.pixels.to(compute.device)
-            yield chunk, compute.place_images(normalise(pixels, views.mean, views.std))
-    finally:
-        for module, mode in modes:
-            module.training = mode
+            with self.compute.autocast():
+                embeddings = self.method.embed(images)
+                logits = self.method.classify(images)
+            yield chunk, Outputs(embeddings.float().cpu(), None if logits is None else logits.float().cpu())
 
+    @torch.no_grad()
+    def stream_images(
+        self, store: Store, batches: Sequence[npt.NDArray[np.int64]]
+    ) -> Iterator[tuple[ImageChunk, Tensor | None]]:
+        """Each batch as the method takes it, (n, C, S, S): the images that can be read; None where none can."""
+        modes = [(module, module.training) for module in self.method.modules()]
+        self.method.eval()
+        try:
+            for chunk in read_chunks(store, batches, self.views.evaluation, len(self.views.mean)):
+                if not len(chunk.indices):
+                    yield chunk, None
+                    continue
+                pixels = chunk.pixels.to(self.compute.device)
+                yield chunk, self.compute.place_images(normalise(pixels, self.views.mean, self.views.std))
+        finally:
+            for module, mode in modes:
+                module.training = mode
 
-def run_method(
-    method: Method,
-    store: Store,
-    indices: npt.NDArray[np.int64],
-    views: ViewsConfig,
-    compute: Compute,
-    batch_size: int = BATCH_SIZE,
-) -> Outputs:
-    """As `stream_method`, at once.
+    def outputs(self, store: Store, indices: npt.NDArray[np.int64], batch_size: int = BATCH_SIZE) -> Outputs:
+        """As `stream`, at once.
 
-    Raises:
-        ValueError: an image cannot be read; names it and the fix.
-    """
-    parts = []
-    for chunk, outputs in stream_method(method, store, indices, views, compute, batch_size):
-        _refuse_unreadable(chunk)
-        parts.append(outputs)
-    embeddings, logits = zip(*parts)
-    return Outputs(torch.cat(embeddings), None if logits[0] is None else torch.cat(logits))
+        Raises:
+            ValueError: an image cannot be read; names it and the fix.
+        """
+        parts = []
+        for chunk, outputs in self.stream(store, indices, batch_size):
+            _refuse_unreadable(chunk)
+            parts.append(outputs)
+        embeddings, logits = zip(*parts)
+        return Outputs(torch.cat(embeddings), None if logits[0] is None else torch.cat(logits))
 
+    @torch.no_grad()
+    def own_share(self, store: Store, pool: npt.NDArray[np.int64], then: Callable[[Tensor], Tensor]) -> Tensor:
+        """`then` of the embeddings of this process's share of a pool, (P_own, ...), on the device.
 
-@torch.no_grad()
-def embed_share(
-    method: Method,
-    store: Store,
-    pool: npt.NDArray[np.int64],
-    views: ViewsConfig,
-    compute: Compute,
-    then: Callable[[Tensor], Tensor],
-) -> Tensor:
-    """`then` of the embeddings of this process's share of a pool, (P_own, ...), on the device.
+        Images are embedded in batches, so only what `then` returns is ever held for all of them. All processes work
+        through the same batches at the same time, because batch statistics are those of all processes together.
 
-    Some images at a time, so no more than `then` returns is ever held for all of them. All processes do the same
-    batches at the same time, for batch statistics are those of all of them together.
-
-    Raises:
-        ValueError: an image cannot be read; names it and the fix.
-    """
-    parts = []
-    places = own_batches(len(pool), rank(), world_size())
-    for chunk, images in stream_images(method, store, [pool[batch] for batch in places], views, compute):
-        _refuse_unreadable(chunk)
-        assert images is not None
-        with compute.autocast():
-            embeddings = method.embed(images)
-        parts.append(then(embeddings.float()))
-    rows = torch.cat(parts)
-    del parts
-    own = torch.from_numpy(np.concatenate(places) // world_size()).to(rows.device)
-    return torch.empty_like(rows).index_copy_(0, own, rows)
+        Raises:
+            ValueError: an image cannot be read; names it and the fix.
+        """
+        parts = []
+        places = own_batches(len(pool), rank(), world_size())
+        for chunk, images in self.stream_images(store, [pool[batch] for batch in places]):
+            _refuse_unreadable(chunk)
+            assert images is not None
+            with self.compute.autocast():
+                embeddings = self.method.embed(images)
+            parts.append(then(embeddings.float()))
+        rows = torch.cat(parts)
+        del parts
+        own = torch.from_numpy(np.concatenate(places) // world_size()).to(rows.device)
+        return torch.empty_like(rows).index_copy_(0, own, rows)
 
 
 def own_batches(count: int, rank: int, world_size: int) -> list[npt.NDArray[np.int64]]:

@@ -2,88 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from tapetum.data.images.stores import Store
-from tapetum.data.labels.labels import Labels
-from tapetum.data.views.draw import ViewsConfig
-from tapetum.evaluation.embedding import Compute, run_method
-from tapetum.evaluation.intervals import wilson
-from tapetum.evaluation.nearest_neighbours import nearest_neighbour_votes
-from tapetum.methods.base import Method
 from tapetum.ops.soft_neighbours import soft_neighbours
 
 TEMPERATURE = 0.1
 """tau of the published evaluation."""
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Shares of correctly classified images, in percent."""
-
-    top1: float
-    top5: float
-    per_class: dict[str, float]
-    """Top-1 of the images of each class; classes without images are left out."""
-    count: int
-    """Images judged."""
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's 95% interval of `top1`, in percent."""
-        return wilson(round(self.top1 * self.count / 100), self.count)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What evaluating a run on labelled images gives."""
-
-    soft_neighbours: Accuracy
-    """By soft nearest neighbours among all labelled images of the pool."""
-    classifier: Accuracy | None
-    """By the method's own linear classifier, where it trains one."""
-    nearest_neighbours: dict[int, Accuracy]
-    """By the votes of the k nearest among all labelled images of the pool, for each k."""
-    predicts_by: str
-    """Which of the first two the method predicts with: "soft_neighbours" or "classifier"."""
-
-    @property
-    def headline(self) -> Accuracy:
-        """The accuracy of what the method predicts with."""
-        return self.classifier if self.predicts_by == "classifier" and self.classifier else self.soft_neighbours
-
-    def as_dict(self) -> dict[str, object]:
-        votes = {str(count): asdict(accuracy) for count, accuracy in self.nearest_neighbours.items()}  # as in JSON
-        return {**asdict(self), "nearest_neighbours": votes}
-
-
-def accuracy(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Accuracy:
-    """Top-1, top-5 and per-class accuracy of (N, C) probabilities or logits against (N,) labels.
-
-    Example:
-        >>> import torch
-        >>> from tapetum.evaluation.soft_neighbours import accuracy
-        >>> accuracy(torch.eye(3), torch.tensor([0, 1, 1]), ["a", "b", "c"]).per_class
-        {'a': 100.0, 'b': 50.0}
-    """
-    ranked = probabilities.topk(min(5, probabilities.shape[1]), dim=1).indices
-    hits = ranked == labels[:, None]
-    first = hits[:, 0].double()
-    per_class = {
-        name: 100 * float(first[labels == c].mean()) for c, name in enumerate(classes) if bool((labels == c).any())
-    }
-    return Accuracy(
-        top1=100 * float(first.mean()),
-        top5=100 * float(hits.any(dim=1).double().mean()),
-        per_class=per_class,
-        count=len(labels),
-    )
 
 
 @torch.no_grad()
@@ -94,38 +20,3 @@ def classify_by_neighbours(
     hard = one_hot(labels, num_classes).to(supports.dtype)
     parts = [soft_neighbours(part, supports, hard, TEMPERATURE, over_ranks=False) for part in queries.split(chunk)]
     return torch.cat(parts)
-
-
-def evaluate_method(
-    method: Method,
-    views: ViewsConfig,
-    compute: Compute,
-    *,
-    pool: Store,
-    pool_labels: Labels,
-    test: Store,
-    test_labels: Labels,
-) -> Evaluation:
-    """Judge a method on the labelled images of `test`, with the labelled images of the pool as supports.
-
-    Args:
-        method: in any mode; left as it was.
-        views: the run's; its evaluation view is used.
-        compute: device and precision.
-        pool, pool_labels: the images trained on and their labels (-1: unlabelled, not used).
-        test, test_labels: images to judge and their labels, in the class order of `pool_labels`.
-    """
-    support_rows, test_rows = pool_labels.labelled, test_labels.labelled
-    supports = run_method(method, pool, support_rows, views, compute)
-    queries = run_method(method, test, test_rows, views, compute)
-    labels = torch.from_numpy(pool_labels.values[support_rows].astype(np.int64))
-    truth = torch.from_numpy(test_labels.values[test_rows].astype(np.int64))
-    classes = pool_labels.classes
-    probabilities = classify_by_neighbours(queries.embeddings, supports.embeddings, labels, len(classes))
-    votes = nearest_neighbour_votes(queries.embeddings, supports.embeddings, labels, len(classes))
-    return Evaluation(
-        soft_neighbours=accuracy(probabilities, truth, classes),
-        classifier=None if queries.logits is None else accuracy(queries.logits, truth, classes),
-        nearest_neighbours={count: accuracy(rows, truth, classes) for count, rows in votes.items()},
-        predicts_by=method.predicts_by,
-    )

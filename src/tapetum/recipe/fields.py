@@ -1,20 +1,150 @@
-"""What a config lets one set: its fields, those of its sections included, in words."""
+"""The fields of configs: what their types mean for a recipe (a section, a choice by `kind`, a value), and in words."""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import functools
+import inspect
+import itertools
+import textwrap
+import types
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from tapetum.recipe.field_types import (
-    field_docstrings,
-    field_types,
-    in_words,
-    is_section,
-    section_class,
-    section_kinds,
-    show,
-)
+from tapetum.methods.registry import MethodConfig, method_class, method_kinds
+
+
+@functools.cache
+def field_types(config: type) -> dict[str, Any]:
+    """The types of a config dataclass's fields, in order, with every forward reference resolved."""
+    hints = get_type_hints(config)
+    return {field.name: hints[field.name] for field in dataclasses.fields(config) if field.init}
+
+
+@functools.cache
+def field_docstrings(config: type) -> dict[str, str]:
+    """The text under each field of a class and of the config classes that it extends, on one line."""
+    texts: dict[str, str] = {}
+    for part in reversed(config.__mro__):
+        texts |= _own_docstrings(part) if dataclasses.is_dataclass(part) else {}
+    return texts
+
+
+def _own_docstrings(config: type) -> dict[str, str]:
+    """As pydantic's `use_attribute_docstrings` reads them."""
+    try:
+        body = ast.parse(textwrap.dedent(inspect.getsource(config))).body[0]
+    except OSError:  # a class typed into a session has no source
+        return {}
+    assert isinstance(body, ast.ClassDef)
+    texts: dict[str, str] = {}
+    for entry, below in itertools.pairwise(body.body):
+        match entry, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                texts[name] = " ".join(text.split())
+    return texts
+
+
+def required_fields(config: type) -> list[str]:
+    """The fields without a default."""
+    missing = dataclasses.MISSING
+    return [f.name for f in dataclasses.fields(config) if f.default is missing and f.default_factory is missing]
+
+
+def options(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union, or the one type itself."""
+    if get_origin(annotation) is Annotated:
+        return options(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return tuple(option for member in get_args(annotation) for option in options(member))
+    return (annotation,)
+
+
+def admits_null(annotation: Any) -> bool:
+    return type(None) in options(annotation)
+
+
+def is_section(annotation: Any) -> bool:
+    """Whether a value of this type is written as a section: some dataclass, chosen by `kind` if there are several."""
+    return any(option is MethodConfig or dataclasses.is_dataclass(option) for option in options(annotation))
+
+
+def section_item(annotation: Any) -> Any:
+    """X where the type is `tuple[X, ...]` and X is written as a section; else None."""
+    items = get_args(annotation) if get_origin(annotation) is tuple else ()
+    return items[0] if len(items) == 2 and items[1] is Ellipsis and is_section(items[0]) else None
+
+
+def section_kinds(annotation: Any) -> tuple[str, ...]:
+    """The kinds that a section of this type can have; empty where it has no `kind`."""
+    kinds: list[str] = []
+    for option in options(annotation):
+        if option is MethodConfig:
+            kinds.extend(method_kinds())
+        elif dataclasses.is_dataclass(option) and "kind" in field_types(option):  # type: ignore[arg-type]
+            kinds.extend(get_args(field_types(option)["kind"]))  # type: ignore[arg-type]
+    return tuple(kinds)
+
+
+def section_class(annotation: Any, kind: str | None) -> type:
+    """The config dataclass of a kind; with None, the only one there is. The kind must be one of `section_kinds`."""
+    for option in options(annotation):
+        if option is MethodConfig:
+            if kind is not None and kind in method_kinds():
+                return method_class(kind).Config
+        elif dataclasses.is_dataclass(option):
+            found: type = option  # type: ignore[assignment]
+            if kind is None or kind in get_args(field_types(found).get("kind", Literal[""])):
+                return found
+    raise AssertionError(f"{kind!r} is not one of {section_kinds(annotation)}")
+
+
+def in_words(annotation: Any) -> str:
+    """The type as a recipe's author knows it.
+
+    Example:
+        >>> in_words(tuple[float, float] | None)
+        'a list of 2 numbers or null'
+    """
+    return _or([_one_in_words(option) for option in options(annotation)])
+
+
+def _one_in_words(option: Any) -> str:
+    plain = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+    if option in plain:
+        return plain[option]
+    origin, arguments = get_origin(option), get_args(option)
+    if origin is Literal:
+        return _or([show(argument) for argument in arguments])
+    if origin in (tuple, list):
+        items = [item for item in arguments if item is not Ellipsis]
+        many = {"a whole number": "whole numbers", "a number": "numbers", "text": "words"}
+        words = {many.get(in_words(item), f"values ({in_words(item)})") for item in items}
+        count = "" if origin is list or Ellipsis in arguments else f"{len(items)} "
+        return f"a list of {count}{' and '.join(sorted(words))}"
+    if is_section(option):
+        return "a section of indented key: value lines"
+    return "a mapping of names to values" if origin is dict else str(option)
+
+
+def _or(words: list[str]) -> str:
+    words = list(dict.fromkeys(words))
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+_YAML_WORDS = {"None": "null", "True": "true", "False": "false"}
+
+
+def show(value: Any) -> str:
+    """A value as a recipe writes it, cut to a readable length."""
+    if isinstance(value, list | tuple):
+        text = f"[{', '.join(show(item) for item in value)}]"
+    elif isinstance(value, dict):
+        text = f"{{{', '.join(f'{key}: {show(item)}' for key, item in value.items())}}}"
+    else:
+        text = _YAML_WORDS.get(repr(value), repr(value))
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 class FieldNote(NamedTuple):

@@ -30,8 +30,9 @@ from tapetum.engine.trainer_config import TrainerConfig
 from tapetum.methods.registry import MethodConfig, method_class, unknown_kind
 from tapetum.nn.backbones import BackboneConfig
 from tapetum.optim.optimizers import OptimizerConfig
-from tapetum.recipe.field_types import (
+from tapetum.recipe.fields import (
     admits_null,
+    field_notes,
     field_types,
     in_words,
     is_section,
@@ -42,7 +43,6 @@ from tapetum.recipe.field_types import (
     section_kinds,
     show,
 )
-from tapetum.recipe.fields import field_notes
 from tapetum.recipe.files import read_recipe, recipe_text
 from tapetum.recipe.yaml_with_lines import Node, RecipeError, write_yaml
 

@@ -1,18 +1,48 @@
-"""Predictions as cards of a page: an image, what is said of it, and the labelled images that caused it."""
+"""Predictions as cards of a page: an image, its prediction, and the labelled images behind it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from html import escape
+from dataclasses import dataclass
 
 import numpy as np
 
 from tapetum.data.labels.labels import UNLABELLED
 from tapetum.evaluation.review import Integers, Predicted, Review
-from tapetum.reporting.pictures import Pictures
+from tapetum.reporting.pictures import Thumbnail, Thumbnails
 
 HARDEST, LEAST_CERTAIN, CONFUSIONS, OF_EACH_CONFUSION = 12, 12, 8, 3
 """Cards of a page."""
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A labelled image near a predicted one."""
+
+    picture: Thumbnail
+    name: str
+    label: str
+    weight: float
+    """Its share in the prediction, from 0 to 1."""
+    is_same: bool
+    """Whether its class is the predicted one."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A predicted image."""
+
+    picture: Thumbnail
+    name: str
+    label: str
+    confidence: float
+    truth: str | None
+    """None where the true class is not known."""
+    causes: tuple[Cause, ...]
+
+    @property
+    def is_right(self) -> bool:
+        return self.label == self.truth
 
 
 class Cards:
@@ -20,40 +50,35 @@ class Cards:
 
     def __init__(self, review: Review) -> None:
         self._review = review
-        self.pool = Pictures(review.pool)
+        self.pool = Thumbnails(review.pool)
         judged = review.judged
         same = judged is None or judged.predicted.store is review.pool
-        self._judged = self.pool if same or judged is None else Pictures(judged.predicted.store)
+        self._judged = self.pool if same or judged is None else Thumbnails(judged.predicted.store)
 
-    def strip(self, predicted: Predicted, positions: Iterable[int]) -> str:
+    def of(self, predicted: Predicted, positions: Iterable[int]) -> list[Card]:
         """Cards of some of the predicted images."""
-        return f'<ul class="cards">{"".join(self._card(predicted, int(i)) for i in positions)}</ul>'
+        return [self._card(predicted, int(i)) for i in positions]
 
-    def _card(self, predicted: Predicted, i: int) -> str:
+    def _card(self, predicted: Predicted, i: int) -> Card:
         classes, label, truth = self._review.classes, int(predicted.labels[i]), int(predicted.truth[i])
         pictures = self.pool if predicted.store is self._review.pool else self._judged
-        name, said = escape(predicted.store.names[predicted.rows[i]]), escape(classes[label])
-        verdict = f"<strong>{said}</strong>, {100 * predicted.confidence[i]:.0f}% sure"
-        if truth != UNLABELLED:
-            kind, word = ("right", "right") if truth == label else ("wrong", f"but it is {escape(classes[truth])}")
-            verdict += f' – <span class="{kind}">{word}</span>'
-        picture = pictures.tag(int(predicted.rows[i]), f"{name}, predicted {said}")
-        causes = "".join(
-            self._cause(int(index), weight, label)
-            for index, weight in zip(predicted.neighbours[i], predicted.weights[i])
-        )
-        return (
-            f'<li class="card">{picture}<div>{verdict}<span class="name" title="{name}">{name}</span>'
-            f'<ul class="because">{causes}</ul></div></li>'
+        row = int(predicted.rows[i])
+        return Card(
+            picture=pictures.of(row),
+            name=predicted.store.names[row],
+            label=classes[label],
+            confidence=float(predicted.confidence[i]),
+            truth=None if truth == UNLABELLED else classes[truth],
+            causes=tuple(
+                self._cause(int(index), float(weight), label)
+                for index, weight in zip(predicted.neighbours[i], predicted.weights[i])
+            ),
         )
 
-    def _cause(self, index: int, weight: float, label: int) -> str:
-        of_class = int(self._review.pool_labels[index])
-        said = escape(self._review.classes[of_class])
-        same = " class=same" if of_class == label else ""
-        name = escape(self._review.pool.names[index])
-        picture = self.pool.tag(index, f"labelled {said}, weight {100 * weight:.1f}%")
-        return f'<li{same} title="{name}">{picture}<span>{said}</span><span>{100 * weight:.1f}%</span></li>'
+    def _cause(self, index: int, weight: float, label: int) -> Cause:
+        review, of_class = self._review, int(self._review.pool_labels[index])
+        picture, name = self.pool.of(index), review.pool.names[index]
+        return Cause(picture, name, review.classes[of_class], weight, of_class == label)
 
 
 def hardest(predicted: Predicted) -> Integers:

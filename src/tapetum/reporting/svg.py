@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
+
+from markupsafe import Markup, escape
 
 from tapetum.evaluation.review import Floats
 
@@ -62,12 +63,12 @@ class Frame:
         return "".join(parts)
 
 
-def drawing(content: str, label: str, width: int = WIDTH, height: int = HEIGHT) -> str:
+def drawing(content: str, label: str, width: int = WIDTH, height: int = HEIGHT) -> Markup:
     """A whole SVG that scales with the page; `label` says to those who cannot see it what it shows."""
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{content}</svg>'
+    return Markup(f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{content}</svg>')
 
 
-def curves(named: Mapping[str, Curve], y_name: str, label: str, y_range: tuple[float, float] | None = None) -> str:
+def curves(named: Mapping[str, Curve], y_name: str, label: str, y_range: tuple[float, float] | None = None) -> Markup:
     """Lines over steps; single points are dots."""
     xs = [float(x) for steps, _ in named.values() for x in steps]
     ys = [float(y) for _, values in named.values() for y in values]
@@ -83,7 +84,7 @@ def curves(named: Mapping[str, Curve], y_name: str, label: str, y_range: tuple[f
     return drawing("".join(parts), label)
 
 
-def reliability(points: Sequence[tuple[float, float, float, float, int]], label: str) -> str:
+def reliability(points: Sequence[tuple[float, float, float, float, int]], label: str) -> Markup:
     """Confidence, share of right ones, both ends of its interval (all in percent) and number, for each bin."""
     frame = Frame((0.0, 100.0), (0.0, 100.0))
     (x0, y0), (x1, y1) = frame.place(0, 0), frame.place(100, 100)

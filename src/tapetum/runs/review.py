@@ -84,7 +84,7 @@ def _predicted(
     calibration: Calibration,
 ) -> Predicted:
     """What the run says of some images of a store; `supports` are the images that `known` labels."""
-    outputs = trained.run_method(store, rows)
+    outputs = trained.embedder_for(store).outputs(store, rows)
     predictions = predict_from(outputs, supports, trained.predicts_by, _NEIGHBOURS)
     confidence, predicted = calibration.probabilities(predictions.scores).max(dim=1)
     return Predicted(

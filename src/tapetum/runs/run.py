@@ -21,9 +21,9 @@ from tapetum.engine.loggers import METRICS, tensorboard_logger
 from tapetum.engine.runtime import Runtime
 from tapetum.engine.state import fingerprint
 from tapetum.engine.trainer import Trainer
-from tapetum.evaluation.embedding import embed_share
+from tapetum.evaluation.accuracy import Evaluation, evaluate_method
+from tapetum.evaluation.embedding import Embedder
 from tapetum.evaluation.nearest_neighbours import NEIGHBOURS
-from tapetum.evaluation.soft_neighbours import Evaluation, evaluate_method
 from tapetum.interchange.initial_weights import load_initial_weights
 from tapetum.methods.base import Method
 from tapetum.methods.registry import method_class
@@ -52,6 +52,11 @@ class Run:
     @property
     def steps_per_epoch(self) -> int:
         return max(1, self.pipeline.batches_per_epoch // self.recipe.trainer.accumulate)
+
+    @property
+    def embedder(self) -> Embedder:
+        """The method over images as the recipe's evaluation view shows them."""
+        return Embedder(self.method, self.recipe.views, self.runtime)
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches of steps start..stop-1, `accumulate` for each."""
@@ -86,7 +91,7 @@ class Run:
     def _embed_all(self, then: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Indices of the pool, without images held out, and what `then` makes of this process's embeddings."""
         pool = self.data.pool
-        rows = embed_share(self.method, self.data.store, pool, self.recipe.views, self.runtime, then)
+        rows = self.embedder.own_share(self.data.store, pool, then)
         return torch.from_numpy(pool), rows
 
     def _callbacks(self, folder: Path | None) -> list[Callback]:
@@ -140,15 +145,8 @@ class Run:
 
     def evaluate(self, store: Store, labels: Labels) -> Evaluation:
         """Judge the method on labelled images, with the training labels as supports."""
-        return evaluate_method(
-            self.method,
-            self.recipe.views,
-            self.runtime,
-            pool=self.data.store,
-            pool_labels=self.data.labels,
-            test=store,
-            test_labels=labels,
-        )
+        pool, pool_labels = self.data.store, self.data.labels
+        return evaluate_method(self.embedder, pool=pool, pool_labels=pool_labels, test=store, test_labels=labels)
 
 
 def assemble(recipe: Recipe, *, weights: bool = True, decode: bool = True) -> Run:

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from tapetum.data.images.stores import Store
 from tapetum.data.labels.labels import Labels
-from tapetum.data.views.draw import ViewsConfig
 from tapetum.engine.checkpoint import CHECKPOINTS, Checkpoint, latest_checkpoint
 from tapetum.evaluation.calibration import Calibration, calibrate
-from tapetum.evaluation.embedding import Outputs, run_method
+from tapetum.evaluation.embedding import Embedder, Outputs
 from tapetum.evaluation.prediction import Supports, predict_from
 from tapetum.methods.registry import load_plugins
 from tapetum.recipe.files import RECIPE
@@ -94,21 +93,13 @@ class TrainedRun:
             digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
-    def views_for(self, store: Store) -> ViewsConfig:
-        """The run's views, in which images of other sizes than those trained on are brought to the same size."""
-        views, pool = self.parts.recipe.views, self.parts.data.store
-        if views.evaluation.resize is not None or store is pool or pool.image_size is None:
-            return views
-        shorter = min(pool.image_size)
-        return replace(views, evaluation=replace(views.evaluation, resize=shorter))
-
-    def run_method(self, store: Store, rows: Indices) -> Outputs:
-        """What the method says of a few images, at once.
-
-        Raises:
-            ValueError: an image cannot be read.
-        """
-        return run_method(self.parts.method, store, rows, self.views_for(store), self.parts.runtime)
+    def embedder_for(self, store: Store) -> Embedder:
+        """The method over a store's images; those of other sizes than the pool's are brought to the same size."""
+        own, pool = self.parts.embedder, self.parts.data.store
+        if own.views.evaluation.resize is not None or store is pool or pool.image_size is None:
+            return own
+        evaluation = replace(own.views.evaluation, resize=min(pool.image_size))
+        return replace(own, views=replace(own.views, evaluation=evaluation))
 
     def _supports(self, labels: Labels) -> Supports:
         outputs, classes = self._outputs_of(labels)
@@ -125,7 +116,7 @@ class TrainedRun:
     @cached_property
     def _labelled_outputs(self) -> Outputs:
         """Of all labelled images, each of which is read once, whatever it is needed for."""
-        return self.run_method(self.parts.data.store, self.all_labels.labelled)
+        return self.parts.embedder.outputs(self.parts.data.store, self.all_labels.labelled)
 
 
 def open_trained_run(

@@ -1,4 +1,4 @@
-"""What the operating system gives: files that are whole or not there, signals, launchers, notices on stderr.
+"""Operating system services: files that are complete or absent, signals, launchers, notices on stderr.
 
-Imports nothing of Tapetum and no torch.
+Imports neither torch nor any other part of Tapetum.
 """

@@ -1,4 +1,4 @@
-"""Writing files so that they are whole or not there, and saying in one sentence why the disk refuses one."""
+"""Writes files that are either complete or absent, and explains in one sentence why a disk refuses one."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-AGAIN = "give the same command again, or another --output"
-RESUME = "go on with `tapetum resume` and the run's folder: what was saved before is whole"
+AGAIN = "run the same command again, or choose another --output"
+RESUME = "continue with `tapetum resume` and the run's folder; what was saved before is intact"
 
 
 @contextmanager
 def writing(path: Path, then: str = AGAIN) -> Iterator[None]:
-    """Turns a full disk, a folder that may not be written to and the like into one sentence.
+    """Turn a full disk, a folder without write permission and similar errors into one sentence.
 
     Args:
-        path: what is written inside.
-        then: what to do when there is room again.
+        path: the file written inside the context.
+        then: what the user should do once there is room again.
 
     Raises:
-        ValueError: an OSError came from inside.
+        ValueError: an OSError was raised inside.
     """
     try:
         yield
     except OSError as error:
         raise ValueError(
-            f"{path} cannot be written ({reason_of(error)}): make room or allow it, and {then}."
+            f"{path} cannot be written ({reason_of(error)}): make room or allow writing there, and {then}."
         ) from error
 
 
 @contextmanager
 def whole_file(path: Path, then: str = AGAIN) -> Iterator[Path]:
-    """Where to write a file that gets its own name when it is complete and on disk, and leaves nothing if that fails.
+    """Yield a path to write to; the file gets its own name once complete and on disk, or leaves nothing on failure.
 
     Args:
-        path: the file; it is replaced only at the end. Missing folders are made.
+        path: the file; it is replaced only at the end. Missing folders are created.
         then: as for `writing`.
 
     Raises:
-        ValueError: it cannot be written.
+        ValueError: the file cannot be written.
     """
     refuse_folder(path)
     partial = path.with_name(path.name + ".partial")
@@ -57,13 +57,13 @@ def whole_file(path: Path, then: str = AGAIN) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str, then: str = AGAIN) -> None:
-    """A text file in UTF-8, by `whole_file`."""
+    """Write a text file in UTF-8 with `whole_file`."""
     with whole_file(path, then) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder last through a power failure, where the system allows it."""
+    """Make renames in a folder survive a power failure, if the system supports that."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -75,7 +75,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def only_one(lock: Path) -> Iterator[None]:
-    """Held by one process at a time; the system frees it when that process dies."""
+    """Hold a lock that only one process has at a time; the system frees it when that process dies."""
     try:
         import fcntl
     except ImportError:  # not a POSIX system: processes there must not share a cache folder while it is built
@@ -84,15 +84,15 @@ def only_one(lock: Path) -> Iterator[None]:
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-    # The file stays: deleting it would let a third process lock a new one beside a waiting second.
+    # The file stays: after a deletion, a third process could lock a new file while a second waits for the old.
 
 
 def refuse_folder(path: Path) -> None:
-    """ValueError if a folder is where a file is to be written."""
+    """Raise ValueError if there is a folder where a file is to be written."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give a file in it as --output.")
 
 
 def reason_of(error: OSError) -> str:
-    """The system's words for an error, such as "no space left on device"."""
+    """Return the system's description of an error, such as "no space left on device"."""
     return (error.strerror or str(error)).lower()

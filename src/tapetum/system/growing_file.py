@@ -1,4 +1,4 @@
-"""A file that grows part by part, and whose making can be interrupted and taken up again."""
+"""A file that grows part by part and whose writing can be interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from tapetum.system.files import reason_of, refuse_folder, sync_folder
 
 
 class GrowingFile:
-    """A file whose making can be interrupted and taken up again.
+    """A file whose writing can be interrupted and resumed.
 
     It grows as `PATH.partial`, gets its own name when it is finished, and replaces an older file only then.
 
-    After each part `PATH.partial.json` says how much of it is whole. Whoever opens it again with the same key goes on
-    from there.
+    After each part, `PATH.partial.json` records how much of it is complete. Opening it again with the same key
+    continues from there.
 
     Args:
         path: the file.
-        key: what it is made from; a partial file with another key is not touched.
+        key: identifies what it is made from; a partial file with another key is not touched.
         header: its first bytes.
 
     Attributes:
-        counts: what is in it so far, as told to `append`.
+        counts: how many things of each kind are in it so far, as passed to `append`.
 
     Raises:
-        ValueError: it cannot be written, or a partial file of something else is in the way.
+        ValueError: it cannot be written, or a partial file made from something else is in the way.
     """
 
     def __init__(self, path: Path, key: str, header: bytes = b"") -> None:
@@ -51,23 +51,23 @@ class GrowingFile:
 
     @property
     def rows(self) -> int:
-        """How many things are in it."""
+        """Number of things in it."""
         return self.counts.total()
 
     @property
     def written(self) -> Path:
-        """The file that holds them, as long as this one has not got its name."""
+        """The file that holds them until `finish` gives it its own name."""
         return self._partial
 
     def append(self, content: bytes, counts: Counter[str]) -> None:
-        """Add a part; when this returns, a crash does not lose it.
+        """Add a part; once this returns, a crash cannot lose it.
 
         Args:
-            content: its bytes.
+            content: the bytes of the part.
             counts: how many things of each kind it holds.
 
         Raises:
-            ValueError: the disk is full, or the like; what was added before is kept.
+            ValueError: the disk is full or similar; what was added before is kept.
         """
         try:
             self._file.write(content)
@@ -77,7 +77,7 @@ class GrowingFile:
             raise self._unwritable(error) from error
 
     def finish(self) -> None:
-        """Give it its name."""
+        """Give the file its own name."""
         self._file.close()
         try:
             os.replace(self._partial, self.path)
@@ -102,14 +102,14 @@ class GrowingFile:
         os.replace(noted, self._state)
 
     def _earlier(self) -> tuple[Counter[str], int]:
-        """(counts, bytes) of what is whole."""
+        """Return (counts, bytes) of what is complete."""
         if not self._partial.exists() or not self._state.exists():
             return Counter(), 0
         try:
             state = json.loads(self._state.read_text())
             key, size, counts = state["key"], int(state["bytes"]), Counter(state["counts"])
         except (ValueError, KeyError, TypeError):
-            return Counter(), 0  # no state of ours
+            return Counter(), 0  # not written by this class
         if counts and (key != self._key or self._partial.stat().st_size < size):
             raise ValueError(
                 f"{self._partial} was begun for other images, another run or other options: delete it, or give "
@@ -120,6 +120,6 @@ class GrowingFile:
     def _unwritable(self, error: OSError) -> ValueError:
         kept = f"; {self.rows} rows are kept in {self._partial}" if hasattr(self, "counts") and self.rows else ""
         return ValueError(
-            f"{self.path} cannot be written ({reason_of(error)}){kept}: make room or allow it, and give the same "
-            "command again."
+            f"{self.path} cannot be written ({reason_of(error)}){kept}: make room or allow writing there, and run "
+            "the same command again."
         )

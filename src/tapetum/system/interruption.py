@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request: the trainer finishes its step, saves, and only then stops."""
+"""Treats Ctrl-C and SIGTERM as a request: the trainer finishes its step, saves, and only then stops."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from types import FrameType, TracebackType
 from typing import Any
 
 STOPPED = 130
-"""Exit code after a request to stop; it is the shell's for SIGINT."""
+"""Exit code after a request to stop, the one that shells use for SIGINT."""
 
 
 class Interrupted(Exception):
-    """Training stopped when asked to. Its text says what was saved and how to go on, and has been printed already.
+    """Training stopped on request. Its text says what was saved and how to continue, and is already printed.
 
     Attributes:
-        step: finished steps.
+        step: number of finished steps.
     """
 
     def __init__(self, step: int, message: str) -> None:
@@ -26,9 +26,9 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """While entered, the first SIGINT or SIGTERM sets `received`; a second one stops at once.
+    """While active, the first SIGINT or SIGTERM sets `received`, and a second one stops at once.
 
-    Outside the main thread, where Python delivers no signals, it does nothing.
+    It does nothing outside the main thread, where Python delivers no signals.
     """
 
     def __init__(self, notify: Callable[[str], None]) -> None:
@@ -51,11 +51,11 @@ class StopRequest:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            # A forked data worker inherits this handler: Ctrl-C is the trainer's to handle, SIGTERM ends the worker.
+            # A forked data worker inherits this handler: it leaves Ctrl-C to the trainer, but SIGTERM ends it.
             if number == signal.SIGTERM:
                 os._exit(128 + number)
             return
         if self.received:
             raise KeyboardInterrupt
         self.received = True
-        self._notify("Finishing this step and saving; once more stops at once.")
+        self._notify("Finishing this step and saving; interrupt again to stop at once.")

@@ -1,6 +1,6 @@
-"""The processes of one training: torchrun or srun starts them all, or Fabric starts the further ones from the first.
+"""The processes of one training: torchrun or srun starts all, or the first starts the others through Fabric.
 
-Only environment variables are read here, so that the command line knows its rank before torch is there.
+Reads only environment variables, so that the command line knows its rank before torch is imported.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Launched:
-    """This process, one of those that torchrun or srun started."""
+    """This process, if torchrun or srun started it."""
 
     by: str
-    """The launcher."""
+    """Name of the launcher: torchrun or srun."""
     rank: int
     world_size: int
     local_rank: int
-    """Among the processes on this machine."""
+    """Rank among the processes on this machine."""
     local_size: int
     """Number of processes on this machine."""
     address: str
-    """The machine of rank 0."""
+    """Address of the machine of rank 0."""
     port: int
-    """Where rank 0 listens."""
+    """Port on which rank 0 listens."""
     threads: int | None
-    """CPU threads that were set aside for each process; None where nobody said."""
+    """CPU threads reserved for each process; None if not specified."""
 
 
 def launched() -> Launched | None:
-    """What a launcher says about this process; None where it was started alone or by Fabric.
+    """Return what a launcher says about this process; None if it was started alone or by Fabric.
 
-    A single task of srun counts as started alone: it is how one gets onto a node, and a recipe for several devices
-    then starts its own processes there.
+    A single srun task counts as started alone: people use it to get onto a node, where a recipe for several devices
+    then starts its own processes.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return Launched(
@@ -47,7 +47,7 @@ def launched() -> Launched | None:
             port=_number("MASTER_PORT"),
             threads=_number("OMP_NUM_THREADS", 0) or None,
         )
-    # The variables of a step, not those of a job: a batch script that calls no srun is one process, whatever it holds.
+    # Variables of a job step, not of the job: a batch script without srun is one process, whatever the job's size.
     if _number("SLURM_STEP_NUM_TASKS", 1) > 1:
         return Launched(
             by="srun",
@@ -63,9 +63,9 @@ def launched() -> Launched | None:
 
 
 def process_rank() -> int:
-    """This process's rank, known from its first line on; 0 where there is one process."""
+    """Return this process's rank, known from the start; 0 if there is only one process."""
     place = launched()
-    return _number("LOCAL_RANK", 0) if place is None else place.rank  # Fabric numbers the processes that it starts
+    return _number("LOCAL_RANK", 0) if place is None else place.rank  # Fabric numbers the processes it starts
 
 
 def _number(name: str, default: int | None = None) -> int:
@@ -76,18 +76,18 @@ def _number(name: str, default: int | None = None) -> int:
 
 
 def _tasks_of_nodes(text: str) -> list[int]:
-    """Slurm's short form written out: "2(x3),1" is [2, 2, 2, 1]."""
+    """Expand Slurm's short form: "2(x3),1" becomes [2, 2, 2, 1]."""
     found = re.findall(r"(\d+)(?:\(x(\d+)\))?", text)
     return [int(count) for count, times in found for _ in range(int(times or 1))]
 
 
 def _first_node() -> str:
-    """The first of a list of nodes such as "gpu[03-05,9],big1"; rank 0 runs there."""
+    """Return the first of a list of nodes such as "gpu[03-05,9],big1"; rank 0 runs there."""
     if _number("SLURM_STEP_NUM_NODES", 1) == 1:
         return "127.0.0.1"
     return re.sub(r"^([^,\[]*)\[([^],-]*)[^]]*\]([^,]*)", r"\1\2\3", os.environ["SLURM_STEP_NODELIST"]).split(",")[0]
 
 
 def _port() -> int:
-    """One that all processes know and other steps on the machine hardly use, below those that systems hand out."""
+    """A port that all processes derive alike and other steps here hardly use, below those that systems assign."""
     return 10_000 + (31 * _number("SLURM_JOB_ID") + _number("SLURM_STEP_ID")) % 20_000

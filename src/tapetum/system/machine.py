@@ -1,4 +1,4 @@
-"""What this process may use of the machine."""
+"""How many CPU threads and how much memory this process may use."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 def available_threads() -> int:
-    """CPU threads that this process may use: its affinity mask, and OMP_NUM_THREADS where that is set lower."""
+    """Return how many CPU threads this process may use: its affinity mask, or OMP_NUM_THREADS if lower."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = os.environ.get("OMP_NUM_THREADS", "")
     return min(count, int(limit)) if limit.isdigit() and int(limit) > 0 else count
 
 
 def memory_bytes() -> int:
-    """Memory this process may use: the machine's, or its container's limit where that is lower."""
+    """Return how many bytes of memory this process may use: the machine's, or its container's limit if lower."""
     if not hasattr(os, "sysconf"):
         return 8 * 2**30  # not a POSIX system: assume a modest machine
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,4 +1,4 @@
-"""What people are told while something runs: on stderr, and once however many processes a run has."""
+"""Notices on stderr while something runs, printed once however many processes a run has."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from collections.abc import Callable
 from tapetum.system.launcher import process_rank
 
 ReportProgress = Callable[[int, int], None]
-"""Called as `report(done, total)` now and then, and once more at the end."""
+"""Called as `report(done, total)` from time to time, and once more at the end."""
 _QUIET_SECONDS = 5.0
 
 
 def notify(message: str) -> None:
-    """Say something that is no result: to stderr, with the program's name, and only from the first process."""
+    """Print a message that is not a result: to stderr, with the program's name, and only from the first process."""
     if process_rank() == 0:
         print(f"tapetum: {message}", file=sys.stderr, flush=True)
 
 
 def progress_notices(what: str) -> ReportProgress:
-    """Notices such as "decoded 500 of 2,000 images", every five seconds; a shorter job goes unmentioned.
+    """Return a function that reports e.g. "decoded 500 of 2,000 images" every five seconds; short jobs report nothing.
 
     Args:
         what: the verb, such as "decoded".
@@ -32,6 +32,6 @@ def progress_notices(what: str) -> ReportProgress:
         now = time.monotonic()
         if now - (began if done == total else last) >= _QUIET_SECONDS:
             last = now
-            notify(f"{what} {done:,} of {total:,} images, once for this and later runs")
+            notify(f"{what} {done:,} of {total:,} images; later runs reuse the result")
 
     return report

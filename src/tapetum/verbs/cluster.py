@@ -101,14 +101,14 @@ def _check_kind(trained: TrainedRun, clusters: int | None) -> None:
 
 
 def _rows(trained: TrainedRun, store: Store, begin: int, clusters: int | None) -> Iterator[list[tuple[str, ...]]]:
-    parts, views = trained.parts, trained.views_for(store)
+    embedder = trained.embedder_for(store)
     found: Iterator[Clustered]
     if clusters is None:
         wanted = np.arange(begin, len(store))
-        found = by_prototypes(parts.method, store, wanted, views, parts.runtime, BATCH_SIZE)
+        found = by_prototypes(embedder, store, wanted, BATCH_SIZE)
     else:  # all images decide what the clusters are, those written earlier among them
-        every, seed = np.arange(len(store)), parts.recipe.seed
-        found = by_kmeans(parts.method, store, every, views, parts.runtime, BATCH_SIZE, clusters, seed)
+        every, seed = np.arange(len(store)), trained.parts.recipe.seed
+        found = by_kmeans(embedder, store, every, BATCH_SIZE, clusters, seed)
     for chunk, shares in found:
         rows: dict[int, tuple[str, ...]] = {
             i: (store.names[i], "", "", problem) for i, problem in chunk.unreadable.items()

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tapetum.data.images.stores import Store
-from tapetum.evaluation.embedding import stream_method
 from tapetum.reporting.embeddings_table import write_embeddings
 from tapetum.runs.new_images import open_new_images
 from tapetum.runs.trained_run import TrainedRun, open_trained_run
@@ -40,7 +39,8 @@ def embed(run: str | Path, images: Any, output: str | Path, plugins: Sequence[st
     trained = open_trained_run(run, plugins, needs_labels=False)
     store = open_new_images(images, trained.parts.recipe.data.shrink_to)
     path = Path(output)
-    size = trained.run_method(trained.parts.data.store, np.zeros(1, dtype=np.int64)).embeddings.shape[1]
+    first = np.zeros(1, dtype=np.int64)
+    size = trained.parts.embedder.outputs(trained.parts.data.store, first).embeddings.shape[1]
     write_embeddings(path, _parts(trained, store, size), len(store))
     print(f"Embedded {len(store)} images, {size} numbers each; they are in {path}.")
     print(f"Next: tapetum {'plot' if trained.classes else 'doctor'} {trained.folder}")
@@ -48,8 +48,7 @@ def embed(run: str | Path, images: Any, output: str | Path, plugins: Sequence[st
 
 
 def _parts(trained: TrainedRun, store: Store, size: int) -> Iterator[tuple[Sequence[str], npt.NDArray[np.float32]]]:
-    parts, everything = trained.parts, np.arange(len(store))
-    for chunk, outputs in stream_method(parts.method, store, everything, trained.views_for(store), parts.runtime):
+    for chunk, outputs in trained.embedder_for(store).stream(store, np.arange(len(store))):
         unreadable = list(chunk.unreadable)
         for problem in chunk.unreadable.values():
             notify(f"left empty: {problem}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tapetum.evaluation.soft_neighbours import Accuracy, Evaluation
+from tapetum.evaluation.accuracy import Accuracy, Evaluation
 from tapetum.runs.run_folder import read_summary, write_summary
 from tapetum.runs.test_set import check_evaluation, check_unseen, find_test, open_test
 from tapetum.runs.trained_run import TrainedRun, open_trained_run

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tapetum.data.images.stores import Store
-from tapetum.evaluation.embedding import BATCH_SIZE, Outputs, stream_method
+from tapetum.evaluation.embedding import BATCH_SIZE, Outputs
 from tapetum.evaluation.image_chunks import ImageChunk
 from tapetum.evaluation.prediction import predict_from
 from tapetum.methods.base import Method
@@ -99,11 +99,8 @@ def predict(
 
 
 def _rows(trained: TrainedRun, store: Store, begin: int, num_neighbours: int) -> Iterator[list[Row]]:
-    parts = trained.parts
     wanted = np.arange(begin, len(store))
-    for chunk, outputs in stream_method(
-        parts.method, store, wanted, trained.views_for(store), parts.runtime, batch_size=BATCH_SIZE
-    ):
+    for chunk, outputs in trained.embedder_for(store).stream(store, wanted, BATCH_SIZE):
         predicted = _predicted(trained, store, chunk, outputs, num_neighbours) if len(chunk.indices) else {}
         failed = {i: Row(store.names[i], None, None, (), problem) for i, problem in chunk.unreadable.items()}
         yield [row for _, row in sorted((predicted | failed).items())]

@@ -160,7 +160,7 @@ def test_photographs_are_shrunk_to_one_array_where_their_proportions_are_one(tmp
 def test_a_header_that_lies_is_said(tmp_path, monkeypatch):
     files = write_pool(tmp_path / "pool", [(8, 8)] * 2)
     monkeypatch.setattr(cache, "decode", lambda path, _: torch.zeros(3, 8, 9, dtype=torch.uint8))
-    with pytest.raises(ValueError, match=r"0\.jpg has another size than its header says"):
+    with pytest.raises(ValueError, match=r"0\.jpg differs in size from its header"):
         decoded(files, folder=tmp_path / "cache")
 
 

@@ -121,12 +121,12 @@ def test_json_in_three_forms(tmp_path, content):
         ('{"a/1.jpg": "x", "a/9.jpg": "y"}', r"entry 2: there is no image 'a/9\.jpg'"),
         ('{"a/1.jpg": "x", "a/1.jpg": "y"}', r"entry 2: 'a/1\.jpg' is labelled 'y', but 'x' at entry 1"),
         ('{"a/1.jpg": "x", "a/2.jpg": "x"}', "only the class 'x'"),
-        ('{"a/1.jpg": true}', "entry 1: 'a/1.jpg' and True are no path and label"),
-        ('{"a/1.jpg": 1.5}', "are no path and label"),
-        ('{"a/1.jpg": ""}', "are no path and label"),
+        ('{"a/1.jpg": true}', "entry 1: 'a/1.jpg' and True are not a path and a label"),
+        ('{"a/1.jpg": 1.5}', "are not a path and a label"),
+        ('{"a/1.jpg": ""}', "are not a path and a label"),
         ('{"a/1.jpg": "\\ud800"}', "cannot be printed"),
         ('[{"path": "a/1.jpg", "class": "x"}]', "entry 1: unknown key 'class'"),
-        ('["a/1.jpg"]', "entry 1: 'a/1.jpg' is no label"),
+        ('["a/1.jpg"]', "entry 1: 'a/1.jpg' is not a path and a label"),
         ('"a/1.jpg"', "holds no labels"),
         ("[]", "holds no labels"),
         ("{", "is not JSON"),
@@ -154,7 +154,7 @@ def test_a_list_of_names_keeps_the_labels_that_images_come_with(tmp_path):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
             read_label_file(path, names, own=lambda: labels_from_folders(names))
-    with pytest.raises(ValueError, match="come without"):
+    with pytest.raises(ValueError, match="have no labels of their own"):
         read_label_file(path, names)
 
 

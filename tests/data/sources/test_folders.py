@@ -97,5 +97,5 @@ def test_mistakes(tmp_path):
         open_source(tmp_path / "all", tmp_path / "flat")
     with pytest.raises(ValueError, match="one has only the class folder 'cat'"):
         open_source(tmp_path / "all", tmp_path / "one")
-    with pytest.raises(ValueError, match="the images are no files"):
+    with pytest.raises(ValueError, match="the images are not files"):
         open_source("digits", tmp_path / "one")

@@ -221,7 +221,7 @@ def test_svhn(tmp_path):
         assert np.array_equal(source.store.read(np.array([2]))[0].numpy(), images[..., 2].transpose(2, 0, 1))
     for faulty in ({"a": images}, {"X": images[..., :3], "y": content["y"]}, {"X": images, "y": content["y"] + 1}):
         savemat(tmp_path / "train_32x32.mat", faulty)
-        with pytest.raises(ValueError, match=r"train_32x32\.mat is no file of SVHN"):
+        with pytest.raises(ValueError, match=r"train_32x32\.mat is not a file of SVHN"):
             open_source(tmp_path)
 
 
@@ -232,7 +232,7 @@ def test_dicts_of_arrays_and_tables():
     assert len(open_source(parts, "none", "test").store) == 1
     tables = {"train": Frame(img=list(images), label=values)}
     assert labels_by_name(open_source(tables)) == {"0": "4", "1": "5"}
-    with pytest.raises(ValueError, match="has no test part but train"):
+    with pytest.raises(ValueError, match="has no test part, only train"):
         open_source(tables, split="test")
 
 
@@ -261,7 +261,7 @@ def test_a_data_frame_of_paths(tmp_path, monkeypatch):
     assert open_source(frame, "none").labels is None
     (tmp_path / "labels.csv").write_text("1.jpg,p\n2.jpg,q\n")
     assert open_source(frame, "labels.csv").labels.classes == ("p", "q")
-    with pytest.raises(ValueError, match="no such column but path, kind, label"):
+    with pytest.raises(ValueError, match="no such column, only path, kind, label"):
         open_source(frame, "species")
     with pytest.raises(ValueError, match=r"column label, row 1: the label is 1\.5"):
         open_source(Frame(path=["1.jpg", "2.jpg"], label=[1, 1.5]))

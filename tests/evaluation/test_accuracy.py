@@ -1,7 +1,7 @@
 """Soft nearest-neighbour evaluation against plain numpy, and what it leaves behind."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -12,8 +12,9 @@ from tapetum.data.images.stores import ArrayStore
 from tapetum.data.labels.labels import Labels
 from tapetum.data.views.draw import EvaluationViewConfig, ViewConfig, ViewsConfig
 from tapetum.evaluation import embedding
-from tapetum.evaluation.embedding import embed_share, own_batches, run_method
-from tapetum.evaluation.soft_neighbours import accuracy, classify_by_neighbours, evaluate_method
+from tapetum.evaluation.accuracy import accuracy, evaluate_method
+from tapetum.evaluation.embedding import Embedder, own_batches
+from tapetum.evaluation.soft_neighbours import classify_by_neighbours
 from tapetum.methods.base import Method
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -103,9 +104,7 @@ def test_plain_version(num_classes, classifies):
     test_values = [int(v) for v in generator.integers(-1, num_classes - 1, 60)]  # the last class has no image
     method = Pixels(classifies)
     result = evaluate_method(
-        method,
-        VIEWS,
-        OnCPU(),
+        Embedder(method, VIEWS, OnCPU()),
         pool=ArrayStore(pool),
         pool_labels=labels(pool_values, num_classes),
         test=ArrayStore(test),
@@ -138,7 +137,7 @@ def test_the_headline_is_what_the_method_predicts_by():
 
     store, known = ArrayStore(images(9, 0)), labels([0, 1, 2] * 3, 3)
     sides = {"pool": store, "pool_labels": known, "test": store, "test_labels": known}
-    result = evaluate_method(ByClassifier(classifies=True), VIEWS, OnCPU(), **sides)
+    result = evaluate_method(Embedder(ByClassifier(classifies=True), VIEWS, OnCPU()), **sides)
     assert result.headline is result.classifier
     assert result.soft_neighbours.top1 == 100  # every image is its own nearest neighbour
 
@@ -183,7 +182,7 @@ def test_the_method_is_left_as_it_was(training):
     method.frozen.eval()
     before = {name: value.clone() for name, value in method.state_dict().items()}
     generator = torch.random.get_rng_state()
-    outputs = run_method(method, ArrayStore(images(5, 0)), np.arange(5), VIEWS, OnCPU(), batch_size=2)
+    outputs = Embedder(method, VIEWS, OnCPU()).outputs(ArrayStore(images(5, 0)), np.arange(5), batch_size=2)
     assert (method.training, method.norm.training, method.frozen.training) == (training, training, False)
     assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
     assert torch.equal(torch.random.get_rng_state(), generator)
@@ -193,14 +192,9 @@ def test_the_method_is_left_as_it_was(training):
 
 def test_the_modes_return_after_an_error():
     method = Pixels(classifies=False).train()
+    views = replace(VIEWS, evaluation=EvaluationViewConfig(crop=9))
     with pytest.raises(ValueError, match="crop is 9"):
-        run_method(
-            method,
-            ArrayStore(images(2, 0)),
-            np.arange(2),
-            ViewsConfig(large=VIEWS.large, mean=VIEWS.mean, std=VIEWS.std, evaluation=EvaluationViewConfig(crop=9)),
-            OnCPU(),
-        )
+        Embedder(method, views, OnCPU()).outputs(ArrayStore(images(2, 0)), np.arange(2))
     assert method.training
 
 
@@ -225,7 +219,7 @@ def test_every_batch_of_a_pool_has_images_of_every_class():
 def test_of_a_pool_only_what_is_asked_for_is_kept(monkeypatch):
     monkeypatch.setattr(embedding, "BATCH_SIZE", 64)
     pixels, method = images(200, 0), Pixels(classifies=False)
-    rows = embed_share(method, ArrayStore(pixels), np.arange(200), VIEWS, OnCPU(), lambda rows: rows[:, :2] * 3)
+    rows = Embedder(method, VIEWS, OnCPU()).own_share(ArrayStore(pixels), np.arange(200), lambda rows: rows[:, :2] * 3)
     np.testing.assert_allclose(rows.numpy(), 3 * embedded(pixels)[:, :2], rtol=1e-5, atol=1e-6)
     assert method.seen == [67, 67, 66]
 
@@ -233,6 +227,7 @@ def test_of_a_pool_only_what_is_asked_for_is_kept(monkeypatch):
 def test_images_come_in_the_order_of_their_indices():
     pixels = images(6, 0)
     order = np.array([4, 1, 1, 0])
-    outputs = run_method(Pixels(classifies=False), ArrayStore(pixels), order, VIEWS, OnCPU(), batch_size=3)
+    embedder = Embedder(Pixels(classifies=False), VIEWS, OnCPU())
+    outputs = embedder.outputs(ArrayStore(pixels), order, batch_size=3)
     np.testing.assert_allclose(outputs.embeddings.numpy(), embedded(pixels[order]), rtol=1e-5, atol=1e-6)
     assert outputs.logits is None

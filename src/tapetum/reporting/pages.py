@@ -1,0 +1,42 @@
+"""HTML pages from the templates beside this file: the one door to Jinja."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+
+@cache
+def _environment() -> Environment:
+    """Escapes every value that is no `Markup`, so that no file name or recipe can add markup or a script."""
+    return Environment(
+        loader=FileSystemLoader(Path(str(files("tapetum.reporting"))) / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _printable(value: Any) -> Any:
+    """File names may hold bytes that are no text: these are shown as escapes."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return value.encode(errors="backslashreplace").decode()
+    return value
+
+
+def render_page(template: str, title: str, **context: Any) -> str:
+    """A whole page, as text.
+
+    Args:
+        template: a file in templates/ that extends page.html.
+        title: of the page.
+        context: what the template names.
+    """
+    return _environment().get_template(template).render(title=title, **context)
