@@ -24,9 +24,9 @@ from tapetum.data.images.cache import decoded
 from tapetum.data.images.stores import Store
 from tapetum.data.labels.subsets import drawn_labels
 from tapetum.data.sources.open_source import open_source
+from tapetum.evaluation.accuracy import accuracy
 from tapetum.evaluation.baselines import nearest_neighbour
 from tapetum.evaluation.nearest_neighbours import nearest_neighbour_votes
-from tapetum.evaluation.soft_neighbours import accuracy
 from tapetum.system.files import whole_file
 
 

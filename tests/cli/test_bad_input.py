@@ -365,7 +365,7 @@ LABELS = [
     Case(
         "number and share of labels",
         f"{TRAIN} data.labels_percent=10",
-        ("data.labels_percent is 10 beside labels_per_class 3", "null"),
+        ("data.labels_percent is 10 and labels_per_class is 3", "null"),
     ),
     Case(
         "share beyond all labels",

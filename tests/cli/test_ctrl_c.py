@@ -16,7 +16,7 @@ STOPPED = "tapetum: stopped at once, nothing more saved."
 VERBS = {
     "check images.npz --output health": "tapetum.verbs.check.find_health",
     "embed run images.npz --output out.npz": "tapetum.reporting.embeddings_table._write_header",
-    "evaluate run --test new.npz": "tapetum.evaluation.soft_neighbours.nearest_neighbour_votes",
+    "evaluate run --test new.npz": "tapetum.evaluation.accuracy.nearest_neighbour_votes",
     f"{FIT} other": "tapetum.verbs.fit.choose",
     "plot run --output pictures": "tapetum.runs.review.predict_from",
     "report run --output out.html": "tapetum.verbs.report.render",

@@ -125,9 +125,9 @@ def test_two_labels_a_class_can_be_folded():
     [
         ({"folds": 1}, "folds is 1: use 2 or more"),
         ({"folds": 13}, "folds is 13, but just 12 labels can be held out: use at most 12"),
-        ({"labels_per_class": 1}, "folds is 3, but just 0 labels can be held out: label at least two images of a class"),
+        ({"labels_per_class": 1}, "folds is 3, but just 0 labels can be held out: label at least two"),
         ({"overrides": ["data.held_out_share=0.2"]}, "folds is 3: use 2 or more, and set held_out_share"),
-        ({"overrides": ["data.fold=3"]}, "fold is 3: use null, or a number from 0 below that of folds"),
+        ({"overrides": ["data.fold=3"]}, "fold is 3: use null, or a number from 0 to folds - 1"),
         ({"overrides": ["runtime.devices=2"]}, "data.folds is 3, for which runtime.devices must be 1"),
     ],
 )

@@ -187,7 +187,7 @@ def test_an_interrupted_table_goes_on_where_it_was(run, monkeypatch, capsys):
         tapetum.predict(run, "colours.npz", "p.csv", neighbours=1)
     monkeypatch.setattr("tapetum.evaluation.embedding.read_chunks", read_chunks)
     result = tapetum.predict(run, "colours.npz", "p.csv")
-    assert "14 of 30 images are predicted already" in capsys.readouterr().err
+    assert "14 of 30 images are done already" in capsys.readouterr().err
     assert Path("p.csv").read_bytes() == Path("whole.csv").read_bytes()
     assert sum(result["labels"].values()) == 30
     assert not Path("p.csv.partial").exists()

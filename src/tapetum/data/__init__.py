@@ -1,4 +1,4 @@
-"""From files to batches: `images`, `labels`, `sources`, `views`, `batches`, `health`; `batch.py` is what a step gets.
+"""From files to batches: `images`, `labels`, `sources`, `views`, `batches`, `health`; `batch.py` defines a batch.
 
-Imports no model, method or engine; `ops` for randomness, `system` for files.
+Imports `ops` for randomness and `system` for files, but no model, method or engine.
 """

@@ -1,4 +1,4 @@
-"""Losses: pure functions of tensors, in float32 or better whatever autocast says.
+"""Losses: pure functions of tensors, in float32 or better even under autocast.
 
-Imports `ops` alone.
+Imports only `ops`.
 """

@@ -1,4 +1,4 @@
-"""Cross-entropy to given labels."""
+"""Cross-entropy with given labels."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from tapetum.ops.precision import full_precision
 
 @full_precision
 def classification_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
-    """Mean cross-entropy, 0-d, of (B, C) logits to (B,) labels, of each of which a share is spread over all classes."""
+    """Mean cross-entropy, 0-d, of (B, C) logits and (B,) labels; smoothing spreads a share of each over all classes."""
     return cross_entropy(logits, labels, label_smoothing=label_smoothing)

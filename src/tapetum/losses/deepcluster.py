@@ -10,7 +10,7 @@ from tapetum.ops.precision import full_precision
 
 @full_precision
 def cluster_loss(scores: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of every view's prediction to the cluster of its image.
+    """Cross-entropy between every view's prediction and the cluster of its image.
 
     Args:
         scores: (V, B, K) cosines of projections and prototypes.

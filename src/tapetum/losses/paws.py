@@ -19,9 +19,9 @@ SMALLEST_TARGET = 1e-4
 
 @full_precision
 def paws_targets(probabilities: Tensor, num_small_views: int, sharpen_temperature: float) -> Tensor:
-    """Targets of all views from the predictions of the two large ones.
+    """Compute the targets of all views from the predictions of the two large ones.
 
-    A large view's target is the sharpened prediction of the other large view; a small view's is the mean of both.
+    A large view's target is the sharpened prediction of the other large view; a small view's, the mean of both.
 
     Args:
         probabilities: (2B, C) predictions, already swapped: rows 0..B-1 belong to view 2, rows B..2B-1 to view 1.
@@ -40,17 +40,17 @@ def paws_targets(probabilities: Tensor, num_small_views: int, sharpen_temperatur
 
 @full_precision
 def cross_entropy(targets: Tensor, probabilities: Tensor) -> Tensor:
-    """H(q, p) per row, (N,), with 0 log 0 = 0: finite for targets of zero whatever their prediction."""
+    """H(q, p) of each row, (N,), with 0 log 0 = 0: finite for targets of zero, even if their prediction is zero."""
     tiny = torch.finfo(probabilities.dtype).tiny
     return -(targets * probabilities.clamp_min(tiny).log()).sum(dim=1)
 
 
 @full_precision
 def mean_entropy_loss(probabilities: Tensor, sharpen_temperature: float, class_prior: Tensor | None = None) -> Tensor:
-    """-H(mean of the sharpened predictions), 0-d; over all ranks. At least -ln C, reached when classes are even.
+    """-H(mean of the sharpened predictions), 0-d, over all ranks. At least -ln C, reached when classes are even.
 
-    With a class prior pi (C,), rows that sum to one: KL(mean || pi) - ln C, which reaches the same bound when classes
-    come out as pi says, and is the same for an even pi.
+    With a class prior pi (C,) and rows that sum to one, it is KL(mean || pi) - ln C. This reaches the same bound when
+    the classes have the shares pi, and an even pi changes nothing.
     """
     mean = mean_over_ranks(sharpen(probabilities, sharpen_temperature).mean(dim=0))
     loss = (mean * mean.clamp_min(torch.finfo(mean.dtype).tiny).log()).sum()
@@ -71,21 +71,21 @@ def paws_loss(
     sharpen_temperature: float,
     class_prior: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The two terms of PAWS: cross-entropy to the other view's pseudo-label, and mean-entropy maximisation.
+    """Compute the two terms of PAWS: cross-entropy with the other view's pseudo-label, and mean-entropy maximisation.
 
     Args:
         anchor_views: ((2 + M)B, D), view-major, with gradient.
         anchor_supports: (S, D) of this rank, with gradient.
         support_labels: (S, C) smoothed labels of this rank's supports.
-        target_views: (2B, D), the large views swapped: view 2 first. Its gradient is not followed.
-        target_supports: (S, D). Its gradient is not followed.
+        target_views: (2B, D), the large views swapped: view 2 first. No gradient flows through it.
+        target_supports: (S, D). No gradient flows through it.
         num_small_views: M.
         temperature: tau.
         sharpen_temperature: T.
-        class_prior: (C,) expected share of each class, positive; None: even.
+        class_prior: (C,) expected share of each class, positive; None: equal shares.
 
     Returns:
-        (cross_entropy, mean_entropy), both 0-d. The loss of the paper is their sum, which is usually negative:
+        (cross_entropy, mean_entropy), both 0-d. The paper's loss is their sum, which is usually negative:
         the second tends to -ln C.
     """
     predictions = soft_neighbours(anchor_views, anchor_supports, support_labels, temperature)

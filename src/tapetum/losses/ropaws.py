@@ -1,6 +1,6 @@
 """The targets and the loss of RoPAWS (Mo, Sohn et al., ICLR 2023, https://arxiv.org/abs/2302.14483).
 
-Symbols as in `losses/paws.py`; U are all unlabelled images of one view, over all processes.
+Symbols as in `losses/paws.py`; U is one view of all unlabelled images, over all processes.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from tapetum.ops.soft_neighbours import soft_neighbours
 
 @full_precision
 def in_domain_prior(nearest: Tensor, prior_temperature: float) -> Tensor:
-    """How much an image belongs among the labelled ones, exp((cosine - 1) / tau_prior): 1 on top of one of them.
+    """Compute how well images fit among the labelled ones, exp((cosine - 1) / tau_prior): 1 if equal to one of them.
 
     Args:
-        nearest: cosines of images and the supports nearest to them, of any shape.
+        nearest: cosine of each image and the support nearest to it, of any shape.
         prior_temperature: tau_prior.
     """
     return ((nearest - 1) / prior_temperature).exp()
@@ -37,15 +37,15 @@ def propagated_labels(
     prior_temperature: float,
     label_ratio: float,
 ) -> tuple[Tensor, Tensor]:
-    """Class probabilities by soft neighbours among supports *and* unlabelled images, and how much is known of each.
+    """Compute class probabilities by soft neighbours among supports *and* unlabelled images, and how much is known.
 
-    The neighbours' own probabilities are not known, but all of them together solve a linear system:
+    The unlabelled neighbours' own probabilities are unknown, but all of them together solve a linear system:
 
         [C_S | C_U] = prior * softmax([s_S + tau ln r, s_U] / tau)      prior_i = exp((max_j s_S[i, j] - 1) / tau_prior)
         P = C_S Y + C_U P,  so  P = (1 - C_U)^-1 C_S Y
 
-    An image that resembles no support has a small prior, and rows of P sum to less than one. What is missing is
-    spread evenly over the classes.
+    An image that resembles no support has a small prior, so its row of P sums to less than one. The missing
+    probability is spread evenly over the classes.
 
     Args:
         queries: (B, D) one view of this process's images, any scale.
@@ -53,11 +53,11 @@ def propagated_labels(
         support_labels: (S, C) rows of probabilities.
         temperature: tau.
         prior_temperature: tau_prior.
-        label_ratio: how much all supports weigh together, relative to all unlabelled images: decides r.
+        label_ratio: total weight of all supports relative to all unlabelled images; determines r.
 
     Returns:
-        Probabilities (B, C), whose rows sum to one, and the sums (B,) before the even share: near 1 where an image is
-        like the supports, near 0 where it is like none. No gradient.
+        Probabilities (B, C), whose rows sum to one, and how much is known: their sums (B,) before the missing
+        probability is spread, near 1 if an image is like some supports, near 0 if it is like none. No gradient.
     """
     unlabelled = gather_rows(normalize(queries.detach(), dim=1))
     anchors = gather_rows(normalize(supports.detach(), dim=1))
@@ -93,13 +93,13 @@ def ropaws_loss(
     label_ratio: float,
     class_prior: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The two terms of PAWS with propagated targets, weighted by how much is known of each image.
+    """Compute the two terms of PAWS, with propagated targets weighted by how much is known of each image.
 
     Args:
         anchor_views, anchor_supports, support_labels, target_views, target_supports, num_small_views, temperature,
             sharpen_temperature, class_prior: as for `paws_loss`.
         prior_temperature, label_ratio: as for `propagated_labels`.
-        prior_power: the weight of an image is its known share, the mean of both large views, to this power.
+        prior_power: an image's weight is its known share (mean over both large views) to this power.
 
     Returns:
         (cross_entropy, mean_entropy, known): 0-d, 0-d and (B,).

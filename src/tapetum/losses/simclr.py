@@ -15,19 +15,19 @@ from tapetum.ops.precision import full_precision
 
 @full_precision
 def nt_xent_loss(projections: Tensor, num_views: int, temperature: float, key_gradient: bool = True) -> Tensor:
-    """Each view's other views, told from the views of all other images, over all processes.
+    """Contrast each view's other views with the views of all other images, over all processes.
 
         mean over views a and other views b of the image:  -log( e(a, b) / (e(a, b) + sum_c e(a, c)) )
 
-    with e(a, b) = exp(s(a, b) / tau) and c all views of all other images. With more than two views, an image's other
-    views are not each other's negatives (multi-crop as in SwAV's appendix).
+    with e(a, b) = exp(s(a, b) / tau) and c running over all views of all other images. With more than two views, an
+    image's other views are not each other's negatives (multi-crop as in SwAV's appendix).
 
     Args:
         projections: (V*B, D) of this process, view-major, any scale.
         num_views: V, 2 or more.
         temperature: tau.
-        key_gradient: whether the gradient also passes through b and c, as in the paper; the published SuNCEt code
-            follows it through a alone.
+        key_gradient: whether the gradient also flows through b and c, as in the paper; in the published SuNCEt code
+            it flows only through a.
 
     Returns:
         0-d.
@@ -50,7 +50,7 @@ def nt_xent_loss(projections: Tensor, num_views: int, temperature: float, key_gr
 
     own = scores[:, rank() * num_rows : (rank() + 1) * num_rows]
     own = own.unflatten(1, (num_views, num_images)).unflatten(0, (num_views, num_images))
-    positives = own.diagonal(dim1=1, dim2=3)  # (V, V, B): of views a and b of each image
+    positives = own.diagonal(dim1=1, dim2=3)  # (V, V, B): scores of views a and b of each image
     losses = torch.logaddexp(negatives.view(num_views, 1, num_images), positives) - positives
     is_other = 1 - torch.eye(num_views, dtype=losses.dtype, device=scores.device)
     return (losses.mean(dim=2) * is_other).sum() / is_other.sum()

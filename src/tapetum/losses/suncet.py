@@ -19,9 +19,9 @@ def suncet_loss(projections: Tensor, labels: Tensor, temperature: float) -> Tens
     """Mean of -log of the probability mass on neighbours of the same class, 0-d.
 
     Args:
-        projections: (S, D) labelled images of this rank, any scale; gradient flows to all ranks' rows.
-        labels: (S, C) rows of probabilities, hard in the paper. Any number of images per class: rows without a
-            neighbour of their class have a large but finite loss.
+        projections: (S, D) of labelled images of this rank, any scale; the gradient flows to all ranks' rows.
+        labels: (S, C) rows of probabilities, hard in the paper. Classes may have any number of images: a row without
+            a neighbour of its class has a large but finite loss.
         temperature: tau, 0.1 in the paper.
 
     Example:

@@ -1,6 +1,6 @@
 """The loss of SwAV (Caron et al., NeurIPS 2020, https://arxiv.org/abs/2006.09882).
 
-Symbols: B images, V views of each, A of which assign, K prototypes, tau the temperature.
+Symbols: B images, V views of each, A of which assign codes, K prototypes, tau the temperature.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from tapetum.ops.sinkhorn import sinkhorn
 
 @full_precision
 def swav_codes(scores: Tensor, queue_scores: Tensor, epsilon: float, iterations: int, hard: bool = False) -> Tensor:
-    """Codes of one view of a batch, balanced over the batch and a queue of earlier images, over all processes.
+    """Compute the codes of one view, balanced over the batch and a queue of earlier images, over all processes.
 
     Args:
         scores: (B, K) of this process.
         queue_scores: (L, K) of earlier images; L may be 0.
-        epsilon, iterations: of `sinkhorn`.
+        epsilon, iterations: as for `sinkhorn`.
         hard: whether each code becomes the one-hot row of its largest entry.
 
     Returns:
@@ -36,7 +36,7 @@ def swav_codes(scores: Tensor, queue_scores: Tensor, epsilon: float, iterations:
 def swapped_prediction_loss(
     scores: Tensor, codes: Tensor, assigning_views: Sequence[int], temperature: float
 ) -> Tensor:
-    """Each assigning view's code, predicted from all other views of the image.
+    """Compare each assigning view's code with its prediction from all other views of the image.
 
     Args:
         scores: (V, B, K) cosines of projections and prototypes, with gradient.

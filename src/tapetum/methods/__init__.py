@@ -1,4 +1,4 @@
-"""One file per paper; `base.py` is the boundary, `registry.py` finds a method by its `kind`.
+"""One file per paper; `base.py` is the interface they share, `registry.py` finds a method by its `kind`.
 
-Imports `losses`, `nn`, `ops` and `data.batch`; a method never sees trainer, optimizer, logger or rank.
+Imports only `losses`, `nn`, `ops` and `data.batch`; a method never sees the trainer, optimizer, logger or rank.
 """

@@ -1,8 +1,8 @@
-"""The boundary between a method and everything else.
+"""The interface between a method and everything else.
 
-A method is told a batch and its progress and returns a loss. What it must change besides its weights it changes in
-named hooks. It never sees the trainer, the optimizer, a logger or a rank, so it can be run, tested and exported
-alone.
+A method gets a batch and the training progress and returns a loss. Anything it changes besides its weights, it changes
+in named hooks. It never sees the trainer, the optimizer, a logger or a rank, so it can be run, tested and exported
+on its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tapetum.data.batch import Batch
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands. Everything else about time is derived from these three."""
+    """How far training has come. Everything else about time is derived from these three numbers."""
 
     step: int
     """Optimiser steps finished before this one."""
@@ -39,21 +39,21 @@ class StepOutput:
     """What a method's forward returns."""
 
     loss: Tensor
-    """0-d; its gradient is the step."""
+    """0-d; the optimiser step follows its gradient."""
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
     """0-d detached tensors, still on the device; the trainer adds the prefix `train/`."""
     carry: Any = None
-    """Whatever `after_step` needs again, e.g. embeddings for a queue."""
+    """Anything that `after_step` needs, e.g. embeddings for a queue."""
 
 
 EmbedAll = Callable[[Callable[[Tensor], Tensor]], tuple[Tensor, Tensor]]
-"""`embed_all(then)` embeds the pool with the evaluation views, some images at a time, each process its share: which
-images the pool has, (P,) int64 ascending, and `then(embeddings)` (P_own, ...) of every world_size-th of them, from the
-process's number on. Images held out of everything are not in the pool."""
+"""`embed_all(then)` embeds the evaluation views of the pool in batches; each process embeds its own share. It returns
+the indices of the pool's images, (P,) int64 ascending, and `then(embeddings)`, (P_own, ...), of every world_size-th
+image, starting at this process's rank. Images held out of everything are not in the pool."""
 
 
 class Method(nn.Module):
-    """Base of every method: one file per paper, `forward` is the paper.
+    """Base class of every method: one file per paper; `forward` computes the loss of the paper.
 
     A subclass names its config dataclass in `Config` and is built as
     `Method(config, backbone, num_classes=..., num_images=...)`.
@@ -68,27 +68,27 @@ class Method(nn.Module):
     uses_support: ClassVar[bool] = False
     """Whether a batch carries labelled support images."""
     predicts_by: ClassVar[Literal["soft_neighbours", "classifier"]] = "soft_neighbours"
-    """What names an image's class: its soft nearest neighbours among the labelled images, or `classify`."""
+    """What predicts an image's class: its soft nearest neighbours among the labelled images, or `classify`."""
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
-        """The loss of one step."""
+        """Compute the loss of one step."""
         raise NotImplementedError
 
     def embed(self, images: Tensor) -> Tensor:
-        """(B, D) representation used for evaluation and prediction of normalised images (B, C, H, W)."""
+        """(B, D) representation of normalised images (B, C, H, W), used for evaluation and prediction."""
         raise NotImplementedError
 
     def classify(self, images: Tensor) -> Tensor | None:
-        """(B, num_classes) logits where the method trains a classifier of its own; None where it does not."""
+        """(B, num_classes) logits of the method's own classifier; None if it trains none."""
         return None
 
     def in_domain(self, nearest: Tensor) -> Tensor | None:
-        """(N,) how much images are like labelled ones, 0 to 1, from cosines (N,) with the nearest of these; None where
-        the method judges no such thing."""
+        """(N,) how much images resemble labelled ones, 0 to 1, given the cosine (N,) of each with its nearest labelled
+        image; None if the method does not estimate this."""
         return None
 
     def cluster(self, images: Tensor) -> Tensor | None:
-        """(B, K) logits of the first set of prototypes, where the method has some; None where it has none."""
+        """(B, K) logits of the first set of prototypes; None if the method has no prototypes."""
         return None
 
     def before_epoch(self, progress: Progress, embed_all: EmbedAll) -> None:
@@ -101,7 +101,7 @@ class Method(nn.Module):
         """Called after the optimiser step (queues, memory, prototype norms)."""
 
     def local_state(self) -> dict[str, Tensor]:
-        """State that differs between ranks. Never registered as buffers: DDP overwrites those from rank 0."""
+        """State that differs between ranks. Never registered as buffers, which DDP overwrites with those of rank 0."""
         return {}
 
     def load_local_state(self, state: Mapping[str, Tensor]) -> None:

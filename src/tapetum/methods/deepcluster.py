@@ -2,23 +2,23 @@
 
 https://arxiv.org/abs/2006.09882
 
-No label is used. While an epoch trains, a *memory bank* remembers the projection z (unit length) of every image, one
-row for each assigning view. When the next epoch begins, spherical k-means clusters a bank; its K centroids C become
-the prototypes for that epoch, and every view of an image learns to predict the cluster its image was in:
+It uses no labels. During an epoch, a *memory bank* stores the projection z (unit length) of every image, one row for
+each assigning view. Before the next epoch, spherical k-means clusters a bank; its K centroids C become the prototypes
+of that epoch, and every view of an image learns to predict the image's cluster:
 
     loss = mean over sets of prototypes, views v and images i of  H(cluster of i, softmax(z_iv . C^T / tau))
 
-So one view predicts the assignment of another that was seen an epoch earlier. Several sets come from the banks in
-turn and from other starting points. Nothing but clustering anew keeps the embedding from collapsing: as soon as two
-images are told apart at all, k-means pulls them apart.
+So a view predicts the assignment of another view, seen an epoch earlier. With several sets of prototypes, each set
+takes the next bank and starts k-means from different images. Only the repeated clustering keeps the embedding from
+collapsing: as soon as two images differ at all, k-means pulls them apart.
 
 Where this differs from the published code, on purpose:
-- k-means starts from images drawn from the whole pool, not from those of the first process;
-- the bank is kept by image: an image that an epoch leaves out (the last, incomplete batch) keeps its row and label,
-  where it is left out of the loss of the whole next epoch;
+- k-means starts from images drawn from the whole pool, not from the first process's images;
+- the bank is indexed by image: an image that an epoch skips (in the last, incomplete batch) keeps its row and label;
+  the published code leaves it out of the loss of the whole next epoch;
 - before the first epoch, the bank is filled from evaluation views, once for all assigning views, not from training
-  views, and no running statistics move;
-- centroids take part in no optimiser step at all.
+  views, and running statistics do not change;
+- no optimiser step ever changes the centroids.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ class DeepClusterConfig:
     """DeepCluster-v2; defaults are the published ones for ImageNet."""
 
     kind: Literal["deepcluster"] = "deepcluster"
-    """The method."""
+    """Selects this method."""
     num_prototypes: tuple[int, ...] = (3000, 3000, 3000)
-    """K of each set of prototypes, which are clustered independently."""
+    """K of each set of prototypes; the sets are clustered independently."""
     temperature: float = 0.1
     """tau of the predictions; 0.1 in the paper."""
     iterations: int = 10
     """Rounds of k-means; 10 in the published code."""
     assigning_views: tuple[int, ...] = (0, 1)
-    """The views that have a bank, counted from 0, large ones first. Sets of prototypes use the banks in turn."""
+    """The views that have a bank, numbered from 0, large ones first. The sets of prototypes cycle through the banks."""
     head: HeadConfig = field(default_factory=lambda: HeadConfig(hidden=2048, output=128, layers=2))
     """Projector."""
 
@@ -89,7 +89,7 @@ class DeepCluster(Method):
         self.labels: Tensor | None = None  # (sets, N) cluster of every image in this epoch
 
     def before_epoch(self, progress: Progress, embed_all: EmbedAll) -> None:
-        """Cluster the bank: new prototypes, and a new label for every image."""
+        """Cluster the bank: this gives new prototypes and a new label for every image."""
         seed = shared_seed(next(self.prototypes.parameters()).device)
         if self.bank is None:
             with batch_statistics(self):
@@ -99,7 +99,7 @@ class DeepCluster(Method):
 
     @torch.no_grad()
     def assign(self, bank: MemoryBank, head: int, seed: int) -> Tensor:
-        """(P_own,) clusters of this process's images, by one set of prototypes, which become the centroids."""
+        """(P_own,) clusters of this process's images; their centroids become the prototypes of set `head`."""
         prototypes = list(self.prototypes.parameters())[head]
         start = bank.some_rows(head, len(prototypes), seed)
         centroids, clusters = kmeans(bank.rows(head), start, self.config.iterations)
@@ -107,7 +107,7 @@ class DeepCluster(Method):
         return clusters
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
-        """Loss of one step."""
+        """Compute the loss of one step."""
         assert batch.views is not None
         assert batch.index is not None
         assert self.labels is not None, "before_epoch comes before the first step"
@@ -128,7 +128,7 @@ class DeepCluster(Method):
         return StepOutput(loss, metrics, carry=newest)
 
     def after_step(self, output: StepOutput, batch: Batch) -> None:
-        """The bank remembers what this step has seen, as it was before the step."""
+        """Store this step's projections in the bank, as they were before the optimiser step."""
         assert self.bank is not None
         assert batch.index is not None
         self.bank.update(batch.index, output.carry)
@@ -143,17 +143,17 @@ class DeepCluster(Method):
         """Restore what `local_state` returned.
 
         Raises:
-            ValueError: there were more or fewer images, or another number of processes.
+            ValueError: the number of images or of processes has changed.
         """
         saved = state["labels"].shape[1] if "labels" in state else self.num_images
         if saved != self.num_images:
             raise ValueError(
-                f"the memory bank is one of {saved} images, and now there are {self.num_images}: train anew."
+                f"the memory bank holds {saved} images, but now there are {self.num_images}: start a new run."
             )
         self.bank, self.labels = MemoryBank.from_state(state, self.num_images), state.get("labels")
 
     def cluster(self, images: Tensor) -> Tensor:
-        """(B, K) scores against the first set of prototypes, over tau."""
+        """(B, K) scores against the first set of prototypes, divided by tau."""
         projections = unit_length(self.projector(self.backbone(images)))
         return self.prototypes(projections)[0] / self.config.temperature
 
@@ -164,12 +164,12 @@ class DeepCluster(Method):
 
 @torch.no_grad()
 def first_bank(projector: ProjectionHead, embed_all: EmbedAll, num_views: int, num_images: int) -> MemoryBank:
-    """The bank before the first epoch: projections of the evaluation views of the pool, once for each view."""
+    """Fill the bank before the first epoch: projections of the pool's evaluation views, repeated `num_views` times."""
     pool, rows = embed_all(lambda embeddings: unit_length(projector(embeddings)))
     return MemoryBank(pool.to(rows.device), rows.expand(num_views, -1, -1), num_images)
 
 
 def shared_seed(device: torch.device) -> int:
-    """A number drawn by the first process, whose generator the engine has seeded for this epoch."""
+    """Share a number drawn by the first process, whose generator the engine has seeded for this epoch."""
     drawn = torch.randint(2**31, ()) * (rank() == 0)
     return int(sum_over_ranks(drawn.to(device)))

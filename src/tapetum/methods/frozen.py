@@ -1,7 +1,7 @@
-"""No training: the features of given weights as they are, judged by soft nearest neighbours.
+"""No training: the features of given weights, unchanged, evaluated by soft nearest neighbours.
 
-With a good pretrained backbone and very few labels this is hard to beat, and it takes no longer than looking at every
-image once. It is also what a warm start has to improve on.
+With a good pretrained backbone and very few labels this is hard to beat, and it takes only one pass over the images.
+It is also the baseline that a warm start has to beat.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from tapetum.methods.base import Method, Progress, StepOutput
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenConfig:
-    """Nothing is trained: set trainer.steps to 0, and give weights by `init` or `backbone.pretrained`."""
+    """Trains nothing: set trainer.steps to 0, and give weights with `init` or `backbone.pretrained`."""
 
     kind: Literal["frozen"] = "frozen"
-    """The method."""
+    """Selects this method."""
 
 
 class Frozen(Method):
-    """A backbone that stays as it is."""
+    """A backbone that is not trained."""
 
     Config = FrozenConfig
     uses_views = False
@@ -36,7 +36,7 @@ class Frozen(Method):
         self.backbone = backbone
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
-        """There is no step.
+        """Refuse to train: this method has no steps.
 
         Raises:
             ValueError: always.

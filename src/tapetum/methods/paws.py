@@ -3,7 +3,7 @@
 https://arxiv.org/abs/2104.13963
 
 Every step sees B unlabelled images in two large views and M small ones, and a class-stratified *support set* of S
-labelled images. A view's class probabilities are those of its soft nearest neighbours among the supports,
+labelled images. A view's class probabilities come from its soft nearest neighbours among the supports,
 
     p = softmax(z . Z_S^T / tau) . Y_S          (z, Z_S of unit length; Y_S smoothed one-hot labels)
 
@@ -11,14 +11,14 @@ and each view learns to predict the sharpened probabilities of the other large v
 
     loss = mean_i H(q_i, p_i) - H(mean_i sharpen(p_i))          q = sharpen(p of the other view), no gradient
 
-Sharpening keeps targets from collapsing to the uniform vector, the entropy of the mean (me-max) from collapsing to
-one class.
+Sharpening keeps targets from collapsing to the uniform vector; maximising the entropy of the mean (me-max) keeps them
+from collapsing to one class.
 
 Where this differs from the published code, on purpose:
-- label columns are the classes of the support set, explicit and identical on all ranks: no surplus columns when
+- label columns are explicitly the classes of the support set, the same on all ranks: there are no surplus columns when
   ranks share classes, and no shuffled labels when ranks hold different classes in more than one view;
-- running BatchNorm statistics come from the large-view call alone, not from whichever size ran last;
-- the supports' class order carries no meaning, so any labels fit, uneven counts included.
+- running BatchNorm statistics come only from the large-view call, not from whichever size ran last;
+- the order of classes among the supports does not matter, so any labels work, even with uneven counts.
 """
 
 from __future__ import annotations
@@ -42,32 +42,32 @@ from tapetum.ops.spread import spread
 
 @dataclass(frozen=True, kw_only=True)
 class PAWSConfig:
-    """PAWS; defaults are the paper's, for CIFAR-10 and ImageNet alike."""
+    """PAWS; defaults are the paper's for both CIFAR-10 and ImageNet."""
 
     kind: Literal["paws"] = "paws"
-    """The method."""
+    """Selects this method."""
     temperature: float = 0.1
     """tau of the soft nearest neighbours; the paper's value, in training and evaluation."""
     sharpen: float = 0.25
     """T: targets are raised to the power 1 / T and rescaled; 1 leaves them as they are."""
     me_max: bool = True
-    """Whether the entropy of the mean prediction is maximised. Off risks collapse to few classes."""
+    """Whether the entropy of the mean prediction is maximised. Without this, training may collapse to a few classes."""
     class_prior: tuple[float, ...] | None = None
-    """Expected share of each class among the unlabelled images, in the order of the classes; any positive numbers,
-    scaled to sum to one. The mean prediction is then drawn to these shares. null: to even ones, as in the paper."""
+    """Expected share of each class among the unlabelled images, in the order of the classes: any positive numbers,
+    scaled to sum to one. The mean prediction is pulled to these shares; null: to even ones, as in the paper."""
     label_smoothing: float = 0.1
     """Share of each support label that is spread evenly over all classes, in [0, 1)."""
     supervised_weight: float = 0.0
     """Weight of an added supervised term, not part of the paper: cross-entropy of a linear classifier on the support
-    images' features. 0: off. Around 1 it pays in short runs."""
+    images' features. 0: off. A weight around 1 helps in short runs."""
     suncet_weight: float = 0.0
     """Weight of another added supervised term, not part of the paper: SuNCEt on the support images' projections,
-    which classifies each by its soft nearest neighbours among the others. 0: off."""
+    which classifies each image by its soft nearest neighbours among the others. 0: off."""
     paws_weight: float = 1.0
-    """Weight of the two terms of the paper; 1 in the paper."""
+    """Weight of the paper's two terms; 1 in the paper."""
     paws_ramp: float = 0.0
-    """Share of training over which `paws_weight` rises linearly from 0; 0: whole from the first step, as in the paper.
-    In short runs the first pseudo-labels are mostly wrong, and a supervised term does better alone at first."""
+    """Share of training over which `paws_weight` rises linearly from 0; 0: full from the first step, as in the paper.
+    In short runs the first pseudo-labels are mostly wrong, so a supervised term does better alone at first."""
     head: HeadConfig = field(default_factory=HeadConfig)
     """Projector and predictor."""
 
@@ -108,7 +108,7 @@ class PAWS(Method):
             )
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
-        """Loss of one step; anchors are predictor outputs z, targets projector outputs h (z = h without predictor)."""
+        """Compute the loss; anchors are predictor outputs z, targets projector outputs h (z = h without predictor)."""
         assert batch.views is not None
         assert batch.support is not None
         assert batch.support_labels is not None
@@ -151,11 +151,11 @@ class PAWS(Method):
         return StepOutput(loss, metrics | {"loss": loss.detach(), **spread(anchors[:num_images])})
 
     def unsupervised_terms(self, **inputs: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """The two terms of the paper, and further metrics, from the arguments of `paws_loss`."""
+        """Compute the paper's two terms, and further metrics, from the arguments of `paws_loss`."""
         return *paws_loss(**inputs), {}
 
     def _class_prior(self, classes: Tensor) -> Tensor | None:
-        """(C,) shares of the classes of a step."""
+        """(C,) expected shares of the classes of a step; None without `class_prior`."""
         if self.config.class_prior is None:
             return None
         shares = torch.tensor(self.config.class_prior, dtype=torch.float64, device=classes.device)[classes]
@@ -174,7 +174,7 @@ class PAWS(Method):
         return classification_loss(self.classifier(features), labels, self.config.label_smoothing)
 
     def embed(self, images: Tensor) -> Tensor:
-        """(B, D) projector outputs, as the published evaluation uses."""
+        """(B, D) projector outputs, as in the published evaluation."""
         return self.projector(self.backbone(images))
 
     def classify(self, images: Tensor) -> Tensor | None:

@@ -1,8 +1,8 @@
 """Methods: one file per paper, and the registry that finds them by the `kind` of a recipe's `method:` section.
 
-Nothing is imported until its kind is asked for. A recipe can only choose among registered kinds; code from outside
-the package comes in by installing a distribution with an entry point in the group `tapetum.methods`, or by the
-user's own `--plugin MODULE`, never by a name inside a recipe.
+A method is imported only when its kind is used. A recipe can only choose among registered kinds. Code from outside the
+package comes in through an installed distribution with an entry point in the group `tapetum.methods`, or through the
+user's own `--plugin MODULE`, never through a name inside a recipe.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MethodClass = TypeVar("MethodClass", bound="type[Method]")
 
 
 class MethodConfig(Protocol):
-    """What every method's config has: the `method:` section of a recipe, told apart by `kind`."""
+    """What every method's config has: it is the `method:` section of a recipe, selected by `kind`."""
 
     @property
     def kind(self) -> str:
@@ -49,7 +49,7 @@ class MethodConfig(Protocol):
 
 
 def method_kinds() -> tuple[str, ...]:
-    """Every kind that a recipe may name now, sorted.
+    """List every kind that a recipe may name now, sorted.
 
     Example:
         >>> {"paws", "supervised"} <= set(method_kinds())
@@ -59,10 +59,10 @@ def method_kinds() -> tuple[str, ...]:
 
 
 def method_class(kind: str) -> type[Method]:
-    """The class of a method, imported now if it was not before.
+    """Return the class of a method, imported on first use.
 
     Raises:
-        ValueError: no method of this kind is registered, or an entry point's class does not fit its name.
+        ValueError: no method of this kind is registered, or an entry point's name is not the kind of its class.
 
     Example:
         >>> method_class("paws").__name__
@@ -79,14 +79,14 @@ def method_class(kind: str) -> type[Method]:
         register(points[kind].load())
         if kind not in _registered:
             raise ValueError(
-                f"the entry point {kind!r} of {ENTRY_POINT_GROUP} leads to a method of another kind: "
-                "give the entry point the name that its Config has as kind."
+                f"the entry point {kind!r} of {ENTRY_POINT_GROUP} loads a method of another kind: "
+                "name the entry point after the kind in that method's Config."
             )
     return _registered[kind]
 
 
 def unknown_kind(kind: object) -> str:
-    """One sentence about a kind that nobody registered."""
+    """Return the error message for a kind that is not registered."""
     known = method_kinds()
     near = difflib.get_close_matches(str(kind), known, n=1)
     guess = f"did you mean {near[0]!r}? Known" if near else "known"
@@ -94,7 +94,7 @@ def unknown_kind(kind: object) -> str:
 
 
 def register(method: MethodClass) -> MethodClass:
-    """Make a method from outside this package known by its Config's `kind`; usable as a class decorator.
+    """Register a method from outside this package under its Config's `kind`; usable as a class decorator.
 
     Args:
         method: a subclass of `tapetum.methods.base.Method` with a frozen, keyword-only dataclass `Config` that has
@@ -104,7 +104,7 @@ def register(method: MethodClass) -> MethodClass:
         The class, unchanged.
 
     Raises:
-        ValueError: it is no such class, or its kind is taken.
+        ValueError: `method` is not such a class, or its kind is taken.
     """
     from tapetum.methods.base import Method
 
@@ -140,7 +140,7 @@ def load_plugins(modules: Sequence[str]) -> None:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                raise  # the plugin is there, but something that it imports is not
+                raise  # the plugin was found, but something that it imports was not
             raise ValueError(
                 f"the plugin {module!r} cannot be found: give the name of an importable module, "
                 "such as my_method for my_method.py in the current folder."
@@ -156,5 +156,5 @@ def _kind_of(config: object) -> str | None:
 
 
 def _entry_points() -> dict[str, EntryPoint]:
-    # A method of this package keeps its name, whatever else is installed.
+    # Other distributions cannot replace a method of this package.
     return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name not in METHODS}

@@ -1,19 +1,19 @@
-"""SimCLR: recognising the other views of an image among those of all others (Chen et al., ICML 2020).
+"""SimCLR: recognising an image's other views among those of all other images (Chen et al., ICML 2020).
 
 https://arxiv.org/abs/2002.05709
 
-No label is used. Projections z (unit length) of an image's views are drawn together, and away from those of the other
-images of the batch (NT-Xent), here with V views of B images:
+It uses no labels. The loss (NT-Xent) pulls the projections z (unit length) of an image's views together and pushes
+them away from those of the batch's other images, here with V views of B images:
 
     loss = mean over views a and other views b of the image of
            -log( exp(a.b / tau) / (exp(a.b / tau) + sum over views c of other images of exp(a.c / tau)) )
 
-In Tapetum's one idea the anchors are batch mates, and a view is assigned to its own image. All images of all
-processes are each other's negatives.
+In terms of Tapetum's one idea, the anchors are the images of the batch, and a view is assigned to its own image. All
+images of all processes are each other's negatives.
 
 Where this differs from the published code, on purpose:
-- any number of views, large and small, as SwAV's appendix has it; two large ones are the paper;
-- running BatchNorm statistics of the backbone come from the large-view call alone.
+- any number of large and small views, as in SwAV's appendix; the paper has two large ones;
+- running BatchNorm statistics of the backbone come only from the large-view call.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class SimCLRConfig:
     """SimCLR."""
 
     kind: Literal["simclr"] = "simclr"
-    """The method."""
+    """Selects this method."""
     temperature: float = 0.1
     """tau; 0.1 in the paper on ImageNet, 0.5 on CIFAR-10."""
     key_gradient: bool = True
-    """Whether the gradient also passes through the views compared with, as in the paper."""
+    """Whether the gradient also flows through the views that an anchor is compared with, as in the paper."""
     head: HeadConfig = field(default_factory=lambda: HeadConfig(hidden=2048, output=128, layers=2))
     """Projector; the paper's has two layers."""
 
@@ -65,7 +65,7 @@ class SimCLR(Method):
         self.projector, _ = build_heads(config.head, num_features)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
-        """Loss of one step."""
+        """Compute the loss of one step."""
         assert batch.views is not None
         num_views, num_images = sum(batch.views.counts), len(batch.views.groups[0]) // batch.views.counts[0]
         check_negatives(num_views, num_images)
@@ -79,12 +79,12 @@ class SimCLR(Method):
 
 
 def check_negatives(num_views: int, num_images: int) -> None:
-    """Whether there is something to recognise and something to tell it from.
+    """Check that there are other views to recognise, and other images to tell them from.
 
     Raises:
-        ValueError: one view, or one image.
+        ValueError: there is only one view or only one image.
     """
     if num_views < 2:
         raise ValueError("views.large.count is 1, but views of an image are compared: set it to 2.")
     if num_images * world_size() < 2:
-        raise ValueError("data.batch_size is 1, but images are told from each other: set it to 2 or more.")
+        raise ValueError("data.batch_size is 1, but the loss tells images apart: set it to 2 or more.")

@@ -2,19 +2,19 @@
 
 https://arxiv.org/abs/2306.07483
 
-There is one prototype for each class, and it is the class's weight in a classifier. Unlabelled images are trained as
-in SwAV (`methods/swav.py`): each view predicts the balanced code of the other views. Labelled images say which
-prototype is which:
+There is one prototype for each class; it serves as the class's weight in a classifier. Unlabelled images are trained
+as in SwAV (`methods/swav.py`): each view predicts the balanced code of the other views. Labelled images determine
+which prototype belongs to which class:
 
     loss = w_u swapped(unlabelled) + w_l H(y, softmax(z_l . C^T / tau))
 
-with each term weighted by its share of all views in the step. Codes are balanced over the classes, so the unlabelled
-images are taken to hold them evenly.
+with each term weighted by its share of all views in the step. Codes are balanced over the classes, so the method
+assumes that all classes are equally frequent among the unlabelled images.
 
 Where this differs from the published code, on purpose:
-- labelled images are not mixed with each other (mixup): they are drawn and augmented as for every method here;
-- there is one classifier, the prototypes; no second one is trained beside it for evaluation;
-- and what SwAV does differently here.
+- labelled images are not mixed with each other (mixup): they are drawn and augmented as in every method here;
+- the prototypes are the only classifier; no second one is trained alongside for evaluation;
+- and the differences listed in `methods/swav.py`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class SuaveConfig:
     """Suave; defaults are the published ones for ImageNet, where the backbone comes from SwAV."""
 
     kind: Literal["suave"] = "suave"
-    """The method."""
+    """Selects this method."""
     temperature: float = 0.1
     """tau of both terms; 0.1 in the paper."""
     epsilon: float = 0.05
@@ -48,11 +48,11 @@ class SuaveConfig:
     label_smoothing: float = 0.01
     """Share of each label that is spread evenly over all classes, in [0, 1); 0.01 in the published code."""
     assigning_views: tuple[int, ...] = (0, 1)
-    """The views whose codes are predicted, counted from 0, large ones first."""
+    """The views whose codes are predicted, numbered from 0, large ones first."""
     queue_length: int = 0
     """Projections of earlier unlabelled images that take part in balancing, as in SwAV. 0: none."""
     queue_start_epoch: int = 0
-    """The epoch, counted from 0, that begins to fill the queue."""
+    """Epoch, counted from 0, in which the queue starts to fill."""
     head: HeadConfig = field(default_factory=lambda: HeadConfig(hidden=2048, output=128, layers=2))
     """Projector."""
 
@@ -62,7 +62,7 @@ class SuaveConfig:
             raise ValueError(f"label_smoothing is {self.label_smoothing}: use a number from 0 to below 1.")
 
     def shared(self, num_classes: int) -> SwAVConfig:
-        """What Suave has in common with SwAV."""
+        """Return the settings that Suave shares with SwAV."""
         return SwAVConfig(
             num_prototypes=(num_classes,),
             temperature=self.temperature,
@@ -88,7 +88,7 @@ class Suave(SwAV):
         self.label_smoothing = config.label_smoothing
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
-        """Loss of one step; supports and large views share one backbone call."""
+        """Compute the loss of one step; supports and large views share one backbone call."""
         assert batch.views is not None
         assert batch.support is not None
         assert batch.support_labels is not None

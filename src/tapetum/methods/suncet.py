@@ -1,24 +1,23 @@
-"""SimCLR+CT: SimCLR that labels lead for its first epochs, by SuNCEt (Assran et al., 2020).
+"""SimCLR+CT: SimCLR guided by labels in its first epochs, through SuNCEt (Assran et al., 2020).
 
 https://arxiv.org/abs/2006.10803
 
-Beside the unlabelled images, a step sees S labelled ones. SuNCEt, supervised noise-contrastive estimation, classifies
-each of them by its soft nearest neighbours among the others:
+In addition to the unlabelled images, a step sees S labelled ones. SuNCEt (supervised noise-contrastive estimation)
+classifies each labelled image by its soft nearest neighbours among the other labelled ones:
 
     loss = NT-Xent(unlabelled) + mean_i -log( sum over j of i's class of p_ij )      while epoch < supervised_epochs
            p_i = softmax(z_i . Z_S^T / tau), without i itself
 
-and NT-Xent alone from then on, when the labels have done their part: they shorten training, and the paper found them
-to cost accuracy if they stay.
+and NT-Xent alone afterwards: the labels shorten training, but the paper found that they cost accuracy if they stay.
 
-SuNCEt alone, with BatchNorm's running statistics as they are, is how PAWS was fine-tuned on its labels (`simclr_weight`
-0, `freeze_statistics`, and the recipe's `init`).
+SuNCEt alone, with BatchNorm's running statistics frozen, is how PAWS was fine-tuned on its labels (`simclr_weight` 0,
+`freeze_statistics`, and the recipe's `init`).
 
 Where this differs from the published code, on purpose:
-- labels are the images' own, any number in each class, any order; there they follow from the position in the batch;
+- every image has its own label, any number per class, in any order; the published code uses the position in the batch;
 - several views of labelled images may be drawn;
-- labelled images are not computed with once their term has ended;
-- metrics hold the two terms apart; there the unlabelled one contained both.
+- labelled images are no longer processed once their term has ended;
+- metrics report the two terms separately; in the published code the unlabelled one contains both.
 """
 
 from __future__ import annotations
@@ -46,20 +45,21 @@ class SuNCEtConfig:
     """SimCLR+CT; defaults are the published ones for ImageNet."""
 
     kind: Literal["suncet"] = "suncet"
-    """The method."""
+    """Selects this method."""
     temperature: float = 0.1
     """tau of both terms; 0.1 in the published code."""
     supervised_epochs: float = 100.0
-    """Epochs, from the start, in which SuNCEt is part of the loss; may be a fraction of one."""
+    """Number of epochs, from the start, in which SuNCEt is part of the loss; may be fractional."""
     supervised_weight: float = 1.0
     """Weight of SuNCEt; 1 in the paper."""
     simclr_weight: float = 1.0
     """Weight of NT-Xent; 1 in the paper. 0 trains on the labelled images alone, in all epochs."""
     freeze_statistics: bool = False
-    """Whether BatchNorm normalises by its running statistics and leaves them alone, as in the published fine-tuning
-    of PAWS; for runs that start from another's weights (`init`)."""
+    """Whether BatchNorm normalises by its running statistics and leaves them unchanged, as in the published
+    fine-tuning of PAWS; for runs that start from another run's weights (`init`)."""
     key_gradient: bool = False
-    """Whether NT-Xent's gradient also passes through the views compared with: not so in the published code."""
+    """Whether NT-Xent's gradient also flows through the views that an anchor is compared with; false in the published
+    code."""
     head: HeadConfig = field(default_factory=lambda: HeadConfig(output=2048))
     """Projector."""
 
@@ -74,7 +74,7 @@ class SuNCEtConfig:
 
 
 class SuNCEt(Method):
-    """Trains backbone and projector to tell images apart, and at first classes, too."""
+    """Trains backbone and projector to tell images apart and, in the first epochs, classes too."""
 
     Config = SuNCEtConfig
     uses_support = True
@@ -87,7 +87,7 @@ class SuNCEt(Method):
         self.projector, _ = build_heads(config.head, num_features)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
-        """Loss of one step; supports and large views share one backbone call."""
+        """Compute the loss of one step; supports and large views share one backbone call."""
         assert batch.views is not None
         assert batch.support is not None
         config = self.config
@@ -112,7 +112,7 @@ class SuNCEt(Method):
         return StepOutput(loss, {name: value.detach() for name, value in metrics.items()})
 
     def train(self, mode: bool = True) -> SuNCEt:
-        """Training or evaluation mode; BatchNorm stays in the latter where its statistics are frozen."""
+        """Set training or evaluation mode; BatchNorm stays in evaluation mode if its statistics are frozen."""
         super().train(mode)
         for module in self.modules() if self.config.freeze_statistics else ():
             if isinstance(module, _BatchNorm):

@@ -1,7 +1,7 @@
-"""Supervised training on the labelled images alone: the plainest thing that every other figure stands beside.
+"""Supervised training on the labelled images alone: the simplest baseline, which every result is compared with.
 
-Same backbone, labels, support sampler and support views as the methods it is compared with; cross-entropy of a
-linear classifier with label smoothing. It sees no unlabelled image.
+It has the same backbone, labels, support sampler and support views as the methods it is compared with. Its loss is the
+cross-entropy of a linear classifier with label smoothing. It sees no unlabelled images.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class SupervisedConfig:
     """Cross-entropy on the labelled images."""
 
     kind: Literal["supervised"] = "supervised"
-    """The method."""
+    """Selects this method."""
     label_smoothing: float = 0.1
     """Share of each label that is spread evenly over all classes, in [0, 1)."""
 
@@ -47,7 +47,7 @@ class Supervised(Method):
         self.classifier = nn.Linear(num_features, num_classes)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
-        """Cross-entropy of the support views."""
+        """Compute the cross-entropy of the support views."""
         assert batch.support is not None
         assert batch.support_labels is not None
         labels = batch.support_labels.repeat(batch.support.counts[0])

@@ -2,27 +2,27 @@
 
 https://arxiv.org/abs/2006.09882
 
-No label is used. Every image is seen in V views. A view's projection z (unit length) is compared with K learned
-prototypes C (unit rows), and from its scores a *prediction* and a *code* are made:
+It uses no labels. Every image is seen in V views. A view's projection z (unit length) is compared with K learned
+prototypes C (unit rows), and its scores give a *prediction* p and a *code* q:
 
     p = softmax(z . C^T / tau)            which prototype the view seems to belong to
     q = Sinkhorn(Z . C^T, epsilon)        the same, but balanced: over the batch, every prototype is used equally
 
-and every view predicts the code of the *other* views, which is what makes the embedding ignore how a view was cut:
+and every view predicts the code of the *other* views, so the embedding learns to ignore how a view was cropped:
 
     loss = mean over assigning views a, other views v and images i of  H(q_ia, p_iv)          no gradient through q
 
-If all images had one embedding, each p would be the same and the codes uniform: balance is what keeps that from
-being the easy way out. Balance over a batch smaller than K says little, so a *queue* of projections of earlier
-batches may take part in it; their own codes are thrown away.
+If all images had the same embedding, every p would be the same and the codes uniform; balancing keeps that from being
+an easy solution. Balancing a batch smaller than K means little, so a *queue* of projections from earlier batches may
+take part in it; their own codes are discarded.
 
 With several sets of prototypes, the loss is the mean over the sets.
 
 Where this differs from the published code, on purpose:
-- Sinkhorn works with logarithms: finite for every epsilon;
-- prototypes are brought back to unit length after a step, not before the next one, so checkpoints hold unit rows;
-- running BatchNorm statistics of the backbone come from the large-view call alone, not from whichever size ran last;
-- a queue that does not fit the batch is refused, where it was shortened (to nothing, if need be) without a word.
+- Sinkhorn works with logarithms, so it is finite for every epsilon;
+- prototypes are scaled back to unit length after a step, not before the next one, so checkpoints hold unit rows;
+- running BatchNorm statistics of the backbone come only from the large-view call, not from whichever size ran last;
+- a queue that does not fit the batch is an error; the published code silently shortens it, even to nothing.
 """
 
 from __future__ import annotations
@@ -50,28 +50,28 @@ class SwAVConfig:
     """SwAV; defaults are the paper's for ImageNet with batches of 4,096."""
 
     kind: Literal["swav"] = "swav"
-    """The method."""
+    """Selects this method."""
     num_prototypes: tuple[int, ...] = (3000,)
-    """K; several numbers make several sets. Some ten times the number of classes one expects is a good beginning."""
+    """K; several numbers make several sets. About ten times the expected number of classes is a good start."""
     temperature: float = 0.1
     """tau of the predictions; 0.1 in the paper."""
     epsilon: float = 0.05
-    """Smoothness of the codes: 0.05 in the paper; 0.03 where the loss stays at ln K."""
+    """Smoothness of the codes: 0.05 in the paper; use 0.03 if the loss stays at ln K."""
     iterations: int = 3
     """Rounds of Sinkhorn-Knopp; 3 in the paper."""
     assigning_views: tuple[int, ...] = (0, 1)
-    """The views whose codes are predicted, counted from 0, large ones first; the two large ones in the paper."""
+    """The views whose codes are predicted, numbered from 0, large ones first; the two large ones in the paper."""
     hard_codes: bool = False
-    """Whether codes are one-hot; the paper has soft ones, and found hard ones to learn faster and end worse."""
+    """Whether codes are one-hot; the paper uses soft codes, and found that hard ones learn faster but end worse."""
     freeze_steps: int = 313
-    """Steps at the start in which the prototypes stay as they were drawn: about an epoch in the paper (313 with
-    batches of 4,096, 5005 with 256)."""
+    """Number of steps, from the start, in which the prototypes keep their random initial values: about an epoch in the
+    paper (313 with batches of 4,096, 5005 with 256)."""
     queue_length: int = 0
-    """Projections of earlier images that take part in balancing, over all processes: a multiple of the batch size.
-    0: none. 3840 in the paper with batches of 256."""
+    """Number of projections of earlier images that take part in balancing, over all processes: a multiple of the
+    batch size. 0: none. 3840 in the paper with batches of 256."""
     queue_start_epoch: int = 15
-    """The epoch, counted from 0, that begins to fill the queue; it is used once it is full. 15 in the paper: features
-    that still change fast do not belong in it."""
+    """Epoch, counted from 0, in which the queue starts to fill; it is used once it is full. 15 in the paper, because
+    features that still change fast do not belong in it."""
     head: HeadConfig = field(default_factory=lambda: HeadConfig(hidden=2048, output=128, layers=2))
     """Projector."""
 
@@ -105,13 +105,13 @@ class SwAV(Method):
         self.queue: Tensor | None = None  # (A, images, D) of this process, newest first; grows until it is full
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
-        """Loss of one step."""
+        """Compute the loss of one step."""
         assert batch.views is not None
         projections = unit_length(self.projector(embed_views(self.backbone, batch.views.groups)))
         return self.predict_swapped(projections.unflatten(0, (sum(batch.views.counts), -1)), progress)
 
     def predict_swapped(self, projections: Tensor, progress: Progress) -> StepOutput:
-        """The loss of projections (V, B, D); carries those that belong into the queue."""
+        """Compute the loss of projections (V, B, D); `carry` holds those that belong in the queue."""
         assigning = list(self.config.assigning_views)
         self._check(*projections.shape[:2])
         newest = projections[assigning].detach()
@@ -131,7 +131,7 @@ class SwAV(Method):
         return swav_codes(scores, queue_scores, config.epsilon, config.iterations, config.hard_codes)
 
     def _full_queue(self, newest: Tensor) -> Tensor:
-        """The queue if it is full, else one of no images."""
+        """Return the queue (A, L, D) if it is full, otherwise an empty one."""
         is_full = self.queue is not None and self.queue.shape[1] == self.config.queue_length // world_size()
         return self.queue if self.queue is not None and is_full else newest[:, :0]
 
@@ -145,12 +145,12 @@ class SwAV(Method):
             raise ValueError(f"queue_length is {length}: use a multiple of data.batch_size, for example {nearest}.")
 
     def after_backward(self, progress: Progress) -> None:
-        """Frozen prototypes have no gradient: neither decay nor momentum moves them."""
+        """Drop the gradients of frozen prototypes, so that neither decay nor momentum moves them."""
         if progress.step < self.config.freeze_steps:
             self.prototypes.freeze()
 
     def after_step(self, output: StepOutput, batch: Batch) -> None:
-        """Prototypes of unit length, and the newest projections in the queue."""
+        """Scale the prototypes to unit length, and add the newest projections to the queue."""
         self.prototypes.normalise()
         if output.carry is not None:
             queue = output.carry if self.queue is None else torch.cat([output.carry, self.queue], dim=1)
@@ -165,7 +165,7 @@ class SwAV(Method):
         self.queue = state.get("queue")
 
     def cluster(self, images: Tensor) -> Tensor:
-        """(B, K) scores against the first set of prototypes, over tau."""
+        """(B, K) scores against the first set of prototypes, divided by tau."""
         projections = unit_length(self.projector(self.backbone(images)))
         return self.prototypes(projections)[0] / self.config.temperature
 
@@ -175,11 +175,11 @@ class SwAV(Method):
 
 
 def code_metrics(codes: Tensor) -> dict[str, Tensor]:
-    """How sure codes (..., K) are, and how many prototypes they use.
+    """Measure how certain codes (..., K) are, and how many prototypes they use.
 
     Returns:
         code_entropy: the mean entropy of a code, from 0 (one-hot) to ln K (uniform).
-        used_prototypes: prototypes that are some code's largest entry, in this process's batch.
+        used_prototypes: number of prototypes that are some code's largest entry, in this process's batch.
     """
     rows = codes.flatten(0, -2)
     used = rows.new_zeros(rows.shape[1]).scatter_(0, rows.argmax(dim=1), 1.0)

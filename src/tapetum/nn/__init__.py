@@ -1,4 +1,4 @@
 """Networks and their parts: backbones, heads, prototypes, batch normalisation over processes.
 
-Imports `ops` alone.
+Imports only `ops`.
 """

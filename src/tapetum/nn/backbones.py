@@ -1,4 +1,4 @@
-"""The door to backbones: one config union, one function, and the only place that knows timm.
+"""Builds backbones from one union of configs; the only module that uses timm.
 
 A backbone is a module with an integer attribute `num_features` that maps images (B, C, H, W) to (B, num_features).
 """
@@ -51,16 +51,16 @@ class TimmConfig:
 
 
 BackboneConfig = WideResNetConfig | ResNetConfig | SmallNetConfig | TimmConfig
-"""The `backbone:` section of a recipe, told apart by `kind`."""
+"""The `backbone:` section of a recipe; `kind` selects the config."""
 
 
 def build_backbone(config: BackboneConfig, in_channels: int = 3, *, published: bool = True) -> nn.Module:
-    """A backbone with fresh weights from torch's default generator (seed it before), or with published ones.
+    """Build a backbone, with random weights from torch's default generator (seed it first) or with published ones.
 
     Args:
         config: which network.
         in_channels: channels of the images, 1 for grey and 3 for colour.
-        published: False leaves published weights alone that `config` asks for, because others will replace them.
+        published: False skips the published weights that `config` requests, because others will replace them.
 
     Returns:
         A module with the attribute `num_features`; maps (B, in_channels, H, W) to (B, num_features).
@@ -100,21 +100,21 @@ def _build_timm(config: TimmConfig, in_channels: int, pretrained: bool) -> nn.Mo
     except TypeError as error:
         raise ValueError(f"options is {config.options}, but timm's {config.name} refuses it: {error}.") from error
     # Some timm models (MobileNet-V3, VGG) keep a layer between pooling and classifier; their `num_features` is the
-    # width before it, `head_hidden_size` what a model without classifier returns.
+    # width before that layer, `head_hidden_size` the width that a model without classifier returns.
     model.num_features = int(getattr(model, "head_hidden_size", None) or model.num_features)
     return model
 
 
 def check_sizes(backbone: nn.Module, sizes: Mapping[str, int], channels: int) -> None:
-    """Pass one black image of each size through a network on the CPU; its weights and buffers stay.
+    """Pass one black image of each size through a network on the CPU; its weights and buffers do not change.
 
     Args:
         backbone: in training mode, as built.
-        sizes: name of a recipe's field -> side of a square image, pixels.
-        channels: of the images.
+        sizes: name of a recipe's field -> side of a square image in pixels.
+        channels: number of channels of the images.
 
     Raises:
-        ValueError: a size that the network cannot take; names the field.
+        ValueError: the network cannot take a size; the message names the field.
     """
     backbone.eval()
     for name, size in sizes.items():

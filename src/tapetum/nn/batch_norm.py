@@ -1,8 +1,8 @@
 """Batch normalisation over all ranks and on any device, and a switch for its running statistics.
 
-torch's `SyncBatchNorm` refuses CPU tensors. Here every rank brings (count, mean, sum of squared deviations) of each
-channel; the ranks' triples are gathered and merged with the formula of Chan, Golub & LeVeque ("Algorithms for
-computing the sample variance", 1983), which does not cancel as a difference of two large sums does.
+torch's `SyncBatchNorm` refuses CPU tensors. Here every rank contributes the count, mean and sum of squared deviations
+of each channel; these triples are gathered and merged with the formula of Chan, Golub & LeVeque ("Algorithms for
+computing the sample variance", 1983), which avoids the cancellation of a difference of two large sums.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _statistics_over_ranks(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     count = x.new_full((1, x.shape[1]), x.numel() // x.shape[1])
     if x.numel():
         variance, mean = torch.var_mean(x, dim=dims, correction=0)
-    else:  # a rank without rows brings a count of zero
+    else:  # a rank without rows contributes a count of zero
         variance, mean = x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1])
     triple = torch.stack([count, mean[None], variance[None] * count], dim=1)  # (1, 3, C)
     counts, means, deviations = gather_rows(triple).unbind(1)  # each (W, C)
@@ -62,8 +62,8 @@ class _NormaliseOverRanks(torch.autograd.Function):
         gradient = gradients[0].to(mean.dtype)
         normalised = (x.to(mean.dtype) - mean.view(shape)) * inverse.view(shape)
         local = torch.stack([gradient.sum(dims), (gradient * normalised).sum(dims)])
-        # The mean and the variance belong to all ranks, so what flows through them is summed over all ranks;
-        # gradients of weight and bias stay local, for DistributedDataParallel averages those.
+        # All ranks share the mean and the variance, so gradients through them are summed over all ranks;
+        # gradients of weight and bias stay local, because DistributedDataParallel averages them.
         total = sum_over_ranks(local) / count
         inner = gradient - total[0].view(shape) - normalised * total[1].view(shape)
         scale = inverse if weight is None else inverse * weight
@@ -77,10 +77,10 @@ class _NormaliseOverRanks(torch.autograd.Function):
 
 
 class BatchNorm(_BatchNorm):
-    """BatchNorm of inputs (B, C, ...) of any rank whose batch statistics are those of all processes together.
+    """BatchNorm of inputs (B, C, ...) with any number of dimensions, using batch statistics over all processes.
 
-    Alone (one process), in evaluation mode, or without process group it is `torch.nn.BatchNorm1d/2d/3d` to the last
-    bit. Processes may bring different numbers of rows. Statistics are formed in float32 or better.
+    With one process, in evaluation mode, or without a process group, it equals `torch.nn.BatchNorm1d/2d/3d` to the last
+    bit. Processes may have different numbers of rows. Statistics are computed in float32 or better.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -113,7 +113,7 @@ class BatchNorm(_BatchNorm):
 
 
 class _BatchNormAct(BatchNorm):
-    """timm's BatchNorm layers that end in dropout and activation."""
+    """Replaces timm's BatchNorm layers that end in dropout and activation."""
 
     drop: nn.Module
     act: nn.Module
@@ -135,22 +135,22 @@ def _converted(layer: _BatchNorm) -> BatchNorm:
             f"{type(layer).__name__} is a BatchNorm layer that cannot be computed over several processes: "
             "replace it by torch.nn.BatchNorm2d, or train in one process."
         )
-    # Parameters, buffers, hooks and settings are shared, so optimizers that already hold them stay right.
+    # Parameters, buffers, hooks and settings are shared, so optimizers that already hold them stay valid.
     new.__dict__.update(layer.__dict__)
     return new
 
 
 def convert_batch_norm(module: nn.Module) -> nn.Module:
-    """Replace every BatchNorm layer inside `module`, in place, by one over all ranks; names and tensors stay.
+    """Replace every BatchNorm layer inside `module`, in place, with one over all ranks; names and tensors stay.
 
     Args:
         module: any module; may itself be a BatchNorm layer.
 
     Returns:
-        `module`, or its replacement where it is itself a BatchNorm layer.
+        `module`, or its replacement if it is itself a BatchNorm layer.
 
     Raises:
-        ValueError: a subclass of BatchNorm with a forward of its own that is not known here.
+        ValueError: a layer is a BatchNorm subclass with a `forward` of its own that is not supported here.
 
     Example:
         >>> type(convert_batch_norm(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)))[1]).__name__
@@ -167,10 +167,10 @@ def convert_batch_norm(module: nn.Module) -> nn.Module:
 
 @contextmanager
 def running_statistics_frozen(module: nn.Module) -> Iterator[None]:
-    """Inside, BatchNorm layers in training mode use the batch's statistics but leave the running ones alone.
+    """Within this context, BatchNorm layers in training mode use batch statistics but do not update the running ones.
 
     Used for small crops: running statistics then come from the large views only. Evaluation mode is not affected.
-    May be nested, and restores the layers' own settings after an exception too.
+    May be nested, and restores the layers' own settings even after an exception.
 
     Example:
         >>> layer = nn.BatchNorm1d(2)
@@ -192,10 +192,10 @@ def running_statistics_frozen(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def batch_statistics(module: nn.Module) -> Iterator[None]:
-    """Inside, BatchNorm layers that have not been trained use the batch's statistics in evaluation mode, too.
+    """Within this context, BatchNorm layers that have not been trained use batch statistics in evaluation mode too.
 
-    Their running statistics, still means of 0, say nothing, and without normalisation what is left of an image after
-    some layers can be smaller than the `eps` of the next one. No layer's running statistics move.
+    Their running means are still 0 and mean nothing, and without normalisation the signal that is left of an image
+    after some layers can be smaller than the `eps` of the next one. No layer's running statistics change.
 
     Example:
         >>> layer = nn.BatchNorm1d(2).eval()

@@ -1,6 +1,6 @@
 """Heads between backbone and loss: the projector and, for PAWS on ImageNet, the predictor.
 
-Layer names are those of the published PAWS checkpoints (`fc.*` and `pred.*` there).
+Layer names match the published PAWS checkpoints (`fc.*` and `pred.*` there).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tapetum.ops.precision import full_precision
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig:
-    """Projector and predictor; by default those of PAWS on CIFAR-10."""
+    """Projector and predictor; the defaults are those of PAWS on CIFAR-10."""
 
     hidden: int | None = None
     """Width of the projector's hidden layers; None: the backbone's number of features, as in PAWS."""
@@ -25,7 +25,7 @@ class HeadConfig:
     """Linear layers of the projector, 0 to 3, with BatchNorm and ReLU between them (3 in PAWS, 2 in SwAV);
     0: the projection is the backbone's embedding."""
     predictor: bool = False
-    """Put a prediction head after the projector (on in PAWS on ImageNet, off on CIFAR-10)."""
+    """Put a prediction head after the projector (PAWS: on for ImageNet, off for CIFAR-10)."""
 
     def __post_init__(self) -> None:
         if self.hidden is not None and self.hidden < 1:
@@ -67,7 +67,7 @@ class ProjectionHead(nn.Sequential):
 
 
 class PredictionHead(nn.Module):
-    """bn1 fc1 bn2 relu fc2 with a bottleneck of a quarter: maps projections (B, features) to (B, features).
+    """bn1 fc1 bn2 relu fc2, with a bottleneck of features / 4: maps projections (B, features) to (B, features).
 
     Example:
         >>> PredictionHead(128).fc1.out_features
@@ -89,7 +89,7 @@ class PredictionHead(nn.Module):
 
 
 def build_heads(config: HeadConfig, in_features: int) -> tuple[ProjectionHead, PredictionHead | None]:
-    """Projector and, where the config has one, predictor for a backbone of `in_features` features.
+    """Build the projector and, if the config has one, the predictor for a backbone of `in_features` features.
 
     Example:
         >>> projector, predictor = build_heads(HeadConfig(output=64), 128)
@@ -103,5 +103,5 @@ def build_heads(config: HeadConfig, in_features: int) -> tuple[ProjectionHead, P
 
 @full_precision
 def unit_length(projections: Tensor) -> Tensor:
-    """Rows of (B, D) scaled to length 1, in float32 or better also inside autocast."""
+    """Scale the rows of (B, D) to length 1, in float32 or better even inside autocast."""
     return normalize(projections, dim=1)

@@ -12,14 +12,14 @@ from tapetum.ops.precision import full_precision
 
 
 class Prototypes(nn.ModuleList):
-    """Sets of unit vectors, learned (SwAV, SeLa-v2, Suave) or put in place (DeepCluster-v2).
+    """Sets of unit vectors, learned (SwAV, SeLa-v2, Suave) or computed by k-means (DeepCluster-v2).
 
     Args:
         dimension: D of the projections.
         counts: K of each set.
 
     Raises:
-        ValueError: there is no set, or one of fewer than two prototypes.
+        ValueError: there is no set, or one has fewer than two prototypes.
 
     Example:
         >>> import torch
@@ -39,26 +39,26 @@ class Prototypes(nn.ModuleList):
 
     @torch.no_grad()
     def normalise(self) -> None:
-        """Bring every prototype back to unit length, as after each optimiser step; no gradient sees it."""
+        """Scale every prototype back to unit length, without gradient; used after each optimiser step."""
         for weight in self.parameters():
             weight.copy_(normalize(weight, dim=1))
 
     @torch.no_grad()
     def mean_norm(self) -> Tensor:
-        """Mean length of the prototypes, 0-d: 1, or something forgot to bring them to unit length."""
+        """Mean length of the prototypes, 0-d; any value other than 1 means that they were not normalised."""
         return torch.cat([weight.norm(dim=1) for weight in self.parameters()]).mean()
 
     def freeze(self) -> None:
-        """Drop the gradients, so that the coming optimiser step leaves the prototypes alone: no decay, no momentum."""
+        """Drop the gradients, so that the next optimiser step does not move the prototypes: no decay, no momentum."""
         for weight in self.parameters():
             weight.grad = None
 
 
 def check_counts(counts: Sequence[int]) -> None:
-    """Whether numbers of prototypes make sense.
+    """Check the numbers of prototypes.
 
     Raises:
-        ValueError: there is no set, or one of fewer than two.
+        ValueError: there is no set, or one has fewer than two prototypes.
     """
     if not counts or min(counts) < 2:
         raise ValueError(f"num_prototypes is {list(counts)}: give one number of 2 or more for each set.")

@@ -1,8 +1,8 @@
-"""Residual networks (He et al., CVPR 2016, https://arxiv.org/abs/1512.03385) from torchvision's blocks.
+"""Residual networks (He et al., CVPR 2016, https://arxiv.org/abs/1512.03385) built from torchvision's blocks.
 
 The stride of a bottleneck sits on its 3x3 convolution ("v1.5"). Widening multiplies the channels of the stem and of
 all stages, as in SimCLR, SwAV and PAWS (torchvision's "wide" networks widen only the inside of bottlenecks).
-Module names are those of torchvision and of the published PAWS and SwAV checkpoints.
+Module names match torchvision and the published PAWS and SwAV checkpoints.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ResNetConfig:
     """Selects this network."""
     depth: Literal[18, 20, 34, 50, 101, 152, 200] = 50
     """Number of layers. 20 is the network of He et al. for CIFAR-10 (stages of 16, 32, 64 channels) with 1x1
-    convolutions as shortcuts; the file names of PAWS call 152 "151"."""
+    convolutions as shortcuts; PAWS's file names call 152 "151"."""
     width: int = 1
     """Multiplies the channels of the stem and of every stage (1, 2 and 4 in PAWS)."""
     stem: Literal["imagenet", "small"] | None = None

@@ -1,7 +1,7 @@
-"""A small fast network of our own for images of about 32 pixels.
+"""Tapetum's own small, fast network for images of about 32 pixels.
 
 In the spirit of the networks of the CIFAR-10 speed runs (K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single
-GPU", https://arxiv.org/abs/2404.00498): no residual paths, few wide 3x3 convolutions, early max-pooling.
+GPU", https://arxiv.org/abs/2404.00498): no residual paths, a few wide 3x3 convolutions, early max-pooling.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU}
 
 @dataclass(frozen=True, kw_only=True)
 class SmallNetConfig:
-    """A small fast network for small images."""
+    """A small, fast network for small images."""
 
     kind: Literal["small_net"] = "small_net"
     """Selects this network."""
@@ -29,8 +29,8 @@ class SmallNetConfig:
     activation: Literal["gelu", "relu"] = "gelu"
     """Non-linearity after every convolution."""
     pool: Literal["mean", "max"] = "mean"
-    """How the last map becomes the embedding. The mean changes little with the image's size, so that a network trained
-    on small crops can be judged on larger images; the maximum grows with it."""
+    """How the last map becomes the embedding. The mean changes little with the image's size, so a network trained on
+    small crops can be evaluated on larger images; the maximum grows with it."""
 
     def __post_init__(self) -> None:
         if self.pool not in ("mean", "max"):
@@ -65,9 +65,9 @@ class _Group(nn.Module):
 class SmallNet(nn.Module):
     """Maps images (B, in_channels, H, W) to embeddings (B, widths[-1]).
 
-    Accepts any size from 2 pixels; 8 or more leave every group something to look at. A group that receives a map of
-    1 pixel does not pool it, so an image of 8 pixels passes three groups as 7, 3, 1, 1. The embedding is the mean
-    (or maximum) over the last map.
+    Accepts any size from 2 pixels; use 8 or more, so that every group has something to process. A group that receives
+    a map of 1 pixel does not pool it, so an image of 8 pixels is 7 pixels wide after the stem, then 3, 1 and 1 after
+    the three groups. The embedding is the mean (or maximum) over the last map.
 
     Example:
         >>> import torch

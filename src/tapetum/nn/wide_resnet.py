@@ -1,8 +1,8 @@
-"""Wide residual networks (Zagoruyko & Komodakis, BMVC 2016, https://arxiv.org/abs/1605.07146) in the variant of PAWS.
+"""Wide residual networks (Zagoruyko & Komodakis, BMVC 2016, https://arxiv.org/abs/1605.07146) in PAWS's variant.
 
-It differs from the usual ones: every convolution has a bias, the stride sits on the second 3x3 convolution of a
-block, and the 1x1 shortcut sees the raw input rather than the activated one. Module names are those of the
-published PAWS checkpoints.
+It differs from the usual variant: every convolution has a bias, the stride sits on the second 3x3 convolution of a
+block, and the 1x1 shortcut sees the raw input rather than the activated one. Module names match the published PAWS
+checkpoints.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class WideResNetConfig:
     """Probability of zeroing an activation between the convolutions of a block (0 in PAWS)."""
     final_momentum: float = 0.1
     """Momentum of the last BatchNorm's running statistics: the weight of the newest batch. The published PAWS
-    uses 0.99, so evaluation sees the statistics of almost the last batch alone (18-pixel crops); that is mended
-    here. Set 0.99 to continue training a published checkpoint exactly."""
+    uses 0.99, so evaluation sees the statistics of almost only the last batch (18-pixel crops); the default fixes
+    this. Set 0.99 to continue training a published checkpoint exactly."""
 
     def __post_init__(self) -> None:
         if self.depth < 10 or (self.depth - 4) % 6:
@@ -43,7 +43,7 @@ class WideResNetConfig:
 
 
 class _Block(nn.Module):
-    """Two pre-activated 3x3 convolutions beside a shortcut."""
+    """Two pre-activated 3x3 convolutions plus a shortcut."""
 
     def __init__(self, in_channels: int, channels: int, stride: int, dropout: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Operations on tensors and keys that have no parameters: randomness, collectives, Sinkhorn, k-means, neighbours.
+"""Operations without parameters on tensors and keys: randomness, collectives, Sinkhorn, k-means, neighbours.
 
-Imports nothing of Tapetum.
+Imports nothing else of Tapetum.
 """

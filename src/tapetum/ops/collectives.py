@@ -1,7 +1,7 @@
-"""What crosses ranks: the identity when alone, so every loss also runs in a plain Python session.
+"""Exchange between ranks; with one process tensors pass unchanged, so losses also run in a plain Python session.
 
-Gradients follow one convention, that of DistributedDataParallel: each rank computes the loss of its own rows, and
-parameter gradients are *averaged* over ranks. Under it `gather_rows` must sum the incoming gradients of all ranks,
+Gradients follow the convention of DistributedDataParallel: each rank computes the loss of its own rows, and
+parameter gradients are *averaged* over ranks. For this, `gather_rows` must sum the incoming gradients of all ranks,
 and `mean_over_ranks` must pass its gradient through unchanged.
 """
 
@@ -54,12 +54,12 @@ class _MeanOverRanks(torch.autograd.Function):
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """Rows of all ranks, (W * N, ...), in rank order; differentiable. Every rank must bring equally many rows."""
+    """Gather the rows of all ranks, (W * N, ...), in rank order; differentiable. All ranks must pass equally many."""
     return _GatherRows.apply(rows) if world_size() > 1 else rows
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:
-    """The mean of `value` over ranks; differentiable."""
+    """Average `value` over ranks; differentiable."""
     return _MeanOverRanks.apply(value) if world_size() > 1 else value
 
 
@@ -78,5 +78,5 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:
-    """The sum of `value` over ranks; differentiable: every rank's loss depends on every rank's value."""
+    """Sum `value` over ranks; differentiable: every rank's loss depends on every rank's value."""
     return _SumOverRanks.apply(value) if world_size() > 1 else value

@@ -1,4 +1,4 @@
-"""Spherical k-means: clusters of unit vectors by their cosine, over the rows of all processes.
+"""Spherical k-means: clusters unit vectors by their cosine, over the rows of all processes.
 
 Dhillon & Modha, "Concept decompositions for large sparse text data using clustering", Machine Learning 2001.
 """
@@ -17,24 +17,24 @@ from tapetum.ops.precision import full_precision
 from tapetum.ops.randomness import Keys, make_keys, permutation, uniform
 
 SCORES_AT_ONCE = 2**25
-"""Scores of rows against centroids held at a time: 128 MiB in float32."""
+"""Number of scores of rows against centroids in memory at a time: 128 MiB in float32."""
 
 
 @full_precision
 def kmeans(rows: Tensor, initial: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """Centroids, and the cluster of each row.
+    """Cluster rows; returns the centroids and the cluster of each row.
 
-    Each iteration assigns every row to the centroid of the largest cosine and replaces every centroid by the direction
-    of its rows' mean. A centroid without rows stays where it is.
+    Each iteration assigns every row to the centroid with the largest cosine and replaces every centroid by the
+    direction of its rows' mean. A centroid without rows stays where it is.
 
     Args:
-        rows: (N, D) unit rows of this process; processes may bring different numbers of rows.
+        rows: (N, D) unit rows of this process; other processes may have more or fewer rows.
         initial: (K, D) unit rows, the same on all processes.
-        iterations: of both halves; a last assignment follows, so that labels belong to the centroids returned.
+        iterations: number of iterations; a last assignment follows, so that clusters match the returned centroids.
 
     Returns:
-        Centroids (K, D), unit rows, the same on all processes; clusters (N,) int64. No gradient. Beside `rows`, memory
-        for `SCORES_AT_ONCE` scores twice over is needed, whatever N and K are.
+        Centroids (K, D), unit rows, the same on all processes; clusters (N,) int64. No gradient. For any N and K,
+        the memory needed in addition to `rows` is that of twice `SCORES_AT_ONCE` scores.
 
     Example:
         >>> import torch
@@ -58,18 +58,18 @@ def kmeans(rows: Tensor, initial: Tensor, iterations: int) -> tuple[Tensor, Tens
 
 @full_precision
 def spread_rows(rows: Tensor, count: int, key: Keys) -> Tensor:
-    """Rows far from each other, for k-means to start from: greedy k-means++ (Arthur & Vassilvitskii, SODA 2007).
+    """Pick rows far apart to start k-means from, by greedy k-means++ (Arthur & Vassilvitskii, SODA 2007).
 
-    Each further row is the best of a few, drawn with a probability that grows with the squared distance from the
-    nearest row so far; the best leaves the smallest sum of such distances.
+    Each further row is the best of a few candidates, drawn with a probability proportional to the squared distance
+    from the nearest row chosen so far. The best candidate leaves the smallest sum of these distances.
 
     Args:
-        rows: (N, D) unit rows; N is at least `count`. A sample of 100 K of them, 10,000 at least, is looked at.
+        rows: (N, D) unit rows; N is at least `count`. Only a sample of 100 K of them, at least 10,000, is considered.
         count: K.
         key: 0-d; decides the draws.
 
     Returns:
-        (K,) int64 indices; distinct where rows are.
+        (K,) int64 indices, which are distinct if the rows are.
     """
     sample = torch.from_numpy(permutation(key, len(rows))[: max(10_000, 100 * count)]).to(rows.device)
     candidates = rows.detach()[sample]

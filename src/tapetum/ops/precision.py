@@ -1,4 +1,4 @@
-"""Keeping losses and operations out of reduced precision."""
+"""Keeps losses and operations from running in reduced precision."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def _at_least_float32(value: object) -> object:
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
     """Run a function with autocast off and its half-precision tensor arguments raised to float32.
 
-    Inside autocast even `z.float() @ s.float().T` silently returns bfloat16; float64 tests cannot see that. Every
-    public function of `losses/` and `ops/` that does arithmetic carries this decorator. float64 stays float64.
+    Inside autocast even `z.float() @ s.float().T` silently returns bfloat16, which float64 tests cannot detect. So
+    every public function of `losses/` and `ops/` that does arithmetic has this decorator. float64 stays float64.
     """
 
     @functools.wraps(function)

@@ -1,11 +1,11 @@
 """Stateless randomness: a random number is a function of what it is for.
 
 Every draw in Tapetum (data order, views, support sets, seeds of torch's generator) comes from a *key*, a 64-bit
-hash of (seed, purpose, ...), and nothing else. No generator is advanced, so nothing about randomness is stored in
-a checkpoint, and no draw depends on the number of workers, the composition of a batch or the device.
+hash of (seed, purpose, ...), and nothing else. No generator is advanced, so checkpoints store no random
+state, and no draw depends on the number of workers, the composition of a batch or the device.
 
 The hash chains the finaliser of SplitMix64 (Steele, Lea & Flood, "Fast splittable pseudorandom number
-generators", OOPSLA 2014). It mixes; it is not cryptographic.
+generators", OOPSLA 2014). It mixes bits but is not cryptographic.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def make_keys(*parts: int | str | npt.ArrayLike) -> Keys:
 
 
 def uniform(keys: Keys, count: int) -> npt.NDArray[np.float64]:
-    """`count` independent numbers in [0, 1) for each key; shape (*keys.shape, count)."""
+    """Draw `count` independent numbers in [0, 1) for each key; shape (*keys.shape, count)."""
     counters = np.arange(1, count + 1, dtype=np.uint64)
     with np.errstate(over="ignore"):
         words = _mix(np.asarray(keys)[..., None] + counters * _GOLDEN)
@@ -68,12 +68,12 @@ def uniform(keys: Keys, count: int) -> npt.NDArray[np.float64]:
 
 
 def permutation(key: Keys, length: int) -> npt.NDArray[np.int64]:
-    """A permutation of 0..length-1, determined by one 0-d key."""
+    """Draw a permutation of 0..length-1, determined by one 0-d key."""
     with np.errstate(over="ignore"):
         words = _mix(np.asarray(key) + np.arange(1, length + 1, dtype=np.uint64) * _GOLDEN)
     return np.argsort(words, kind="stable").astype(np.int64)
 
 
 def torch_seed(*parts: int | str) -> int:
-    """A seed for torch's own generator (dropout, initial weights): non-negative and below 2**63."""
+    """Derive a seed for torch's own generator (dropout, initial weights): non-negative and below 2**63."""
     return int(make_keys(*parts)) >> 1

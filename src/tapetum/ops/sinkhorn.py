@@ -1,15 +1,15 @@
-"""Sinkhorn-Knopp: soft assignments of rows to prototypes that give every prototype an equal share.
+"""Sinkhorn-Knopp: assigns rows softly to prototypes so that every prototype gets an equal share.
 
 Among all codes Q (B, K) whose rows sum to 1 and whose columns all sum to B / K, the one that maximises
 <Q, scores> + epsilon * entropy(Q) is
 
-    Q = softmax(scores / epsilon - u)          u (K,): how much too popular each prototype is
+    Q = softmax(scores / epsilon - u)          u (K,): excess popularity of each prototype
 
-and u is found by making columns and rows even in turn (Cuturi, "Sinkhorn distances", NIPS 2013,
+and u is found by balancing columns and rows alternately (Cuturi, "Sinkhorn distances", NIPS 2013,
 https://arxiv.org/abs/1306.0895; used for clustering by Asano et al., ICLR 2020, https://arxiv.org/abs/1911.05371).
 
-Everything happens with logarithms: exp(scores / epsilon) itself overflows float32 below an epsilon of 0.0113, its
-logarithm nowhere. Rows of all processes are one batch.
+All steps work with logarithms: exp(scores / epsilon) itself overflows float32 if epsilon is below 0.0113, but its
+logarithm never does. The rows of all processes form one batch.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from tapetum.ops.collectives import gather_rows
 from tapetum.ops.precision import full_precision
 
 SCORES_AT_ONCE = 2**25
-"""Scores held at a time where a whole data set is assigned: 128 MiB in float32."""
+"""Number of scores in memory at a time when a whole data set is assigned: 128 MiB in float32."""
 
 
 @full_precision
 def sinkhorn(scores: Tensor, epsilon: float, iterations: int = 3) -> Tensor:
-    """Codes of a batch, balanced over the rows of all processes.
+    """Compute the codes of a batch, balanced over the rows of all processes.
 
     Args:
-        scores: (B, K) of this process, cosines in the methods here; their gradient is not followed.
-        epsilon: smoothness of the codes, above 0; SwAV: 0.05. A large one makes codes uniform, a small one hard.
-        iterations: rounds of making prototypes, then rows, even; SwAV: 3.
+        scores: (B, K) of this process, cosines in the methods here; no gradient flows through them.
+        epsilon: smoothness of the codes, above 0; SwAV: 0.05. A large value makes codes uniform, a small one hard.
+        iterations: rounds that balance prototypes, then rows; SwAV: 3.
 
     Returns:
         (B, K); rows sum to one, columns to nearly B / K over all processes.
@@ -51,13 +51,13 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int = 3) -> Tensor:
 
 @full_precision
 def sinkhorn_labels(rows: Tensor, prototypes: Tensor, epsilon: float, iterations: int) -> Tensor:
-    """The likeliest prototype of each row under balanced codes of a whole data set.
+    """Find the likeliest prototype of each row under balanced codes of a whole data set.
 
-    As `sinkhorn(rows @ prototypes.T, ...).argmax(dim=1)`, but the N x K scores are never held at once: they are
-    calculated anew, part by part, in every iteration.
+    As `sinkhorn(rows @ prototypes.T, ...).argmax(dim=1)`, but the N x K scores are never in memory at once: every
+    iteration computes them again, part by part.
 
     Args:
-        rows: (N, D) of this process; processes may bring different numbers of rows.
+        rows: (N, D) of this process; other processes may have more or fewer rows.
         prototypes: (K, D), the same on all processes.
         epsilon, iterations: as for `sinkhorn`.
 
@@ -74,7 +74,7 @@ def sinkhorn_labels(rows: Tensor, prototypes: Tensor, epsilon: float, iterations
 
 
 def _popularity(log_masses: Callable[[], Iterable[Tensor]], iterations: int) -> Tensor:
-    """u (K,), from parts (n, K) of scores / epsilon."""
+    """Compute u (K,) from parts (n, K) of scores / epsilon."""
     u: Tensor | None = None
     for _ in range(iterations):
         shares = []

@@ -1,4 +1,4 @@
-"""The soft nearest-neighbour classifier: the prediction p = softmax(z . A^T / tau) . Y of Tapetum's one idea."""
+"""The soft nearest-neighbour classifier p = softmax(z . A^T / tau) . Y, the one idea behind Tapetum."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tapetum.ops.precision import full_precision
 def soft_neighbours(
     queries: Tensor, supports: Tensor, support_labels: Tensor, temperature: float, over_ranks: bool = True
 ) -> Tensor:
-    """Class probabilities of queries as similarity-weighted means of the supports' labels.
+    """Compute class probabilities of queries as similarity-weighted means of the supports' labels.
 
     `p = softmax(q . S^T / temperature) . Y` with rows of q and S scaled to unit length (Assran et al., "Semi-supervised
     learning of visual features by non-parametrically predicting view assignments with support samples", ICCV 2021,
-    equation 1). Queries stay local.
+    equation 1). Queries stay on their rank.
 
     Args:
         queries: (N, D), any scale.
         supports: (S, D) of this rank.
         support_labels: (S, C) rows of probabilities, in the order of `supports`.
         temperature: tau, above 0; 0.1 throughout the paper.
-        over_ranks: whether supports of all ranks take part, in rank order, with their gradients (training), or those
-            given here alone (evaluation, where every rank holds all of them).
+        over_ranks: True uses the supports of all ranks, in rank order, with their gradients (training); False, only
+            those given here (evaluation, where every rank holds all of them).
 
     Returns:
         (N, C); rows sum to one if those of `support_labels` do.
@@ -47,14 +47,14 @@ def soft_neighbours(
 
 @full_precision
 def sharpen(probabilities: Tensor, temperature: float) -> Tensor:
-    """Rows of (N, C) raised to the power 1 / temperature and rescaled to sum to one (PAWS, equation 2)."""
+    """Raise (N, C) to the power 1 / temperature and rescale each row to sum to one (PAWS, equation 2)."""
     powers = probabilities ** (1.0 / temperature)
     return powers / powers.sum(dim=1, keepdim=True)
 
 
 @full_precision
 def smooth_one_hot(labels: Tensor, classes: Tensor, smoothing: float, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Smoothed one-hot rows over the given classes.
+    """Build smoothed one-hot rows over the given classes.
 
     Args:
         labels: (S,) int64 class of each row; each must occur in `classes`.
@@ -65,8 +65,8 @@ def smooth_one_hot(labels: Tensor, classes: Tensor, smoothing: float, dtype: tor
         (S, C) of `dtype`; rows sum to one.
 
     The published code builds this matrix once, by position in the batch, with C columns *per rank* when ranks share
-    their classes; the surplus columns are classes that nothing belongs to, and rows then sum to more than one. Here
-    there are C columns, always.
+    their classes. The surplus columns are classes without images, and rows then sum to more than one. Here there are
+    always C columns.
     """
     one_hot = (labels[:, None] == classes[None, :]).to(dtype)
     return one_hot * (1.0 - smoothing) + smoothing / classes.shape[0]

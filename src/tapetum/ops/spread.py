@@ -1,4 +1,4 @@
-"""How far embeddings are from being all the same, cheaply enough for every step."""
+"""Measures how far embeddings are from being all the same, cheaply enough for every step."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from torch.nn.functional import normalize
 from tapetum.ops.precision import full_precision
 
 ROWS = 256
-"""Embeddings that are looked at: the products of all pairs cost far less than one per cent of any training step."""
+"""Number of embeddings used: the products of all pairs cost far less than one per cent of any training step."""
 
 
 @full_precision
 @torch.no_grad()
 def spread(embeddings: Tensor) -> dict[str, Tensor]:
-    """Standard deviation and effective rank of embeddings brought to unit length.
+    """Compute standard deviation and effective rank of embeddings, scaled to unit length.
 
     Args:
-        embeddings: (N, D), one view of each image; the first 256 are looked at.
+        embeddings: (N, D), one view of each image; only the first 256 are used.
 
     Returns:
-        embedding_std: root of the variance summed over dimensions, from 0 (all the same) to 1 (their mean is 0).
-        effective_rank: in how many directions they vary evenly, (sum of s)^2 / sum of s^2 over the eigenvalues s of
-            their covariance: at least 1, at most D and N - 1; 0 where they do not vary. No decomposition is needed,
-            so no device waits.
+        embedding_std: square root of the variance summed over dimensions, from 0 (all the same) to 1 (their mean is 0).
+        effective_rank: number of equally strong directions in which they vary, (sum of s)^2 / sum of s^2 over the
+            eigenvalues s of their covariance: at least 1, at most D and N - 1; 0 if they do not vary. It needs no
+            decomposition, so no step waits for the device.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Optimizers, schedules as functions of the step, and which parameters are decayed.
+"""Optimizers, schedules as functions of the step, and the choice of parameters to decay.
 
-Imports nothing of Tapetum.
+Imports nothing else of Tapetum.
 """

@@ -1,7 +1,7 @@
 """LARS: layer-wise adaptive rate scaling (You, Gitman & Ginsburg, https://arxiv.org/abs/1708.03888).
 
 Symbols: p a parameter, g its gradient, r its trust ratio, d the step, m the momentum buffer. As in the published PAWS,
-the learning rate is multiplied into m, so a change of the learning rate does not rescale steps already under way.
+the learning rate is multiplied into m, so changing the learning rate does not rescale steps already in m.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from torch.optim import Optimizer
 
 
 class LARS(Optimizer):
-    """SGD with momentum whose gradients are scaled, tensor by tensor, to the norm of the weights.
+    """SGD with momentum that scales the gradient of each tensor to the norm of its weights.
 
-    For a group with `adapt=True` and each parameter with ||p|| > 0 and ||g|| > 0:
+    In a group with `adapt=True`, for each parameter with ||p|| > 0 and ||g|| > 0:
         r = trust_coefficient * ||p|| / (||g|| + weight_decay * ||p|| + eps)
         g <- r * (g + weight_decay * p)
     A parameter whose norm or gradient norm is zero keeps its plain gradient and is not decayed. With `adapt=False`
-    (biases, normalisation): g <- g + weight_decay * p. Then for all:
+    (biases, normalisation): g <- g + weight_decay * p. Then, for all parameters:
         d = -lr * g;  m <- momentum * m + d;  p <- p + m   (Nesterov: p <- p + d + momentum * m)
 
-    Norms stay on the device: a step never waits for it. The state of a parameter is `momentum_buffer`.
+    Norms stay on the device: a step never waits for it. The state of each parameter is its `momentum_buffer`.
 
     Args:
-        params: parameters or groups of them; groups may set every argument below.
+        params: parameters or groups of them; groups may override every argument below.
         lr: learning rate.
-        momentum: of the buffer, 0 or more and below 1.
+        momentum: decay of the buffer, 0 or more and below 1.
         weight_decay: L2 coefficient.
         nesterov: see above.
         trust_coefficient: ratio of step to weight norm at learning rate 1 (0.001 in PAWS and SwAV).
         eps: added to the denominator of r.
         adapt: whether trust ratios apply.
-        lr_in_buffer: True as above, as in PAWS. False, as in LARC of SwAV: m <- momentum * m + g, then
+        lr_in_buffer: True: as above and in PAWS. False, as in SwAV's LARC: m <- momentum * m + g, then
             p <- p - lr * m (Nesterov: p <- p - lr * (g + momentum * m)).
 
     Raises:
@@ -72,7 +72,7 @@ class LARS(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step; returns what `closure`, which recomputes the loss, returned (None without one)."""
+        """Take one step; returns the result of `closure`, which recomputes the loss, or None without a closure."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -113,7 +113,7 @@ def _decayed(group: dict[str, Any], parameters: list[Tensor], gradients: list[Te
 
 
 def _adapted(group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
-    """r * (g + weight_decay * p), as new tensors; g where a norm is zero."""
+    """r * (g + weight_decay * p), as new tensors; g if either norm is zero."""
     decay = group["weight_decay"]
     p_norms = torch.stack(torch._foreach_norm(parameters))  # (number of parameters,)
     g_norms = torch.stack(torch._foreach_norm(gradients))

@@ -1,4 +1,4 @@
-"""The door to optimizers: one config union, a builder, and the function that sets a step's learning rate.
+"""Entry point to optimizers: one config union, a builder, and the function that sets a step's learning rate.
 
     optimizer = build_optimizer(config, model)
     for step in range(first, total_steps):
@@ -6,7 +6,7 @@
         ...
         optimizer.step()
 
-Learning rate and weight decay always come from the step, so a resumed run has exactly those of an uninterrupted one.
+Learning rate and weight decay depend only on the step, so a resumed run uses exactly those of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ class LARSConfig:
     nesterov: bool = False
     """Nesterov's form of momentum (on in the fine-tuning of PAWS)."""
     weight_decay: float = 1e-6
-    """L2 coefficient of weights (1e-6 in PAWS and SwAV); biases and normalisation layers are never decayed."""
+    """L2 coefficient of weights (1e-6 in PAWS and SwAV); biases and normalisation layers follow `exclude`."""
     weight_decay_schedule: ScheduleConfig | None = None
     """Weight decay over training, in place of `weight_decay`."""
     backbone_lr: float = 1.0
-    """Learning rate of the backbone as a multiple of `lr`; below 1 where it starts from good weights."""
+    """Learning rate of the backbone as a multiple of `lr`; use less than 1 if it starts from good weights."""
     trust_coefficient: float = 0.001
     """Ratio of step to weight norm at learning rate 1 (0.001 in PAWS and SwAV)."""
     eps: float = 1e-8
     """Added to the denominator of the trust ratio (1e-8 in PAWS and SwAV)."""
     lr_in_buffer: bool = True
-    """Multiply the learning rate into the momentum buffer, as in PAWS; False: into the step, as in SwAV."""
+    """True multiplies the learning rate into the momentum buffer, as in PAWS; false, into the step, as in SwAV."""
     exclude: bool = True
-    """Leave biases and normalisation layers out of decay and trust ratios, as in PAWS; False: as in SwAV."""
+    """True leaves biases and normalisation layers out of decay and trust ratios (PAWS); false includes them (SwAV)."""
 
     def __post_init__(self) -> None:
         _check(momentum=self.momentum, weight_decay=self.weight_decay, backbone_lr=self.backbone_lr)
@@ -84,7 +84,7 @@ class SGDConfig:
     weight_decay_schedule: ScheduleConfig | None = None
     """Weight decay over training, in place of `weight_decay`."""
     backbone_lr: float = 1.0
-    """Learning rate of the backbone as a multiple of `lr`; below 1 where it starts from good weights."""
+    """Learning rate of the backbone as a multiple of `lr`; use less than 1 if it starts from good weights."""
 
     def __post_init__(self) -> None:
         _check(momentum=self.momentum, weight_decay=self.weight_decay, backbone_lr=self.backbone_lr)
@@ -105,11 +105,11 @@ class AdamWConfig:
     eps: float = 1e-8
     """Added to the denominator."""
     weight_decay: float = 0.05
-    """Decoupled decay of weights per step, times the learning rate; biases and normalisation layers have none."""
+    """Decoupled weight decay per step, before the factor `lr`; biases and normalisation layers are never decayed."""
     weight_decay_schedule: ScheduleConfig | None = None
     """Weight decay over training, in place of `weight_decay`."""
     backbone_lr: float = 1.0
-    """Learning rate of the backbone as a multiple of `lr`; below 1 where it starts from good weights."""
+    """Learning rate of the backbone as a multiple of `lr`; use less than 1 if it starts from good weights."""
 
     def __post_init__(self) -> None:
         _check(weight_decay=self.weight_decay, eps=self.eps, backbone_lr=self.backbone_lr)
@@ -118,7 +118,7 @@ class AdamWConfig:
 
 
 OptimizerConfig = LARSConfig | SGDConfig | AdamWConfig
-"""The `optimizer:` section of a recipe, told apart by `kind`."""
+"""The `optimizer:` section of a recipe; `kind` selects one of them."""
 
 
 def _check(**values: float) -> None:
@@ -129,10 +129,10 @@ def _check(**values: float) -> None:
 
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
-    """An optimizer over the model's trainable parameters; learning rates are 0 until `set_schedules`.
+    """Build an optimizer for the model's trainable parameters; learning rates are 0 until `set_schedules`.
 
-    Each of its groups lists its parameters' names, sorted, under "param_names", and says under "decayed" whether
-    weight decay applies.
+    Each of its groups lists the sorted names of its parameters under "param_names"; "decayed" is True if weight decay
+    applies to them.
 
     Raises:
         ValueError: the model has no trainable parameter.
@@ -175,11 +175,11 @@ def set_schedules(
     """Write the learning rate and weight decay of one step into the optimizer's groups.
 
     Args:
-        optimizer: from `build_optimizer`, or wrapped; groups without "decayed" count as decayed.
+        optimizer: from `build_optimizer`, possibly wrapped; groups without "decayed" count as decayed.
         config: the config that built it.
-        step: steps finished before this one, from 0.
+        step: number of steps finished before this one, from 0.
         steps_per_epoch: steps in an epoch.
-        total_steps: length of the training.
+        total_steps: length of the training, in steps.
 
     Returns:
         The learning rate and the weight decay (of the decayed parameters), e.g. for logging.

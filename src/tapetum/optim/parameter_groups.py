@@ -1,4 +1,4 @@
-"""Which parameters are decayed and adapted, and which are not."""
+"""Chooses which parameters weight decay and LARS's adaptation apply to."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _NORMALISATION: tuple[type[nn.Module], ...] = (
 
 
 def group_parameters(model: nn.Module, *, exclude: bool = True, backbone_lr: float = 1.0) -> list[dict[str, Any]]:
-    """Two groups of trainable parameters for an optimizer: decayed ones and excluded ones.
+    """Split a model's trainable parameters into two groups for an optimizer: decayed and excluded.
 
-    Excluded from weight decay and from LARS are the parameters of every normalisation layer, found by the layer's
-    type, and every parameter of at most one dimension (biases, gains of other layers). The published PAWS looks for
-    "bn" in names instead and so decays and adapts the BatchNorm weights of ResNet's downsampling shortcuts; that is
-    mended here.
+    Excluded from weight decay and LARS's adaptation are the parameters of every normalisation layer, found by the
+    layer's type, and every parameter of at most one dimension (biases, gains of other layers). The published PAWS
+    looks for "bn" in names instead, so it decays and adapts the BatchNorm weights of ResNet's downsampling shortcuts;
+    that is fixed here.
 
     Args:
         model: parameters with `requires_grad` off are left out; shared ones are listed once.
         exclude: False puts all parameters into one decayed group, as in SwAV.
-        backbone_lr: if not 1, parameters under "backbone." make groups of their own, with this as "lr_factor".
+        backbone_lr: if not 1, parameters under "backbone." form groups of their own, with this as "lr_factor".
 
     Returns:
         Groups {"params": [(name, parameter), ...] sorted by name, "decayed": bool}, the excluded one with
@@ -45,7 +45,7 @@ def group_parameters(model: nn.Module, *, exclude: bool = True, backbone_lr: flo
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     named = [(name, trainable[name]) for name in sorted(trainable)]
     if not named:
-        raise ValueError("The model has no trainable parameter: set requires_grad on those to train.")
+        raise ValueError("The model has no trainable parameter: set requires_grad on the ones to train.")
     excluded = [(name, p) for name, p in named if exclude and (p.ndim <= 1 or id(p) in normalisation)]
     names = {name for name, _ in excluded}
     decayed = [(name, p) for name, p in named if name not in names]

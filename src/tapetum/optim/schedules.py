@@ -14,19 +14,19 @@ class ScheduleConfig:
     """A learning rate (or weight decay) over training: linear warm-up from `start` to `peak`, then on to `final`."""
 
     peak: float
-    """Value when the warm-up is over."""
+    """Value at the end of the warm-up."""
     start: float = 0.0
-    """Value at step 0, where the warm-up begins; without warm-up it is not used."""
+    """Value at step 0, where the warm-up begins; unused without a warm-up."""
     final: float = 0.0
-    """Value that the last step comes close to; not used by the constant shape."""
+    """Value that the last step comes close to; the constant shape does not use it."""
     warmup_epochs: float = 0.0
     """Length of the warm-up in epochs; may be a fraction."""
     warmup_limit: float | None = None
-    """Largest share of the training that the warm-up may take, in (0, 1], for runs that may be short; null: any."""
+    """Largest share of the training that the warm-up may take, in (0, 1], if runs may be short; null: no limit."""
     shape: Shape = "cosine"
-    """After the warm-up: half a cosine or a straight line down (or up) to `final`, or `peak` all along."""
+    """After the warm-up: half a cosine or a straight line down (or up) to `final`, or constantly `peak`."""
     warmup_reaches_peak: bool = False
-    """Whether the last warm-up step already has the peak value, as in SwAV, or the first one after it, as in PAWS."""
+    """True: the last warm-up step has the peak value, as in SwAV; false: the first step after it, as in PAWS."""
 
     def __post_init__(self) -> None:
         for name in ("peak", "start", "final", "warmup_epochs"):
@@ -40,16 +40,16 @@ class ScheduleConfig:
 
 
 def value(config: ScheduleConfig, step: int, steps_per_epoch: int, total_steps: int) -> float:
-    """The scheduled value of one optimiser step.
+    """Compute the scheduled value of one optimizer step.
 
     Args:
         config: the schedule.
-        step: steps finished before this one, from 0.
-        steps_per_epoch: turns the warm-up's epochs into (rounded) steps.
-        total_steps: length of the training.
+        step: number of steps finished before this one, from 0.
+        steps_per_epoch: converts the warm-up's epochs into steps (rounded).
+        total_steps: length of the training, in steps.
 
     Returns:
-        The value; from `total_steps` on it stays at `final`.
+        The value; from `total_steps` on it stays at `final` (at `peak` with the constant shape).
 
     Raises:
         ValueError: step is negative, or steps_per_epoch or total_steps is not positive.

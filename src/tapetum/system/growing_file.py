@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
 from tapetum.system.files import reason_of, refuse_folder, sync_folder
+from tapetum.system.interruption import Interrupted
+from tapetum.system.notices import notify
 
 
 class GrowingFile:
@@ -22,7 +26,7 @@ class GrowingFile:
 
     Args:
         path: the file.
-        key: identifies what it is made from; a partial file with another key is not touched.
+        key: identifies what it is made from; a partial file with rows of another key is not touched.
         header: its first bytes.
 
     Attributes:
@@ -58,6 +62,25 @@ class GrowingFile:
     def written(self) -> Path:
         """The file that holds them until `finish` gives it its own name."""
         return self._partial
+
+    @contextmanager
+    def resumable(self, total: int) -> Iterator[None]:
+        """Reports how much was done earlier and, after Ctrl-C, how to continue.
+
+        Args:
+            total: number of images that the file is about.
+
+        Raises:
+            Interrupted: Ctrl-C.
+        """
+        if self.rows:
+            notify(f"{self.rows} of {total} images are done already; continuing from there")
+        try:
+            yield
+        except KeyboardInterrupt:
+            message = f"Stopped after {self.rows} of {total} images. The same command continues from there."
+            notify(message)
+            raise Interrupted(self.rows, message) from None
 
     def append(self, content: bytes, counts: Counter[str]) -> None:
         """Add a part; once this returns, a crash cannot lose it.

@@ -23,8 +23,6 @@ from tapetum.reporting.predictions_table import csv_text
 from tapetum.runs.new_images import open_new_images
 from tapetum.runs.trained_run import TrainedRun, open_trained_run
 from tapetum.system.growing_file import GrowingFile
-from tapetum.system.interruption import Interrupted
-from tapetum.system.notices import notify
 
 TABLE, SHEETS = "clusters.csv", "sheets"
 _COLUMNS = ("path", "cluster", "confidence", "problem")
@@ -72,17 +70,11 @@ def cluster(
     store = open_new_images(images, trained.parts.recipe.data.shrink_to)
     key = hashlib.blake2b(f"clusters {trained.digest} {store.fingerprint} {clusters}".encode()).hexdigest()
     with GrowingFile(folder / TABLE, key, csv_text([_COLUMNS])) as table:
-        if table.rows:
-            notify(f"{table.rows} of {len(store)} images are done already; going on from there")
-        try:
+        with table.resumable(len(store)):
             for rows in _rows(trained, store, table.rows, clusters) if table.rows < len(store) else ():
                 table.append(csv_text(rows), Counter(row[1] for row in rows))
-            # Before the table is finished: until then, the same command goes on here.
+            # Before the table is finished: until then, the same command continues here.
             _write_sheets(folder, table.written, store)
-        except KeyboardInterrupt:
-            message = f"Stopped after {table.rows} of {len(store)} images. The same command goes on from there."
-            notify(message)
-            raise Interrupted(table.rows, message) from None
         table.finish()
     result = {
         "images": len(store),

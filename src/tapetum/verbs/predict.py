@@ -19,7 +19,6 @@ from tapetum.reporting.predictions_table import Neighbour, Row, csv_header, csv_
 from tapetum.runs.new_images import open_new_images
 from tapetum.runs.trained_run import TrainedRun, open_trained_run
 from tapetum.system.growing_file import GrowingFile
-from tapetum.system.interruption import Interrupted
 from tapetum.system.notices import notify
 
 _NEIGHBOURS = 3
@@ -73,18 +72,12 @@ def predict(
     key = hashlib.blake2b(f"{trained.digest} {store.fingerprint} {num_neighbours} {json}".encode()).hexdigest()
     is_calibrated = trained.calibration.is_calibrated
     with GrowingFile(Path(output), key, header) as table:
-        if table.rows:
-            notify(f"{table.rows} of {len(store)} images are predicted already; going on from there")
-        try:
+        with table.resumable(len(store)):
             for rows in _rows(trained, store, table.rows, num_neighbours):
                 told = is_calibrated, has_domain
                 lines = json_lines(rows, *told) if json else csv_lines(rows, num_neighbours, *told)
                 table.append(lines, Counter(row.label or "" for row in rows))
                 _tell_progress(table.rows, len(rows), len(store))
-        except KeyboardInterrupt:
-            message = f"Stopped after {table.rows} of {len(store)} images. The same command goes on from there."
-            notify(message)
-            raise Interrupted(table.rows, message) from None
         table.finish()
     result = {
         "images": len(store),

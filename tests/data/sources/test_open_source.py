@@ -232,7 +232,7 @@ def test_dicts_of_arrays_and_tables():
     assert len(open_source(parts, "none", "test").store) == 1
     tables = {"train": Frame(img=list(images), label=values)}
     assert labels_by_name(open_source(tables)) == {"0": "4", "1": "5"}
-    with pytest.raises(ValueError, match="has no test part, only train"):
+    with pytest.raises(ValueError, match="has no test part; it holds train"):
         open_source(tables, split="test")
 
 

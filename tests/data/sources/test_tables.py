@@ -83,7 +83,7 @@ def test_class_numbers_get_their_names():
 @pytest.mark.parametrize(
     "table,message",
     [
-        (HuggingFace(pixels=[1]), "has the columns pixels: rename that of the images"),
+        (HuggingFace(pixels=[1]), "has the columns pixels: rename the column of images"),
         (HuggingFace(image=[]), "has no rows"),
     ],
 )

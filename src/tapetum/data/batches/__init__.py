@@ -1,4 +1,4 @@
-"""Which images a step sees, and the one path by which they become its batch.
+"""Chooses the images of each step and turns them into its batch.
 
 Imports `data.images`, `data.labels`, `data.views` and `data.batch`.
 """

@@ -1,8 +1,8 @@
 """From a step's number to its batch: the one path that every training image takes.
 
-`Pipeline.cut` draws which images and which views, reads them and cuts the crops, ending in uint8; it is a pure
-function of the step and may run in a worker process. `Pipeline.finish` distorts colours and normalises, batched, on
-the compute device. Neither holds state, so any step's batch can be made again alone, with the same bits.
+`Pipeline.cut` draws images and views, reads the images and cuts uint8 crops from them. It is a pure function of the
+step and may run in a worker process. `Pipeline.finish` distorts colours and normalises, in batches, on the compute
+device. Neither keeps state, so any step's batch can be rebuilt on its own, with the same bits.
 """
 
 from __future__ import annotations
@@ -29,45 +29,45 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which images and labels a run learns from. All sizes are global: shared out over processes."""
+    """The images and labels that a run learns from. All sizes are global: they are divided among the processes."""
 
     images: str | None = None
-    """The pool: a folder of images (one folder a class, or flat), a .txt or .csv of their paths,
+    """The pool: a folder of images (one folder per class, or flat), a .txt or .csv file of image paths,
     `cifar-10-batches-py`, a folder of IDX files or of SVHN's .mat files, an .npy or .npz file, or `digits`."""
     labels: str | None = None
-    """A CSV of `path,label`, JSON, a .txt of names whose own labels count, or a folder of class folders whose images
-    join the pool; null takes labels from the class folders of `images`."""
+    """A CSV of `path,label`, a JSON file, a .txt list of the images that keep their own labels, or a folder of class
+    folders whose images join the pool; null takes labels from the class folders of `images`."""
     test: str | None = None
-    """Labelled images that only the end of the run looks at; null for none."""
+    """Labelled images to evaluate on, only at the end of the run; null for none."""
     labels_per_class: int | None = None
-    """Keep this many labels a class and treat the other images as unlabelled; null keeps all."""
+    """Keep this many labels per class and treat the other images as unlabelled; null keeps all."""
     labels_percent: float | None = None
-    """Keep this share of the labels of each class, in percent and at least one label; null keeps all."""
+    """Keep this percentage of the labels of each class, but at least one; null keeps all."""
     held_out_per_class: int | None = None
-    """Put this many of the remaining labelled images a class out of everything and measure accuracy on them while
-    training; null for none. They are drawn before `labels_per_class`, from all labels."""
+    """Keep this many labelled images per class out of training, even as unlabelled images, and measure accuracy on
+    them during training; null for none. They are drawn from all labels, before `labels_per_class`."""
     held_out_share: float | None = None
-    """Put this share of the labels that `labels_per_class` leaves, class by class, out of everything and measure
-    accuracy on them: of a class with three labels at least one, of one with fewer none. Null for none."""
+    """Like `held_out_per_class`, but hold out this share of the labels that `labels_per_class` leaves in each class:
+    at least one if a class has three or more labels, none if it has fewer. Null for none."""
     folds: int | None = None
-    """Before the training, this many short runs, each with another part of the labels of each class held out, measure
-    an accuracy with all labels; the training itself holds none out. Null for none."""
+    """Before training, measure accuracy on all labels by this many short runs, each with a different part of each
+    class's labels held out (cross-validation); the training itself holds none out. Null for none."""
     fold: int | None = None
-    """Be one of these runs: hold out the part with this number, from 0."""
+    """Number, from 0, of the part held out if this run is one of the short runs of `folds`; null if not."""
     pool: bool = True
     """Whether unlabelled images are used; false cuts the pool to the labelled images (an ablation)."""
     label_seed: int = 0
-    """Decides which labels `labels_per_class`, `held_out_per_class` and `held_out_share` keep, and what lies in which
-    of the `folds`."""
+    """Seed of the random choice of labels by `labels_per_class`, `labels_percent`, `held_out_per_class`,
+    `held_out_share` and `folds`."""
     shrink_to: int | None = None
-    """Read image files with at most this many pixels of the shorter side, which is faster and lets a pool of
-    photographs be decoded once; null reads them as they are. Arrays stay as they are."""
+    """Shrink image files as they are read, so that the shorter side has at most this many pixels: this is faster and
+    lets a pool of photographs be decoded once. Null reads them at full size. Arrays are not shrunk."""
     strict: bool = False
     """Whether an image that cannot be read stops the run; false skips it and lists it in unreadable.csv."""
     batch_size: int = 256
-    """Pool images in one loss."""
+    """Pool images per batch; each batch gives one loss."""
     workers: int = 0
-    """Processes that read and crop images ahead; 0 does it in the training process, best for images in memory."""
+    """Processes that read and crop images in advance; 0 uses the training process, best for images in memory."""
 
     def __post_init__(self) -> None:
         for name in ("labels_per_class", "held_out_per_class", "shrink_to", "batch_size"):
@@ -76,7 +76,7 @@ class DataConfig:
                 raise ValueError(f"{name} is {value}: use 1 or more.")
         if self.labels_percent is not None and self.labels_per_class is not None:
             raise ValueError(
-                f"labels_percent is {self.labels_percent:g} beside labels_per_class {self.labels_per_class}: set one "
+                f"labels_percent is {self.labels_percent:g} and labels_per_class is {self.labels_per_class}: set one "
                 "of them to null."
             )
         if self.labels_percent is not None and not 0 < self.labels_percent <= 100:
@@ -85,20 +85,20 @@ class DataConfig:
             if not 0 < self.held_out_share < 1:
                 raise ValueError(f"held_out_share is {self.held_out_share}: use a share between 0 and 1, such as 0.2.")
             if self.held_out_per_class is not None:
-                raise ValueError(f"held_out_share is {self.held_out_share} beside held_out_per_class: set one to null.")
+                raise ValueError(f"held_out_share is {self.held_out_share}: set it or held_out_per_class to null.")
         if self.folds is not None and (self.folds < 2 or self.held_out_share or self.held_out_per_class):
             raise ValueError(
                 f"folds is {self.folds}: use 2 or more, and set held_out_share and held_out_per_class to null."
             )
         if self.fold is not None and not 0 <= self.fold < (self.folds or 0):
-            raise ValueError(f"fold is {self.fold}: use null, or a number from 0 below that of folds.")
+            raise ValueError(f"fold is {self.fold}: use null, or a number from 0 to folds - 1.")
         if self.workers < 0:
             raise ValueError(f"workers is {self.workers}: use 0 or more.")
 
 
 @dataclass
 class Crops:
-    """Views of one kind, cut but not yet coloured."""
+    """Views of one kind, cropped, but before colour distortion."""
 
     pixels: Tensor
     """(V*B, C, S, S) uint8, view-major."""
@@ -108,7 +108,7 @@ class Crops:
 
 @dataclass
 class Cut:
-    """A batch before its colours."""
+    """A batch before colour distortion and normalisation."""
 
     groups: list[Crops]
     index: Tensor | None
@@ -118,17 +118,20 @@ class Cut:
 
 
 class Pipeline(Dataset[Cut]):
-    """Batches of a pool, one per number 0, 1, 2, ... (one per step, or `accumulate` of them).
+    """Batches of a pool, numbered 0, 1, 2, ...; each step takes one of them, or `accumulate` of them.
 
     Args:
         store: the pool.
-        labels: of the pool's images; needed if `support` is given.
+        labels: labels of the pool's images; needed if `support` is given.
         views: the kinds of views.
         support: the support set; None for methods without one.
-        batch_size: pool images in one batch, over all processes; None for methods that see no unlabelled image.
-        seed: of data order, supports and views.
-        pool: indices of the store's images that may be drawn unlabelled, in order; None for all.
+        batch_size: pool images in one batch, over all processes; None for methods without unlabelled images.
+        seed: decides data order, supports and views.
+        pool: indices, in order, of the store's images that may be drawn as unlabelled images; None for all.
         rank, world_size: which share of each batch this process makes.
+
+    Raises:
+        ValueError: sizes or channels do not fit each other, or `support` lacks labels; the message names the fix.
     """
 
     def __init__(
@@ -159,7 +162,7 @@ class Pipeline(Dataset[Cut]):
             self.sampler = SupportSampler(labels, support, seed=seed, rank=rank, world_size=world_size)
         self.batches_per_epoch = self._batches_per_epoch(labels)
         if batch_size is not None:
-            self._pool_batch(0)  # a size that does not divide among processes is said now, not by a worker
+            self._pool_batch(0)  # fails now, not in a worker, if the size does not divide among processes
 
     def _batches_per_epoch(self, labels: Labels | None) -> int:
         if self.batch_size is not None:
@@ -210,7 +213,7 @@ class Pipeline(Dataset[Cut]):
     __getitem__ = cut
 
     def finish(self, cut: Cut, device: torch.device | str = "cpu", channels_last: bool = False) -> Batch:
-        """Colour, normalise and move a cut batch."""
+        """Move a cut batch to the device, distort its colours and normalise it."""
 
         def coloured(crops: Crops) -> Tensor:
             pixels = distort_colour(crops.pixels.to(device, non_blocking=True), crops.parameters, crops.config)
@@ -242,7 +245,7 @@ class Pipeline(Dataset[Cut]):
         device: torch.device | str = "cpu",
         channels_last: bool = False,
     ) -> Iterator[Batch]:
-        """Batches start..stop-1, read ahead by worker processes if there are any."""
+        """Yield batches start..stop-1; worker processes, if any, read them in advance."""
         cuts: Iterator[Cut] | DataLoader[Cut]
         if workers:
             cuts = DataLoader(
@@ -250,7 +253,7 @@ class Pipeline(Dataset[Cut]):
                 batch_size=None,
                 sampler=range(start, stop),
                 num_workers=workers,
-                # Draws never use torch's generators; its own one keeps the loader from touching the default one.
+                # Draws never use torch's generators; with its own, the loader does not touch the default one.
                 generator=torch.Generator(),
                 pin_memory=torch.device(device).type == "cuda",
             )
@@ -261,7 +264,7 @@ class Pipeline(Dataset[Cut]):
 
 
 def _crops(images: Tensor | Sequence[Tensor], keys: Keys, config: ViewConfig) -> Crops:
-    """Cut one view per key (V, B) from B images."""
+    """Cut one view per key from B images; keys are (V, B)."""
     num_views = len(keys)
     heights = np.array([image.shape[-2] for image in images])
     widths = np.array([image.shape[-1] for image in images])

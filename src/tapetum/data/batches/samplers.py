@@ -1,7 +1,7 @@
-"""Which images a step sees: pure functions of the step.
+"""Chooses the images of each step by pure functions of the step.
 
-Nothing is stored and nothing is advanced, so a resumed run sees what an uninterrupted one would have seen, and every
-rank can tell what every other rank sees.
+No state is stored or advanced, so a resumed run sees the same images as an uninterrupted one, and every rank knows
+which images the other ranks see.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ Indices = npt.NDArray[np.int64]
 
 @lru_cache(maxsize=4)
 def epoch_order(num_images: int, seed: int, epoch: int) -> Indices:
-    """The order in which an epoch visits the images: a permutation of 0..num_images-1 (read-only array)."""
+    """Return the order in which an epoch visits the images: a permutation of 0..num_images-1 (read-only array)."""
     order = permutation(make_keys(seed, "epoch order", epoch), num_images)
     order.setflags(write=False)  # it is shared through the cache
     return order
 
 
 def steps_in_epoch(num_images: int, batch_size: int) -> int:
-    """Whole global batches in one pass through the pool; the incomplete last one is dropped.
+    """Count the whole global batches in one pass through the pool; an incomplete last batch is dropped.
 
     Raises:
-        ValueError: the pool is smaller than one batch.
+        ValueError: batch_size is below 1, or the pool is smaller than one batch.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}: give at least 1")
@@ -51,19 +51,19 @@ def batch_indices(
     rank: int = 0,
     world_size: int = 1,
 ) -> Indices:
-    """The pool images of one step on one rank.
+    """Return the pool images of one step on one rank.
 
     Args:
         step: counted from 0 over the whole run.
         steps_per_epoch: at most `steps_in_epoch(num_images, batch_size)`.
-        batch_size: global. Rank r has the r-th of `world_size` contiguous parts of the global batch, so one rank
-            and many see the same images in a step.
+        batch_size: global. Rank r gets the r-th of `world_size` contiguous parts of the global batch, so a step
+            sees the same images on any number of ranks.
 
     Returns:
-        (batch_size / world_size,) image indices; none comes twice within an epoch.
+        (batch_size / world_size,) image indices; no image comes twice within an epoch.
 
     Raises:
-        ValueError: sizes that do not fit each other; names the fix.
+        ValueError: sizes do not fit each other; the message names the fix.
     """
     available = steps_in_epoch(num_images, batch_size)
     if not 1 <= steps_per_epoch <= available:
@@ -90,14 +90,14 @@ def _check_divides(name: str, size: int, world_size: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class SupportConfig:
-    """The labelled support set that every step of PAWS-like methods carries. All sizes are global."""
+    """The labelled support set in every step of methods like PAWS. All sizes are global: over all processes."""
 
     images_per_class: int
     """Labelled images of each sampled class per step, over all processes. Published: 64 (CIFAR-10), 7 (ImageNet)."""
     classes_per_batch: int | None = None
     """Classes sampled per step, over all processes; null: every class. Published: 10 (CIFAR-10), 960 (ImageNet)."""
     unique_classes_per_rank: bool = False
-    """Whether each process holds classes of its own (published PAWS on ImageNet) or a share of every class."""
+    """True gives each process classes of its own (published PAWS on ImageNet); false, a share of every class."""
 
     def __post_init__(self) -> None:
         if self.images_per_class < 1:
@@ -117,36 +117,36 @@ class SupportDraw:
     labels: Indices
     """(S,) their classes."""
     rounds: Indices
-    """(S,) the round that each belongs to, counted over all ranks: tells repeats of one image apart."""
+    """(S,) the round of each image, counted over all ranks: distinguishes repeats of one image."""
     classes: Indices
-    """(C,) the classes sampled in this step over all ranks, in the order of label columns. Where ranks have classes
-    of their own, those of rank r are the r-th contiguous part."""
+    """(C,) the classes sampled in this step over all ranks, in the order of label columns. If ranks have classes of
+    their own, rank r has the r-th contiguous part."""
 
 
 class SupportSampler:
     """Draws class-balanced support sets.
 
-    Classes: each pass through the classes is a fresh permutation, cut into steps of `classes_per_batch`; where that
-    does not divide the number of classes, the rest of the permutation is left out, as published. With every class
-    sampled, a step's class order is a fresh permutation.
+    Classes: each pass through the classes is a fresh permutation, cut into steps of `classes_per_batch`. If that does
+    not divide the number of classes, the rest of the permutation is dropped, as in the published code. If every class
+    is sampled, the class order of each step is a fresh permutation.
 
     Images: each pass through a class is a fresh permutation of its labelled images, cut into draws of
-    `images_per_class`; no image comes twice within a pass, and what does not fill a draw is left out of this pass.
-    A class with fewer images than that repeats them: each image as often as any other, or once more.
+    `images_per_class`. No image comes twice within a pass, and images that do not fill a draw are dropped from this
+    pass. A class with fewer images than a draw needs repeats them as evenly as possible.
 
-    Ranks: the draw is made for all ranks together. With shared classes, rank r has the r-th contiguous part of the
-    rounds, so the ranks' supports in rank order *are* the single-process draw. With unique classes, rank r has all
-    rounds of the r-th contiguous part of the classes: together the same images in another order.
+    Ranks: the draw is made for all ranks together. With shared classes, rank r gets the r-th contiguous part of the
+    rounds, so the ranks' supports in rank order *are* the single-process draw. With unique classes, rank r gets all
+    rounds of the r-th contiguous part of the classes: together, the same images in another order.
 
     Args:
-        labels: of the pool; every class needs at least one labelled image.
+        labels: labels of the pool; every class needs at least one labelled image.
         config: global sizes.
-        seed: of the run.
+        seed: seed of the run.
         rank, world_size: which share to return.
 
     Raises:
-        ValueError: a class without labelled images, more classes per batch than there are, or sizes that do not
-            divide among the processes; names the fix.
+        ValueError: a class has no labelled image, a batch has more classes than there are, or sizes do not divide
+            among the processes; the message names the fix.
 
     Example:
         >>> import numpy as np
@@ -185,17 +185,17 @@ class SupportSampler:
 
     @property
     def size(self) -> int:
-        """S, the support images on each rank per step."""
+        """S, the number of support images per step on each rank."""
         return self.classes_per_batch * self.config.images_per_class // self.world_size
 
     def _classes(self, step: int) -> Indices:
-        """(C,) classes of a step, over all ranks."""
+        """Return the classes (C,) of a step, over all ranks."""
         turn, part = divmod(step, self._steps_per_pass)
         order = permutation(make_keys(self.seed, "support classes", turn), self.num_classes)
         return order[part * self.classes_per_batch : (part + 1) * self.classes_per_batch]
 
     def _order(self, of_class: int, turn: int) -> Indices:
-        """A class's images in the order of one pass. The last pass is kept: a memo, from which nothing follows."""
+        """Return a class's images in the order of one pass; the last order is cached, only for speed."""
         known = self._last_order.get(of_class)
         if known is None or known[0] != turn:
             members = self._members[of_class]
@@ -205,10 +205,10 @@ class SupportSampler:
         return known[1]
 
     def _images(self, of_class: int, occurrence: int) -> Indices:
-        """(images_per_class,) images of a class when it may be sampled for the occurrence-th time."""
+        """Return the images (images_per_class,) of a class in the occurrence-th pass through the classes."""
         count, available = self.config.images_per_class, len(self._members[of_class])
         if count > available:
-            # Fresh passes for every draw, so that its images differ in number by one at most.
+            # Every draw starts fresh passes, so that the counts of its images differ by one at most.
             passes = -(-count // available)
             orders = [self._order(of_class, occurrence * passes + i) for i in range(passes)]
             return np.concatenate(orders)[:count]
@@ -216,7 +216,7 @@ class SupportSampler:
         return self._order(of_class, turn)[part * count : (part + 1) * count]
 
     def draw(self, step: int) -> SupportDraw:
-        """The support set of one step on this rank; a pure function of the step."""
+        """Draw the support set of one step on this rank; a pure function of the step."""
         classes = self._classes(step)
         local = classes
         if self.config.unique_classes_per_rank:

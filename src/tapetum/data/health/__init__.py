@@ -1,4 +1,4 @@
-"""What is wrong with a pool: unreadable files, duplicates, leaks, conflicts.
+"""Finds what is wrong with a pool: unreadable files, duplicates, leaks, conflicts.
 
 Imports `data.sources` and `data.images`.
 """

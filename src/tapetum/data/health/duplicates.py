@@ -1,16 +1,17 @@
-"""Images that are the same, or nearly so: hashes of what they look like, and a search for the close ones.
+"""Finds images that are the same, or nearly so, by hashing what they look like and searching for close hashes.
 
-Two images are *near duplicates* where both hold:
+Two images are *near duplicates* if both of these hold:
 
-- their difference hashes differ in at most `RADIUS` of 64 bits: a bit says whether a pixel of the image, shrunk to
+- their difference hashes differ in at most `RADIUS` of 64 bits: each bit says whether a pixel of the image, shrunk to
   8 rows of 9 grey pixels, is darker than its right neighbour;
-- their thumbnails, 12x12 pixels in colour, correlate to at least `LEAST_CORRELATION`, each channel less its mean.
+- their thumbnails, 12x12 pixels in colour, have a correlation of at least `LEAST_CORRELATION`, each channel less
+  its mean.
 
-The first is fast to search and forgiving (brightness, scale, compression); the second keeps apart what merely has the
-same layout, such as two small aeroplanes in the sky. Mirrored or turned copies are not found.
+The first test is fast to search and tolerates changes of brightness, scale and compression. The second separates images
+that merely share a layout, such as two small aeroplanes in the sky. Mirrored or rotated copies are not found.
 
-Neither tells copies from images of one simple kind: two shirts on black of 28x28 pixels, two handwritten ones, two
-frames of a film. `lookalikes` says when a collection is of that sort.
+Neither test can separate copies from simple images of the same kind: two shirts on black of 28x28 pixels, two
+handwritten ones, two frames of a film. `lookalikes` detects a collection of such images.
 """
 
 from __future__ import annotations
@@ -28,44 +29,44 @@ Pairs = npt.NDArray[np.int64]
 """(M, 2) indices of images, the smaller one first."""
 
 RADIUS = 9
-"""Bits of 64 in which hashes of near duplicates may differ."""
+"""Largest number of the 64 bits in which hashes of near duplicates may differ."""
 LEAST_CORRELATION = 0.92
-"""Of thumbnails of near duplicates. Of the pairs of CIFAR-10 looked at, those above show one photograph or one product;
-below 0.9 begin those that merely resemble each other, and those of different classes."""
-_BANDS = 5  # of 12 or 13 bits: of 9 differing bits, some band has one at most
+"""Least correlation of the thumbnails of near duplicates. Of the inspected pairs of CIFAR-10, those above it show the
+same photograph or product; pairs that merely look similar, or are of different classes, begin below 0.9."""
+_BANDS = 5  # of 12 or 13 bits; if 9 bits differ, some band has at most one of them
 _THUMBNAIL = 12
 MANY_LOOKALIKES = 3.0
-"""Near duplicates of an image, on average, from which on they are no copies any more. Of CIFAR-10 an image has 0.02, of
+"""If an image has more near duplicates than this, on average, they are not copies. An image of CIFAR-10 has 0.02, of
 scikit-learn's digits 5, of Fashion-MNIST 280."""
-_CHUNK = 1 << 20  # pairs compared at a time, for memory
+_CHUNK = 1 << 20  # pairs compared at a time, to limit memory
 _SAMPLE = 1 << 21  # pairs drawn for an estimate
 
 
 def grey_rows(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """An RGB image shrunk to 8 rows of 9 grey pixels, (72,)."""
+    """Shrink an RGB image to 8 rows of 9 grey pixels, (72,)."""
     return np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX)).reshape(-1)
 
 
 def thumbnail(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """An RGB image shrunk to 12x12 pixels, (432,)."""
+    """Shrink an RGB image to 12x12 pixels in colour, (432,)."""
     return np.asarray(image.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)).reshape(-1)
 
 
 def difference_hashes(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
-    """(N,) hashes of N images from their `grey_rows` (N, 72)."""
+    """Compute the (N,) hashes of N images from their `grey_rows` (N, 72)."""
     grey = rows.reshape(-1, 8, 9)
     bits = (grey[:, :, 1:] > grey[:, :, :-1]).reshape(-1, 64)
     return np.packbits(bits, axis=1).view(">u8").astype(np.uint64).reshape(-1)
 
 
 def close_pairs(hashes: npt.NDArray[np.uint64], radius: int = RADIUS) -> Pairs:
-    """All pairs of hashes that differ in at most `radius` bits, without comparing each with each.
+    """Find all pairs of hashes that differ in at most `radius` bits, without comparing all pairs.
 
-    The bits are cut into bands. Two hashes that differ in fewer than twice as many bits as there are bands have a band
-    that differs in one bit at most, so only hashes that share a band, or a band but for one bit, are compared.
+    The bits are cut into bands. If two hashes differ in fewer bits than twice the number of bands, some band differs in
+    at most one bit. So only hashes with a band that is equal, or differs in one bit, are compared.
 
     Args:
-        hashes: (N,).
+        hashes: (N,) difference hashes.
         radius: at most 9.
     """
     assert radius < 2 * _BANDS
@@ -83,7 +84,7 @@ def close_pairs(hashes: npt.NDArray[np.uint64], radius: int = RADIUS) -> Pairs:
 
 
 def _candidates(keys: npt.NDArray[np.int64], bits: int) -> Iterator[tuple[Pairs, Pairs]]:
-    """Positions of equal keys, and of keys that differ in one bit, in sorted keys."""
+    """Yield positions of equal keys, and of keys that differ in one bit, among sorted keys."""
     for mask in (0, *(1 << bit for bit in range(bits))):
         positions = np.arange(len(keys)) if mask == 0 else np.flatnonzero(keys & mask == 0)
         start = positions + 1 if mask == 0 else np.searchsorted(keys, keys[positions] | mask, side="left")
@@ -98,7 +99,7 @@ def _candidates(keys: npt.NDArray[np.int64], bits: int) -> Iterator[tuple[Pairs,
 
 
 def _cuts(ends: npt.NDArray[np.int64]) -> Iterator[slice]:
-    """Slices of about `_CHUNK` pairs, where `ends` counts pairs from the start."""
+    """Yield slices of about `_CHUNK` pairs each; `ends` counts pairs from the start."""
     first = 0
     while first < len(ends):
         done = ends[first - 1] if first else 0
@@ -108,7 +109,7 @@ def _cuts(ends: npt.NDArray[np.int64]) -> Iterator[slice]:
 
 
 def alike(pairs: Pairs, thumbnails: npt.NDArray[np.uint8]) -> Pairs:
-    """Those pairs whose thumbnails (N, 432) correlate to `LEAST_CORRELATION`."""
+    """Keep the pairs whose thumbnails (N, 432) have a correlation of at least `LEAST_CORRELATION`."""
     kept = [np.empty((0, 2), dtype=np.int64)]
     for start in range(0, len(pairs), 65536):
         some = pairs[start : start + 65536]
@@ -119,10 +120,10 @@ def alike(pairs: Pairs, thumbnails: npt.NDArray[np.uint8]) -> Pairs:
 
 
 def lookalikes(hashes: npt.NDArray[np.uint64], thumbnails: npt.NDArray[np.uint8]) -> float:
-    """How many near duplicates each of N images has on average; of many images, as estimated from a sample of pairs.
+    """Average number of near duplicates per image among N images, estimated from a sample of pairs if N is large.
 
     Args:
-        hashes: (N,).
+        hashes: (N,) difference hashes.
         thumbnails: (N, 432).
     """
     count = len(hashes)
@@ -143,7 +144,7 @@ def _centred(thumbnails: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 
 def groups(pairs: Pairs, count: int) -> list[list[int]]:
-    """Sets of images that pairs connect, each ascending, those with the smallest first member first."""
+    """Group the images that pairs connect: members ascend, and groups are sorted by their first member."""
     parent = list(range(count))
 
     def root(i: int) -> int:

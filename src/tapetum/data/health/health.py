@@ -15,7 +15,7 @@ from tapetum.data.health.inspection import Inspection
 from tapetum.data.sources.open_source import Source
 
 FEW = 4
-"""Labels a class below which it counts as having few."""
+"""A class with fewer labels than this counts as having few."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,14 @@ class Group:
     """Images that are copies of each other."""
 
     members: tuple[int, ...]
-    """Ascending; the pool's images come first, then the test's, numbered on."""
+    """Ascending indices; the test images are numbered after those of the pool."""
     exact: bool
-    """Whether all have the same pixels; else some merely look alike."""
+    """Whether all have the same pixels; otherwise some only look alike."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """The pool, or the test images."""
+    """The pool or the test images, with what their inspection found."""
 
     source: Source
     seen: Inspection
@@ -46,22 +46,22 @@ class Part:
 
 @dataclass(frozen=True)
 class Health:
-    """What was found."""
+    """Findings about a pool and, if given, its test images."""
 
     pool: Part
     test: Part | None
     groups: tuple[Group, ...]
     lookalikes: float
-    """Near duplicates of an image, on average. Where these are too many to be copies, `groups` has exact ones only."""
+    """Average number of near duplicates per image. If it is too high for copies, `groups` has only exact duplicates."""
 
     @property
     def tells_near_ones(self) -> bool:
-        """Whether near duplicates were looked for."""
+        """Whether near duplicates were searched for."""
         return self.lookalikes <= MANY_LOOKALIKES
 
     @property
     def names(self) -> list[str]:
-        """Names of the images of all parts, those of the test after "test: "."""
+        """Names of the images of all parts; those of test images start with "test: "."""
         test = () if self.test is None else self.test.source.store.names
         return [*self.pool.source.store.names, *(f"test: {name}" for name in test)]
 
@@ -75,41 +75,41 @@ class Health:
         return len(self.pool.source.store)
 
     def leaks(self) -> list[Group]:
-        """Groups with images of both pool and test."""
+        """Return the groups with images of both pool and test."""
         return [g for g in self.groups if g.members[0] < self.num_pool <= g.members[-1]]
 
     def leaked_tests(self) -> list[int]:
-        """Test images, numbered from 0, with a copy in the pool."""
+        """Return the test images, numbered from 0, that have a copy in the pool."""
         return sorted(i - self.num_pool for g in self.leaks() for i in g.members if i >= self.num_pool)
 
     def num_exact_leaks(self) -> int:
-        """Test images with the very pixels of one in the pool."""
+        """Count the test images with exactly the same pixels as an image of the pool."""
         if self.test is None:
             return 0
         return int(np.isin(self.test.seen.digests[self.leaked_tests()], self.pool.seen.digests).sum())
 
     def conflicts(self) -> list[Group]:
-        """Groups whose images have different labels."""
+        """Return the groups whose images have different labels."""
         classes = self.classes
         return [g for g in self.groups if len({classes[i] for i in g.members} - {None}) > 1]
 
     def within_pool(self, exact: bool) -> list[Group]:
-        """Groups with at least two images of the pool, exact or near ones."""
+        """Return the groups of exact or of near duplicates with at least two images of the pool."""
         return [g for g in self.groups if g.exact == exact and sum(i < self.num_pool for i in g.members) > 1]
 
     def few(self) -> dict[str, int]:
-        """Classes with fewer than `FEW` readable labelled images, and how many they have."""
+        """Return the classes with fewer than `FEW` readable labelled images, and how many they have."""
         counts = self.class_counts()
         return {name: count for name, count in counts.items() if count < FEW}
 
     def class_counts(self) -> dict[str, int]:
-        """Readable labelled images of the pool by class."""
+        """Count the readable labelled images of the pool by class."""
         labels = self.pool.source.labels
         found = Counter(c for i, c in enumerate(self.pool.classes) if i not in self.pool.seen.unreadable)
         return {} if labels is None else {name: found[name] for name in labels.classes}
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, by names, for JSON."""
+        """Return all findings for JSON, with images and classes by name."""
         names, classes = self.names, self.classes
 
         def listed(found: Sequence[Group]) -> list[list[dict[str, str | None]]]:
@@ -144,7 +144,7 @@ def _part_as_dict(part: Part) -> dict[str, Any]:
 
 
 def find_health(pool: Part, test: Part | None = None) -> Health:
-    """Look for duplicates among the readable images of all parts, numbered through."""
+    """Search for duplicates among the readable images of pool and test, which are numbered consecutively."""
     parts = [part.seen for part in (pool, test) if part is not None]
     first = np.cumsum([0, *(len(part.modes) for part in parts)])
     readable = np.concatenate(
@@ -168,7 +168,7 @@ def find_health(pool: Part, test: Part | None = None) -> Health:
 
 
 def _equal_pairs(digests: npt.NDArray[np.uint64]) -> tuple[Pairs, npt.NDArray[np.int64]]:
-    """Each repetition with the first image of its digest, and the first images of all digests."""
+    """Pair each repeated image with the first one of its digest; also return the first image of every digest."""
     _, firsts, inverse = np.unique(digests, return_index=True, return_inverse=True)
     every = np.arange(len(digests))
     first = firsts[inverse]

@@ -1,4 +1,4 @@
-"""A look at every image of a pool, once: can it be read, how large is it, and what does it look like."""
+"""Inspects every image of a pool once: whether it can be read, how large it is, and what it looks like."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _AT_A_TIME = 4096  # images between two reports
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was seen of N images. Rows of unreadable ones are zero."""
+    """What was found about N images. Rows of unreadable images are zero."""
 
     sizes: npt.NDArray[np.int64]
     """(N, 2) heights and widths of the upright images."""
     modes: list[str]
-    """How each is stored, in Pillow's words: "RGB", "L" (grey), "P" (palette), "CMYK", ...; "" where unreadable."""
+    """Pillow mode in which each is stored: "RGB", "L" (grey), "P" (palette), "CMYK", ...; "" if unreadable."""
     digests: npt.NDArray[np.uint64]
     """(N,) hashes of decoded pixels: equal for equal pixels, whatever the file."""
     hashes: npt.NDArray[np.uint64]
     """(N,) difference hashes: close for images that look alike."""
     thumbnails: npt.NDArray[np.uint8]
-    """(N, 432) thumbnails of 12x12 pixels."""
+    """(N, 432) thumbnails of 12x12 pixels in colour."""
     unreadable: dict[int, str]
     """Index of each image that cannot be decoded, and the reason."""
 
@@ -49,12 +49,12 @@ class _Seen(NamedTuple):
 
 
 def inspect(store: Store, report: ReportProgress | None = None, threads: int = 2) -> Inspection:
-    """Decode every image and note what matters of it.
+    """Decode every image and record its size, mode, hashes and thumbnail.
 
     Args:
-        store: any.
-        report: called with (images seen, all images) now and then.
-        threads: images decoded at the same time, where they are photographs.
+        store: any store.
+        report: called with (images inspected, all images) from time to time.
+        threads: number of images decoded in parallel if they are photographs.
     """
     look = _looker(store)
     sizes = np.zeros((len(store), 2), dtype=np.int64)
@@ -81,7 +81,7 @@ def inspect(store: Store, report: ReportProgress | None = None, threads: int = 2
 
 
 def _looker(store: Store) -> Callable[[int], _Seen | str]:
-    """What looks at the image of a number: what it saw, or why the image is unreadable."""
+    """Return a function that inspects the image of an index and returns what it saw, or why the image is unreadable."""
 
     def look(index: int) -> _Seen | str:
         try:
@@ -96,7 +96,7 @@ def _looker(store: Store) -> Callable[[int], _Seen | str]:
 
 
 def _salt(height: int, width: int) -> bytes:
-    """Keeps apart images of equal bytes but other shape."""
+    """Make a salt that gives images with equal bytes but different shapes different hashes."""
     return height.to_bytes(8, "little") + width.to_bytes(8, "little")
 
 

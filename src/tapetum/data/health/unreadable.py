@@ -1,7 +1,7 @@
-"""Which image files of a pool can be decoded: a damaged one is skipped and listed, not met in a run's tenth hour.
+"""Finds image files that cannot be decoded, so that a run skips and lists them rather than fails in its tenth hour.
 
-Every file is decoded once. What was found is remembered beside the cache of decoded images, so that later runs on
-the same files start at once.
+Every file is decoded once. The result is stored next to the cache of decoded images, so that later runs on the same
+files start at once.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ class Unreadable:
 
     path: Path
     reason: str
-    """What the decoder said."""
+    """The decoder's message."""
 
 
 def find_unreadable(
     store: FileStore, report: ReportProgress | None = None, folder: Path | None = None, threads: int = 2
 ) -> dict[int, str]:
-    """Decode every file once, or remember having done so.
+    """Find the files that cannot be decoded, by decoding each once or from a stored result.
 
     Args:
         store: the files.
-        report: called with (files decoded, all files); not where the answer is remembered.
-        folder: where answers are remembered; None means `cache_folder()`.
-        threads: files decoded at the same time, for photographs.
+        report: called with (files decoded, all files); not called if there is a stored result.
+        folder: where results are stored; None means `cache_folder()`.
+        threads: number of files decoded in parallel if they are photographs.
 
     Returns:
         Index of each file that cannot be decoded, and the reason.
@@ -74,7 +74,7 @@ def _decode_all(paths: Sequence[Path], report: ReportProgress | None, threads: i
     are_photographs = sum(sizes) >= THREADED_FROM_PIXELS * len(sizes)
     with ThreadPoolExecutor(threads) as pool:
         run = pool.map if are_photographs else map
-        for start in range(0, len(paths), _AT_A_TIME):  # a thread pool takes up everything that it is given at once
+        for start in range(0, len(paths), _AT_A_TIME):  # in chunks, because a thread pool takes on all its work at once
             stop = min(start + _AT_A_TIME, len(paths))
             for index, result in enumerate(run(_pixels_or_reason, paths[start:stop]), start=start):
                 if isinstance(result, str):
@@ -87,15 +87,15 @@ def _decode_all(paths: Sequence[Path], report: ReportProgress | None, threads: i
 def readable(
     source: Source, strict: bool = False, report: ReportProgress | None = None
 ) -> tuple[Source, list[Unreadable]]:
-    """A source without the image files that cannot be decoded, and these.
+    """Return the source without the image files that cannot be decoded, and a list of those files.
 
     Args:
-        source: any; what is in memory has nothing to check.
-        strict: refuse instead.
-        report: as of `find_unreadable`.
+        source: any source; data in memory is not checked.
+        strict: raise an error instead of leaving files out.
+        report: as in `find_unreadable`.
 
     Raises:
-        ValueError: `strict` and something is unreadable; nothing is readable; or a class loses all of its labels.
+        ValueError: `strict` is set and a file is unreadable, no file is readable, or a class loses all of its labels.
     """
     store = source.store
     if not isinstance(store, FileStore) or not (found := find_unreadable(store, report)):
@@ -103,8 +103,8 @@ def readable(
     unreadable = [Unreadable(store.root / store.names[index], reason) for index, reason in found.items()]
     if strict:
         raise ValueError(
-            f"{in_words(unreadable, len(store))}: convert to 8-bit PNG or JPEG, move out of the folder, or skip "
-            "by leaving strict off"
+            f"{in_words(unreadable, len(store))}: convert them to 8-bit PNG or JPEG, move them out of the "
+            "folder, or leave strict off to skip them"
         )
     if len(found) == len(store):
         raise ValueError(f"{in_words(unreadable, len(store))}: give images in a format such as PNG or JPEG")
@@ -115,10 +115,10 @@ def readable(
 
 
 def skip_unreadable(source: Source, strict: bool) -> tuple[Source, list[Unreadable]]:
-    """As `readable`, with a notice of what is skipped.
+    """Do the same as `readable`, and print a notice of what is skipped.
 
     Raises:
-        ValueError: as of `readable`.
+        ValueError: as in `readable`.
     """
     kept, unreadable = readable(source, strict, progress_notices("read"))
     if unreadable:
@@ -127,13 +127,13 @@ def skip_unreadable(source: Source, strict: bool) -> tuple[Source, list[Unreadab
 
 
 def in_words(unreadable: Sequence[Unreadable], among: int) -> str:
-    """How many of how many images, and the first one with its reason."""
+    """Describe how many of all images cannot be read, with the first one and its reason."""
     first = unreadable[0]
     return f"{len(unreadable)} of {among} images cannot be read, such as {first.path} ({first.reason})"
 
 
 def write_unreadable(path: Path, unreadable: Sequence[Unreadable]) -> None:
-    """A CSV with the header path,reason."""
+    """Write a CSV with the header path,reason."""
     with writing(path), path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("path", "reason"))

@@ -1,4 +1,4 @@
-"""Pixels: decoding files, keeping images, and a cache of decoded ones.
+"""Pixels: decoding image files, storing images, and caching decoded ones.
 
-Imports `system` alone; nothing here knows a label.
+Imports only `system`; nothing here knows about labels.
 """

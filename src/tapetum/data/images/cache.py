@@ -1,8 +1,8 @@
-"""A pool decoded once: image files become one memory-mapped array.
+"""Decodes a pool of image files once, into a memory-mapped array.
 
-On two cores, loader workers that decode steal the compute of training. So a pool whose pixels fit in a quarter of
-memory is decoded before training into a cache on disk, bit for bit what `FileStore` reads, and later runs start at
-once. Images of one size become an `ArrayStore`, others a `RaggedStore`.
+On two cores, loader workers that decode images take compute from training. So a pool whose pixels fit in a quarter of
+memory is decoded before training into a cache on disk, bit for bit as `FileStore` reads it, and later runs start at
+once. Images of equal size become an `ArrayStore`, images of different sizes a `RaggedStore`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from tapetum.system.files import only_one, write_text
 from tapetum.system.machine import memory_bytes
 from tapetum.system.notices import ReportProgress
 
-_FORMAT = 2  # raise when decoding or the layout of the folder changes: old caches are then not found
+_FORMAT = 2  # increase when decoding or the folder's layout changes, so that old caches are no longer found
 _CHUNK_BYTES = 4 * 2**20
 MEMORY_FRACTION = 0.25
-THREADED_FROM_PIXELS = 128 * 128  # below, Python's overhead outweighs decoding and threads only contend
+THREADED_FROM_PIXELS = 128 * 128  # below this, Python's overhead outweighs decoding and threads only contend
 
 
 def cache_folder() -> Path:
-    """Where caches go: $TAPETUM_CACHE, else $XDG_CACHE_HOME/tapetum, else ~/.cache/tapetum."""
+    """Return the folder for caches: $TAPETUM_CACHE, else $XDG_CACHE_HOME/tapetum, else ~/.cache/tapetum."""
     if chosen := os.environ.get("TAPETUM_CACHE"):
         return Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
@@ -46,20 +46,20 @@ def decoded(
     report: ReportProgress | None = None,
     threads: int = 2,
 ) -> Store:
-    """The store decoded once into a memory-mapped one, or the store itself where that does not apply.
+    """Decode a store once into a memory-mapped one; return the store itself if it has no files or they do not fit.
 
-    A finished cache is reused. One that was interrupted goes on where it stopped. Several processes may ask for
-    the same cache: one decodes, the others wait.
+    A finished cache is reused, and an interrupted one is continued. If several processes need the same cache, one
+    decodes and the others wait.
 
     Args:
         store: any store; only a `FileStore` is ever decoded.
         folder: where caches are kept; None means `cache_folder()`.
-        memory_fraction: largest share of memory the copy may take.
-        report: called with (images decoded, all images); not called where a finished cache is found.
-        threads: files decoded at the same time, for photographs.
+        memory_fraction: largest share of memory that the decoded images may take.
+        report: called with (images decoded, all images); not called if a finished cache is found.
+        threads: number of files decoded in parallel if they are photographs.
 
     Raises:
-        ValueError: an image cannot be read; names the file and the fix.
+        ValueError: an image cannot be read, or its size differs from its header; names the file and the fix.
     """
     if not isinstance(store, FileStore) or len(store) == 0:
         return store
@@ -79,9 +79,9 @@ def decoded(
 
 
 def fits(store: FileStore, memory_fraction: float = MEMORY_FRACTION) -> bool:
-    """Whether all pixels of a store together are few enough to be decoded once."""
+    """Return whether the decoded pixels of the whole store take at most `memory_fraction` of memory."""
     most = int(memory_fraction * memory_bytes())
-    # A few images mostly settle it, and reading the header of every photograph takes minutes.
+    # A sample usually decides, while reading the headers of all photographs takes minutes.
     some = np.unique(np.linspace(0, len(store) - 1, 64).astype(np.int64))
     sizes = shrunk_sizes(header_sizes([store.root / store.names[i] for i in some]), store.shrink_to)
     return len(store) * _bytes(sizes) // len(some) <= 2 * most and _bytes(store.sizes) <= most
@@ -103,7 +103,7 @@ def _has_room(folder: Path, needed: int) -> bool:
 
 
 def cache_key(store: FileStore) -> str:
-    """What a cache is found by. Local, so it may look at what a fingerprint must not: place and time of change."""
+    """Hash by which a cache is found. It is local, so unlike a fingerprint it may use paths and times of change."""
     digest = hashlib.blake2b(f"{_FORMAT} {store.fingerprint}".encode(), digest_size=16)
     digest.update(os.fsencode(store.root.resolve()))
     digest.update(store.file_stats.tobytes())
@@ -113,11 +113,9 @@ def cache_key(store: FileStore) -> str:
 def _is_finished(final: Path) -> bool:
     return (final / "cache.json").is_file()
 
-    # The file stays: deleting it would let a third process lock a new one beside a waiting second.
-
 
 def _open_partial(partial: Path, shape: tuple[int, ...]) -> np.memmap:
-    """The array being filled: the interrupted one, or a new one with its room on disk reserved."""
+    """Open the array to fill: that of an interrupted run, or a new one whose disk space is reserved."""
     path = partial / "images.npy"
     if path.is_file():
         try:
@@ -130,7 +128,7 @@ def _open_partial(partial: Path, shape: tuple[int, ...]) -> np.memmap:
     partial.mkdir(parents=True, exist_ok=True)
     (partial / "done").unlink(missing_ok=True)
     images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and a crash when a mapped page is written
+    if hasattr(os, "posix_fallocate"):  # a full disk raises an error here, but crashes the process in a mapped write
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return images
@@ -141,7 +139,7 @@ def _finished_chunks(partial: Path) -> set[int]:
         lines = (partial / "done").read_text().split("\n")
     except FileNotFoundError:
         return set()
-    return {int(line) for line in lines[:-1]}  # what follows the last newline was cut off
+    return {int(line) for line in lines[:-1]}  # text after the last newline was cut off
 
 
 def _build(store: FileStore, final: Path, report: ReportProgress | None, threads: int) -> None:
@@ -153,7 +151,7 @@ def _build(store: FileStore, final: Path, report: ReportProgress | None, threads
     step = max(1, _CHUNK_BYTES * len(store) // total)
     finished = _finished_chunks(partial)
     done = sum(len(range(c * step, min((c + 1) * step, len(store)))) for c in finished)
-    # As many pixels as files have: a shrunk photograph takes its time, too.
+    # By the pixels in the files, because a photograph takes long to read even if it is shrunk.
     workers = threads if header_sizes(store.paths[:64]).prod(axis=1).mean() >= THREADED_FROM_PIXELS else 1
     with ThreadPoolExecutor(workers) as pool, (partial / "done").open("a") as log:
         for chunk, start in enumerate(range(0, len(store), step)):
@@ -163,7 +161,7 @@ def _build(store: FileStore, final: Path, report: ReportProgress | None, threads
             decode_in_order = pool.map if workers > 1 else map
             for row, pixels in enumerate(decode_in_order(decode, paths, repeat(store.shrink_to)), start):
                 if pixels.shape[1:] != tuple(sizes[row]):
-                    raise ValueError(f"image {paths[row - start]} has another size than its header says: replace it")
+                    raise ValueError(f"image {paths[row - start]} differs in size from its header: replace it")
                 rows[ends[row] - pixels.numel() : ends[row]] = pixels.numpy().reshape(-1)
             images.flush()
             log.write(f"{chunk}\n")
@@ -179,6 +177,6 @@ def _build(store: FileStore, final: Path, report: ReportProgress | None, threads
         os.fsync(file.fileno())
     about = {"format": _FORMAT, "root": str(store.root), "images": len(store), "shrink_to": store.shrink_to}
     write_text(partial / "cache.json", json.dumps(about))
-    if final.exists():  # a folder without cache.json: not ours to trust
+    if final.exists():  # without cache.json it cannot be trusted
         shutil.rmtree(final)
     partial.rename(final)

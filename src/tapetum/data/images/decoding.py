@@ -1,12 +1,12 @@
-"""Image files to uint8 RGB tensors: the one door to Pillow.
+"""Decodes image files to uint8 RGB tensors with Pillow.
 
-What a file becomes, whatever it holds: three channels of eight bits, upright.
+Every file becomes an upright image with three channels of eight bits:
 
-- grey, palette, CMYK, YCbCr, LAB: Pillow's conversion to RGB;
-- transparency (an alpha channel or a transparent palette entry): composited over white, as a browser shows it;
-- 16-bit grey: the high byte, which is what Pillow keeps of 16-bit colour too;
-- EXIF orientation: applied, so a photograph taken sideways stands up;
-- several frames (GIF, TIFF, WebP): the first one.
+- grey, palette, CMYK, YCbCr, LAB: Pillow converts them to RGB;
+- transparency (an alpha channel or a transparent palette entry): composited over white, as browsers show it;
+- 16-bit grey: only the high byte is kept, which is what Pillow keeps of 16-bit colour too;
+- EXIF orientation: applied, so a photograph taken sideways is turned upright;
+- several frames (GIF, TIFF, WebP): only the first is read.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation -> what turns the stored pixels upright."""
+"""EXIF orientation -> operation that turns the stored pixels upright."""
 _SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap height and width."""
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1..8 as far as the header tells. To be asked before any pixel is loaded."""
+    """Read the EXIF orientation (1..8) from the header. Call this before any pixel is loaded."""
     if image.format == "TIFF":
-        return 1  # Pillow turns TIFFs itself, their reported size included
+        return 1  # Pillow turns TIFFs upright itself and reports the turned size
     if image.format == "PNG" and "exif" not in image.info:
-        return 1  # else getexif() would decode the whole file in search of trailing EXIF
+        return 1  # otherwise getexif() would decode the whole file to look for EXIF at its end
     return int(image.getexif().get(ExifTags.Base.Orientation, 1))
 
 
@@ -63,16 +63,16 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         with_alpha = image.convert("RGBA")
         white = Image.new("RGBA", with_alpha.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, with_alpha).convert("RGB")
-    return image.convert("RGB")  # no copy where it is RGB already
+    return image.convert("RGB")
 
 
 class UnreadableImage(ValueError):
-    """An image that cannot be decoded; `reason` says why in a few words."""
+    """Error for an image that cannot be decoded; `reason` gives the cause in a few words."""
 
     def __init__(self, what: str, error: Exception) -> None:
         self.reason = str(error) or type(error).__name__
         if isinstance(error, FileNotFoundError):
-            super().__init__(f"image {what} does not exist (any more): restore it, or open the folder anew")
+            super().__init__(f"image {what} does not exist: restore it, or open the folder again")
         else:
             super().__init__(
                 f"image {what} cannot be read ({self.reason}): convert it to 8-bit PNG or JPEG, or move it out of the "
@@ -87,10 +87,10 @@ def _upright(opened: Image.Image) -> Image.Image:
 
 
 def read_upright(path: Path) -> tuple[Image.Image, str]:
-    """An image file as upright RGB at its own size, and the Pillow mode that it is stored in.
+    """Read an image file as upright RGB at its original size; also return the Pillow mode in which it is stored.
 
     Raises:
-        UnreadableImage: as of `decode`.
+        UnreadableImage: as in `decode`.
     """
     try:
         with Image.open(path) as opened:
@@ -104,8 +104,8 @@ def _read_shrunk(path: Path, shrink_to: int) -> Image.Image:
         with Image.open(path) as opened:
             (width, height), turned = opened.size, _orientation(opened) in _SIDEWAYS
             height, width = shrunk_sizes(np.array([(height, width)]), shrink_to)[0].tolist()
-            # JPEG can be read at a half, a quarter or an eighth of its size in a fraction of the time. Twice the pixels
-            # that are wanted are left to the filter.
+            # JPEG can be read at 1/2, 1/4 or 1/8 of its size in a fraction of the time. Reading at least twice the
+            # wanted size leaves the filter enough pixels.
             opened.draft(None, (2 * width, 2 * height))
             image = _upright(opened)
             wanted = (height, width) if turned else (width, height)
@@ -115,9 +115,9 @@ def _read_shrunk(path: Path, shrink_to: int) -> Image.Image:
 
 
 def shrunk_sizes(sizes: npt.NDArray[np.int64], shrink_to: int | None) -> npt.NDArray[np.int64]:
-    """(N, 2) heights and widths after shrinking the shorter side to at most `shrink_to` pixels; None: as they are.
+    """Return (N, 2) heights and widths after shrinking the shorter side to at most `shrink_to` pixels (None: no limit).
 
-    The longer side keeps its proportion, rounded down, as torchvision's Resize has it.
+    The longer side shrinks in proportion, rounded down, as in torchvision's Resize.
     """
     if shrink_to is None:
         return sizes
@@ -130,21 +130,20 @@ def decode(path: Path, shrink_to: int | None = None) -> Tensor:
 
     Args:
         path: the file.
-        shrink_to: pixels that the shorter side has at most, by Pillow's antialiased bilinear filter, the one of the
-            published evaluations; None keeps the size.
+        shrink_to: largest length of the shorter side in pixels; larger images are shrunk with Pillow's antialiased
+            bilinear filter, as in the published evaluations. None keeps the size.
 
     Returns:
         uint8 tensor (3, height, width), contiguous.
 
     Raises:
-        UnreadableImage: the file is missing, damaged or of a kind this module cannot turn into RGB; a ValueError that
-            names the file.
+        UnreadableImage: the file is missing, damaged or cannot be converted to RGB; a ValueError that names the file.
     """
     return _as_tensor(read_upright(path)[0] if shrink_to is None else _read_shrunk(path, shrink_to))
 
 
 def upright_tensor(image: Image.Image) -> Tensor:
-    """A Pillow image as `decode` gives a file: uint8 (3, height, width). Errors are Pillow's own."""
+    """Convert a Pillow image as `decode` converts a file, to uint8 (3, height, width). Errors are Pillow's own."""
     return _as_tensor(_upright(image))
 
 
@@ -153,7 +152,7 @@ def _as_tensor(image: Image.Image) -> Tensor:
 
 
 def header_size(path: Path) -> tuple[int, int]:
-    """(height, width) in pixels of an upright image, from its header alone.
+    """Read the (height, width) in pixels of the upright image from the file's header alone.
 
     Raises:
         ValueError: the header cannot be read; names the file.
@@ -168,5 +167,5 @@ def header_size(path: Path) -> tuple[int, int]:
 
 
 def header_sizes(paths: list[Path]) -> npt.NDArray[np.int64]:
-    """(N, 2) heights and widths of many files, by `header_size`."""
+    """Read (N, 2) heights and widths of many files with `header_size`."""
     return np.array([header_size(path) for path in paths], dtype=np.int64).reshape(-1, 2)

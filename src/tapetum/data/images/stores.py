@@ -1,8 +1,8 @@
-"""Where images are kept until a batch asks for them.
+"""Stores, which keep images until a batch needs them.
 
-Three stores share one protocol. `ArrayStore` holds equally sized uint8 images, in memory or memory-mapped, and hands
-out a batch in one copy. `FileStore` decodes image files when they are asked for; `tapetum.data.images.cache` turns one
-into an `ArrayStore` or, where sizes differ, a `RaggedStore`, if that fits.
+Three stores share one protocol. `ArrayStore` holds uint8 images of equal size, in memory or memory-mapped, and reads a
+batch in one copy. `FileStore` decodes image files whenever they are read. If the decoded images fit,
+`tapetum.data.images.cache` turns it into an `ArrayStore` or, where sizes differ, a `RaggedStore`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Store(Protocol):
 
     @property
     def names(self) -> Sequence[str]:
-        """N distinct names: paths relative to the folder with `/` between parts, or the numbers of an array's rows.
+        """N distinct names: paths relative to the folder with `/` between parts, or row numbers of an array.
 
         Subsets of labels are drawn by name, so a name must not depend on the machine.
         """
@@ -37,12 +37,12 @@ class Store(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of which image is number i; equal on another machine that has the same images."""
+        """Hash of the images and their order; equal on another machine that has the same images."""
         ...
 
     @property
     def channels(self) -> int:
-        """1 or 3."""
+        """Number of channels: 1 or 3."""
         ...
 
     @property
@@ -52,13 +52,13 @@ class Store(Protocol):
 
     @property
     def image_size(self) -> tuple[int, int] | None:
-        """(height, width) where all images share one, else None."""
+        """(height, width) in pixels if all images have the same size, else None."""
         ...
 
     def __len__(self) -> int: ...
 
     def read(self, indices: Indices) -> Tensor | list[Tensor]:
-        """The images of some indices, uint8: one tensor (B, C, H, W), or a list of B tensors (C, h, w)."""
+        """Read the images at some indices as uint8: one tensor (B, C, H, W), or a list of B tensors (C, h, w)."""
         ...
 
 
@@ -69,12 +69,12 @@ def _common_size(sizes: npt.NDArray[np.int64]) -> tuple[int, int] | None:
 
 
 class ArrayStore:
-    """Equally sized images in one array.
+    """Images of equal size in one array.
 
     Args:
         images: uint8 array (N, C, H, W), C 1 or 3; a `np.memmap` stays on disk until its rows are read.
         names: N distinct names; None numbers the rows: "0", "1", ...
-        fingerprint: of where the images came from; None hashes shape and content.
+        fingerprint: that of the images' source; None hashes shape and content.
 
     Raises:
         ValueError: wrong type, shape, or number of names.
@@ -129,7 +129,7 @@ class ArrayStore:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of shape and content (about a gigabyte a second, once), or what the constructor was given."""
+        """The constructor's fingerprint, or a hash of shape and content, computed once at about a gigabyte a second."""
         if self._fingerprint is None:
             digest = hashlib.blake2b(repr(self._images.shape).encode(), digest_size=16)
             for start in range(0, len(self._images), 4096):
@@ -154,10 +154,10 @@ class ArrayStore:
         return len(self._images)
 
     def read(self, indices: Indices) -> Tensor:
-        """uint8 tensor (B, C, H, W), a copy.
+        """Read images as a uint8 tensor (B, C, H, W), which is a copy.
 
         Raises:
-            IndexError: an index outside 0..N-1.
+            IndexError: an index is outside 0..N-1.
         """
         indices = np.asarray(indices, dtype=np.int64)
         if indices.size and (indices.min() < 0 or indices.max() >= len(self)):
@@ -166,13 +166,13 @@ class ArrayStore:
 
 
 class RaggedStore:
-    """RGB images of differing sizes, one after the other in a .npy file of bytes, which is memory-mapped.
+    """RGB images of different sizes, one after the other in a memory-mapped .npy file of bytes.
 
     Args:
         path: the file, a one-dimensional uint8 array.
         sizes: (N, 2) heights and widths.
         names: N distinct names.
-        fingerprint: of where the images came from.
+        fingerprint: that of the images' source.
     """
 
     def __init__(self, path: Path, sizes: npt.NDArray[np.int64], names: Sequence[str], fingerprint: str) -> None:
@@ -202,24 +202,24 @@ class RaggedStore:
         return len(self.names)
 
     def read(self, indices: Indices) -> list[Tensor]:
-        """B uint8 tensors (3, h, w), copies."""
+        """Read B uint8 tensors (3, h, w), which are copies."""
         return [torch.from_numpy(np.array(self._pixels[self.place(int(i))])).view(3, *self.sizes[i]) for i in indices]
 
     def place(self, index: int) -> slice:
-        """Where an image lies in the array."""
+        """Return the slice of the array that holds an image."""
         return slice(int(self._ends[index]) - int(3 * self.sizes[index].prod()), int(self._ends[index]))
 
 
 class FileStore:
-    """Image files, decoded to RGB when they are read (see `tapetum.data.images.decoding` for what becomes RGB how).
+    """Image files, decoded to RGB whenever they are read (`tapetum.data.images.decoding` describes how).
 
     Args:
         root: the folder that names are relative to.
         names: relative paths with `/` between parts, in the order of the indices.
-        shrink_to: pixels that the shorter side of an image has at most when it is read; None: as many as the file has.
+        shrink_to: largest length in pixels of the shorter side of an image when it is read; None keeps its size.
 
     Raises:
-        ValueError: a name is given twice, or a file does not exist.
+        ValueError: a name is given twice; or later, when a file is first needed, it does not exist.
     """
 
     def __init__(self, root: Path | str, names: Sequence[str], shrink_to: int | None = None) -> None:
@@ -235,12 +235,12 @@ class FileStore:
 
     @property
     def paths(self) -> list[Path]:
-        """The N files."""
+        """Paths of the N files."""
         return [self.root / name for name in self._names]
 
     @cached_property
     def file_stats(self) -> npt.NDArray[np.int64]:
-        """(N, 2): bytes and time of last change (nanoseconds) of each file."""
+        """(N, 2): size in bytes and time of last change in nanoseconds of each file."""
         stats = np.empty((len(self), 2), dtype=np.int64)
         for i, path in enumerate(self.paths):
             try:
@@ -252,7 +252,7 @@ class FileStore:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of relative names, their order, file sizes in bytes, and the shrinking; contents are not read."""
+        """Hash of relative names, their order, file sizes in bytes, and `shrink_to`; contents are not read."""
         digest = hashlib.blake2b(digest_size=16)
         if self.shrink_to is not None:
             digest.update(f"shrunk to {self.shrink_to}\n".encode())
@@ -266,7 +266,7 @@ class FileStore:
 
     @cached_property
     def sizes(self) -> npt.NDArray[np.int64]:
-        """(N, 2) heights and widths, from the files' headers (some 20,000 files a second, once)."""
+        """(N, 2) heights and widths in pixels, read once from the files' headers (some 20,000 files a second)."""
         return shrunk_sizes(header_sizes(self.paths), self.shrink_to)
 
     @cached_property
@@ -277,7 +277,7 @@ class FileStore:
         return len(self._names)
 
     def read(self, indices: Indices) -> list[Tensor]:
-        """B uint8 tensors (3, h, w), each of its own size.
+        """Read B uint8 tensors (3, h, w), each of its own size.
 
         Raises:
             ValueError: a file cannot be read; names it and the fix.
@@ -285,10 +285,10 @@ class FileStore:
         return [decode(self.root / self._names[int(i)], self.shrink_to) for i in indices]
 
     def only(self, kept: Indices) -> FileStore:
-        """The store of some of its images, in their order."""
+        """Return a store of the images at the indices `kept`, in that order."""
         return FileStore(self.root, [self._names[int(i)] for i in kept], self.shrink_to)
 
 
 def shrunk(store: Store, shrink_to: int | None) -> Store:
-    """A store whose image files are read with at most so many pixels of the shorter side; arrays stay as they are."""
+    """Return a store that reads image files with a shorter side of at most `shrink_to` pixels; arrays are unchanged."""
     return FileStore(store.root, store.names, shrink_to) if isinstance(store, FileStore) else store

@@ -1,4 +1,4 @@
-"""Which images are labelled, and as what: reading label files, drawing subsets, holding out.
+"""Which images are labelled, and with which class: reading label files, drawing subsets, holding labels out.
 
-Knows images by name alone; imports `ops` for randomness and `system`.
+Knows images only by name; imports `ops`, for randomness, and `system`.
 """

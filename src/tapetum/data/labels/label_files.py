@@ -1,4 +1,4 @@
-"""Labels from files: CSV, JSON, or a text file that lists the images whose own labels count."""
+"""Reads labels from files: CSV, JSON, or a text file that lists the images that keep their own labels."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from tapetum.data.labels.labels import Labels, labels_from_names
 
 _PATH_COLUMNS = {"path", "file", "filename", "file_name", "image", "image_id", "id", "name"}
 _LABEL_COLUMNS = {"label", "class", "category", "species", "target"}
-"""What a header may call the two columns."""
+"""Names that a header may give the two columns."""
 
 
 class _Entry(NamedTuple):
     place: str
-    """Where in the file, e.g. "line 3"."""
+    """Position in the file, e.g. "line 3"."""
     image: str
     label: str
 
 
 class _NameMatcher:
-    """Finds the image that a line of a label file means: by absolute path, relative path or bare file name, whose
-    ending may be missing."""
+    """Finds the image that a line of a label file means: by absolute path, relative path or bare file name, with
+    or without its ending."""
 
     def __init__(self, names: Sequence[str], root: Path | None, folder: Path) -> None:
         self._index = {name: i for i, name in enumerate(names)}
@@ -35,7 +35,7 @@ class _NameMatcher:
         for name in names:
             for bare in {PurePosixPath(name).name, PurePosixPath(name).stem}:
                 self._bare.setdefault(bare, []).append(name)
-        # As written and with links followed: a label file may spell either.
+        # As written and with links resolved, because a label file may use either.
         self._roots = [] if root is None else [Path(os.path.abspath(root)), Path(os.path.realpath(root))]
         self._folder = Path(os.path.abspath(folder))
 
@@ -50,7 +50,7 @@ class _NameMatcher:
         return None
 
     def find(self, text: str) -> int:
-        """Index of the image; ValueError without file and line, which the caller adds."""
+        """Return the index of the image. The ValueError lacks file and line, which the caller adds."""
         posix = text.replace("\\", "/").removeprefix("./")
         for candidate in (text, posix):
             if candidate in self._index:
@@ -62,7 +62,7 @@ class _NameMatcher:
         if len(alike) == 1:
             return self._index[alike[0]]
         if alike:
-            raise ValueError(f"{text!r} could be {alike[0]} or {alike[1]}: write the path from the folder on")
+            raise ValueError(f"{text!r} could be {alike[0]} or {alike[1]}: write its path relative to the image folder")
         where = f" in {self._roots[0]}" if self._roots else ""
         raise ValueError(f"there is no image {text!r}{where}: correct the path or delete the line")
 
@@ -70,25 +70,25 @@ class _NameMatcher:
 def read_label_file(
     path: Path, names: Sequence[str], root: Path | None = None, own: Callable[[], Labels | None] = lambda: None
 ) -> Labels:
-    """Read labels from a file; its form follows from the ending of its name.
+    """Read labels from a file, whose format is chosen by the ending of its name.
 
     - `.json`: `{"1.jpg": "cat", ...}`, or a list of `{"path": "1.jpg", "label": "cat"}` or of `["1.jpg", "cat"]`;
-      null for no label;
-    - `.txt` without a comma in its first line: one name a line, as in the published splits of SimCLR and PAWS: these
-      images keep the labels that they come with, all others are unlabelled;
-    - anything else: CSV of `path,label` lines with or without a header such as that; separated by commas, or by
-      semicolons or tabs where its first line has no comma.
+      null means no label;
+    - `.txt` without a comma in its first line: one name per line, as in the published splits of SimCLR and PAWS. These
+      images keep the labels that they come with; all others are unlabelled;
+    - anything else: CSV of `path,label` lines, with or without the header `path,label`. Fields are separated by commas,
+      or by semicolons or tabs if the first line has no comma.
 
     Args:
-        path: the file, in UTF-8. Its paths may be absolute, relative to `root` or to the file's folder, or bare file
-            names, with or without their ending, where these are unique. Images that are not named are unlabelled.
-        names: the store's names; of arrays, the numbers of rows.
+        path: the file, in UTF-8. Paths in it may be absolute, relative to `root` or to the file's folder, or unique
+            bare file names, with or without their ending. Images that it does not name are unlabelled.
+        names: the store's names; for arrays, the row numbers.
         root: the folder the names are relative to; None for stores that are not files.
-        own: gives the labels that the images come with; asked for lists of names alone.
+        own: returns the labels that the images come with; called only for lists of names.
 
     Raises:
-        ValueError: naming file, line, value and the fix: no such image, two labels for one image, an unknown
-            column, a line without a label, or one class only.
+        ValueError: the file cannot be read, or has an unknown image or column, two labels for one image, a line
+            without a label, or only one class; names file, line, value and the fix.
     """
     path = Path(path)
     matcher = _NameMatcher(names, root, path.parent)
@@ -127,8 +127,8 @@ def _labels_of(path: Path, entries: Iterator[_Entry], matcher: _NameMatcher, nam
 def _only_listed(path: Path, lines: list[tuple[int, str]], matcher: _NameMatcher, own: Labels | None) -> Labels:
     if own is None:
         raise ValueError(
-            f"{path} lists images whose own labels count, but they come without: put them into one folder per class, "
-            "or write path,label lines"
+            f"{path} lists images without labels, but the images have no labels of their own: put them into one "
+            "folder per class, or write path,label lines"
         )
     kept = []
     for number, name in lines:
@@ -143,7 +143,7 @@ def _only_listed(path: Path, lines: list[tuple[int, str]], matcher: _NameMatcher
         kept.append(image)
     if len(set(own.values[kept].tolist())) < 2:
         only = own.classes[own.values[kept[0]]]
-        raise ValueError(f"{path} lists images of the class {only!r} only: list some of at least two classes")
+        raise ValueError(f"{path} lists images of the class {only!r} only: list images of at least two classes")
     return own.only(np.unique(kept))
 
 
@@ -157,7 +157,7 @@ def _csv_entries(path: Path) -> Iterator[_Entry]:
 
 
 def csv_rows(path: Path, errors: str = "strict") -> list[tuple[int, list[str]]]:
-    """(line number, stripped fields) of the lines that hold something; the header is taken off and checked."""
+    """Read (line number, stripped fields) of all lines that are not blank; the header is checked and left out."""
     try:
         with path.open(newline="", encoding="utf-8-sig", errors=errors) as file:
             first = next((line for line in file if line.strip()), "")
@@ -177,12 +177,12 @@ def csv_rows(path: Path, errors: str = "strict") -> list[tuple[int, list[str]]]:
             odd = next((f for f in fields if f.lower() not in ("path", "label")), ",".join(fields))
             raise ValueError(f"{path}, line {line}: unknown column {odd!r}: the header must be path,label")
     if not rows:
-        raise ValueError(f"labels file {path} is empty: write one line path,label per labelled image")
+        raise ValueError(f"labels file {path} is empty: write one path,label line per labelled image")
     return rows
 
 
 class _Object(list[tuple[str, Any]]):
-    """A JSON object with its keys in order, doubles included."""
+    """A JSON object as a list of (key, value) pairs in order, including repeated keys."""
 
 
 def _json_entries(path: Path) -> Iterator[_Entry]:
@@ -194,9 +194,9 @@ def _json_entries(path: Path) -> Iterator[_Entry]:
         if isinstance(label, int) and not isinstance(label, bool):
             label = str(label)
         if not (isinstance(image, str) and isinstance(label, str) and image.strip() and label.strip()):
-            raise ValueError(f"{path}, {place}: {image!r} and {label!r} are no path and label: write two texts")
+            raise ValueError(f"{path}, {place}: {image!r} and {label!r} are not a path and a label: write two strings")
         if not label.isprintable():
-            raise ValueError(f"{path}, {place}: label {label!r} cannot be printed: use letters, digits and signs")
+            raise ValueError(f"{path}, {place}: label {label!r} cannot be printed: use letters, digits and punctuation")
         yield _Entry(place, image.strip(), label.strip())
 
 
@@ -213,7 +213,7 @@ def _json_items(path: Path) -> list[Any]:
 
 
 def _json_pair(item: Any, where: str) -> tuple[Any, Any]:
-    """Path and label of an item of a list, or of an object, whose items are tuples."""
+    """Return path and label of an item from a list or from an object, whose items are tuples."""
     if isinstance(item, _Object):
         odd = next((key for key, _ in item if key not in ("path", "label")), None)
         if odd is not None:
@@ -221,18 +221,18 @@ def _json_pair(item: Any, where: str) -> tuple[Any, Any]:
         return dict(item).get("path"), dict(item).get("label")
     if isinstance(item, (list, tuple)) and len(item) == 2:
         return item[0], item[1]
-    raise ValueError(f'{where}: {item!r} is no label: write {{"path": ..., "label": ...}}')
+    raise ValueError(f'{where}: {item!r} is not a path and a label: write {{"path": ..., "label": ...}}')
 
 
 def read_lines(path: Path, what: str) -> list[tuple[int, str]]:
-    """(line number, stripped text) of the lines of a UTF-8 file that hold something.
+    """Read (line number, stripped text) of all lines of a UTF-8 file that are not blank.
 
     Args:
         path: the file.
-        what: what an error calls it, e.g. "labels file".
+        what: what errors call the file, e.g. "labels file".
 
     Raises:
-        ValueError: it cannot be read, is no text, or is empty.
+        ValueError: the file cannot be read, is not text, or is empty.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")

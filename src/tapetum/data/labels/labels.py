@@ -1,7 +1,7 @@
-"""Which images are labelled, and as what.
+"""Which images are labelled, and with which class.
 
-Subsets of labels are drawn by *name*: whether an image belongs to one is a function of the seed, its class's name
-and its own name, and of nothing else. Listing files in another order, or on another machine, changes nothing.
+Subsets of labels are drawn by *name*: whether an image belongs to one depends only on the seed, the name of its class
+and its own name. Listing files in another order, or on another machine, changes nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ UNLABELLED = -1
 
 
 def sorted_classes(names: Iterable[str]) -> tuple[str, ...]:
-    """Distinct class names in order: as numbers where all of them are whole numbers, else by code point."""
+    """Sort distinct class names: as numbers if all of them are whole numbers, else by code point."""
     distinct = set(names)
     if all(name.isascii() and name.isdigit() for name in distinct):
         return tuple(sorted(distinct, key=lambda name: (int(name), name)))
@@ -30,15 +30,15 @@ class Labels:
     """The labels of a pool of N images.
 
     Raises:
-        ValueError: one class alone, classes out of order, or values that are no class.
+        ValueError: there is only one class, classes are repeated or out of order, or `values` do not index them.
     """
 
     classes: tuple[str, ...]
-    """C class names, in the order of `sorted_classes`; none where nothing is labelled."""
+    """C class names, in the order of `sorted_classes`; empty if nothing is labelled."""
     names: tuple[str, ...]
-    """N distinct image names, those of the store."""
+    """N distinct image names, as in the store."""
     values: npt.NDArray[np.int64]
-    """(N,) index into `classes`; -1 where an image is not labelled."""
+    """(N,) int64 indices into `classes`; -1 for unlabelled images."""
 
     def __post_init__(self) -> None:
         if len(self.classes) == 1:
@@ -74,10 +74,10 @@ class Labels:
         return digest.hexdigest()
 
     def in_order_of(self, classes: tuple[str, ...]) -> Labels:
-        """The same labels as indices into another list of classes, e.g. a test set's in the training set's.
+        """Return the same labels as indices into other classes, e.g. test labels as indices into the training classes.
 
         Raises:
-            ValueError: a labelled image has a class that the list lacks.
+            ValueError: a labelled image has a class that is not among `classes`.
         """
         missing = [c for c, count in zip(self.classes, self.counts, strict=True) if count and c not in classes]
         if missing:
@@ -90,7 +90,7 @@ class Labels:
         return Labels(classes, self.names, table[self.values])
 
     def of_images(self, kept: npt.NDArray[np.int64]) -> Labels:
-        """The labels of some of the images, which are then all that there are.
+        """Keep only the images at the indices `kept`, with their labels.
 
         Raises:
             ValueError: a class that had labels loses all of them.
@@ -105,19 +105,19 @@ class Labels:
         return left
 
     def only(self, kept: npt.NDArray[np.int64]) -> Labels:
-        """Over the same images, the labels of some of them."""
+        """Keep all images, but only the labels of those at the indices `kept`."""
         values = np.full_like(self.values, UNLABELLED)
         values[kept] = self.values[kept]
         return Labels(self.classes, self.names, values)
 
 
 def no_labels(names: Sequence[str]) -> Labels:
-    """What is known of images of which none is labelled."""
+    """Return the labels of images none of which is labelled."""
     return Labels((), tuple(names), np.full(len(names), UNLABELLED, dtype=np.int64))
 
 
 def labels_from_names(names: Sequence[str], class_of: Sequence[str | None]) -> Labels:
-    """Labels from one class name (None: unlabelled) per image name.
+    """Make labels from one class name (None: unlabelled) per image name.
 
     Raises:
         ValueError: fewer than two classes.
@@ -131,7 +131,7 @@ def labels_from_names(names: Sequence[str], class_of: Sequence[str | None]) -> L
 
 
 def labels_from_folders(names: Sequence[str]) -> Labels:
-    """Labels from the first folder of each relative name, `cat/0001.jpg`; images in no folder are unlabelled.
+    """Take labels from the first folder of each relative name, `cat/0001.jpg`; images in no folder are unlabelled.
 
     Raises:
         ValueError: fewer than two class folders.
@@ -140,12 +140,12 @@ def labels_from_folders(names: Sequence[str]) -> Labels:
 
 
 def labels_from_values(names: Sequence[str], values: npt.ArrayLike, classes: Sequence[str] | None = None) -> Labels:
-    """Labels from an array.
+    """Make labels from an array.
 
     Args:
         names: N image names.
-        values: (N,) class indices (-1: unlabelled) where `classes` is given; else integers or strings that are
-            themselves the names of classes (integer -1 and the empty string: unlabelled).
+        values: (N,) class indices (-1: unlabelled) if `classes` is given; else integers or strings that are
+            themselves the class names (-1 or the empty string: unlabelled).
         classes: C names in the order of the indices.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Subsets of labels: so many of each class, some held out of training, or dealt out into folds.
+"""Subsets of labels: a number or a share of each class, labels held out of training, and folds.
 
-Subsets are drawn by *name*: whether an image belongs to one is a function of the seed, its class's name and its own
-name, and of nothing else. Listing files in another order, or on another machine, changes nothing.
+Subsets are drawn by *name*: whether an image belongs to one depends only on the seed, the name of its class and its own
+name. Listing files in another order, or on another machine, changes nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _name_key(name: str) -> int:
 
 
 def drawn_order(labels: Labels, of_class: int, purpose: str, seed: int) -> npt.NDArray[np.int64]:
-    """Indices of a class's labelled images in an order that names and seed alone decide."""
+    """Return the indices of a class's labelled images, in an order that depends only on names, purpose and seed."""
     members = np.flatnonzero(labels.values == of_class)
     members = members[np.argsort(np.array([labels.names[i] for i in members], dtype=object), kind="stable")]
     name_keys = np.array([_name_key(labels.names[i]) for i in members], dtype=np.uint64)
@@ -32,7 +32,8 @@ def drawn_order(labels: Labels, of_class: int, purpose: str, seed: int) -> npt.N
 def labels_per_class(labels: Labels, count: int, seed: int) -> Labels:
     """Keep the labels of `count` images per class and drop the others.
 
-    A function of seed, class names and image names. With one seed, a smaller count draws a subset of a larger one's.
+    The choice depends only on seed, class names and image names. With one seed, a smaller count draws a subset of
+    what a larger one draws.
 
     Raises:
         ValueError: `count` is not positive, or a class has fewer labelled images.
@@ -43,20 +44,20 @@ def labels_per_class(labels: Labels, count: int, seed: int) -> Labels:
     if labels.counts[short] < count:
         raise ValueError(
             f"class {labels.classes[short]!r} has {labels.counts[short]} labelled images, fewer than the {count} "
-            f"labels per class asked for: ask for at most {labels.counts[short]} or label more images"
+            f"requested labels per class: request at most {labels.counts[short]} or label more images"
         )
     drawn = [drawn_order(labels, c, "labels per class", seed)[:count] for c in range(labels.num_classes)]
     return labels.only(np.concatenate(drawn))
 
 
 def labels_percent(labels: Labels, percent: float, seed: int) -> Labels:
-    """Keep the labels of a share of each class's labelled images, and drop the others.
+    """Keep a share of each class's labels and drop the others.
 
-    A class keeps the nearest number to its share, but at least one. Otherwise as `labels_per_class`: with one seed,
-    smaller shares are subsets of larger ones.
+    A class keeps its share rounded to the nearest number, but at least one label. As in `labels_per_class`, the choice
+    depends on seed and names, and with the same seed smaller shares are subsets of larger ones.
 
     Raises:
-        ValueError: `percent` is not above 0 and at most 100.
+        ValueError: `percent` is not above 0 or is more than 100.
     """
     if not 0 < percent <= 100:
         raise ValueError(f"labels percent is {percent:g}: give more than 0 and at most 100")
@@ -66,10 +67,10 @@ def labels_percent(labels: Labels, percent: float, seed: int) -> Labels:
 
 
 def drawn_labels(labels: Labels, per_class: int | None, percent: float | None, seed: int) -> Labels:
-    """`labels_per_class` or `labels_percent`, whichever is given; all labels where neither is.
+    """Apply `labels_per_class` or `labels_percent`, whichever is given; keep all labels if neither is.
 
     Raises:
-        ValueError: both are given, or too few labels for what is.
+        ValueError: both are given, or the one that is given is out of range or more than a class has.
     """
     if per_class is not None and percent is not None:
         raise ValueError(f"both labels per class ({per_class}) and labels percent ({percent:g}) are given: give one")
@@ -79,31 +80,32 @@ def drawn_labels(labels: Labels, per_class: int | None, percent: float | None, s
 
 
 LEAST_TO_SPARE = 3
-"""Labels of a class from which on a share of them can be held out."""
+"""Least number of labels a class needs before a share of them can be held out."""
 
 
 def _share(fraction: float, available: int) -> int:
-    """Nearest number to a fraction of the labels, but at least one, and one left over; none of too few."""
+    """Round a fraction of the labels, but hold out at least one and leave at least one; 0 if there are too few."""
     return min(max(1, int(fraction * available + 0.5)), available - 1) if available >= LEAST_TO_SPARE else 0
 
 
 def held_out(
     labels: Labels, *, per_class: int | None = None, fraction: float | None = None, seed: int
 ) -> tuple[Labels, Labels]:
-    """Split labels into those to train with and those to measure with, class by class.
+    """Split labels, class by class, into those to train with and those to measure with.
 
     Args:
         labels: the labels to split.
         per_class: labels held out of each class; or
         fraction: share of each class held out, rounded to the nearest number but at least one image; a class with
-            fewer than three labels keeps them for training.
-        seed: decides the split together with class and image names.
+            fewer than three labels keeps all of them for training.
+        seed: decides the split, together with class and image names.
 
     Returns:
         (training labels, held-out labels), both over all N images.
 
     Raises:
-        ValueError: not exactly one of `per_class` and `fraction`, or a class would have no training label left.
+        ValueError: not exactly one of `per_class` and `fraction` is given, it is out of range, a class would have no
+            training label left, or no class has enough labels for `fraction`.
     """
     if (per_class is None) == (fraction is None):
         raise ValueError("hold out either a number of labels per class or a fraction of them: give one of the two")
@@ -116,7 +118,7 @@ def held_out(
         count = per_class if fraction is None else _share(fraction, available)
         if available <= count and available > 0:
             raise ValueError(
-                f"class {labels.classes[c]!r} has {available} labelled images, and {count} held out of them leave "
+                f"class {labels.classes[c]!r} has {available} labelled images, so holding out {count} leaves "
                 f"none to train with: hold out fewer or label more images"
             )
         order = drawn_order(labels, c, "held out", seed)
@@ -130,21 +132,21 @@ def held_out(
 def fold_of(labels: Labels, folds: int, fold: int, seed: int) -> tuple[Labels, Labels]:
     """Split labels into those that one of several runs trains with and those that it is measured on.
 
-    Class by class, labels are dealt out like cards, in an order that seed and names alone decide: each label is held
-    out of exactly one fold, the folds' sizes differ by one at most, and so do the shares of a class in them. The label
-    of a class that has only one is never held out.
+    Class by class, labels are dealt out to the folds like cards, in an order that depends only on seed and names. Each
+    label is held out in exactly one fold; the sizes of the folds differ by at most one, and so do the numbers of each
+    class in them. The only label of a class is never held out.
 
     Args:
         labels: the labels to split.
-        folds: into how many parts, 2 or more.
-        fold: which part is held out, from 0.
-        seed: decides the split together with class and image names.
+        folds: number of parts, 2 or more.
+        fold: which part is held out, counted from 0.
+        seed: decides the split, together with class and image names.
 
     Returns:
         (training labels, held-out labels), both over all N images.
 
     Raises:
-        ValueError: `fold` is none of `folds`, or a fold would have no label to hold out.
+        ValueError: `folds` is below 2, `fold` is not in 0..folds-1, or a fold would have no label to hold out.
 
     Example:
         >>> from tapetum.data.labels.labels import labels_from_folders
@@ -153,11 +155,11 @@ def fold_of(labels: Labels, folds: int, fold: int, seed: int) -> tuple[Labels, L
         [[1, 2], [1, 1]]
     """
     if folds < 2 or not 0 <= fold < folds:
-        raise ValueError(f"fold is {fold} of {folds}: give a fold from 0 of 2 folds or more")
+        raise ValueError(f"fold is {fold} of {folds}: give 2 folds or more, and a fold counted from 0")
     dealt = [drawn_order(labels, c, "folds", seed) for c in range(labels.num_classes) if labels.counts[c] > 1]
     cards = np.concatenate([np.empty(0, np.int64), *dealt])
     if len(cards) < folds:
-        fix = f"ask for at most {len(cards)}" if len(cards) else "label two images of a class or more"
-        raise ValueError(f"folds is {folds}, but just {len(cards)} labels can be spared in turn: {fix}")
+        fix = f"use at most {len(cards)}" if len(cards) else "label at least two images of a class"
+        raise ValueError(f"folds is {folds}, but just {len(cards)} labels can be held out: {fix}")
     out = labels.only(cards[fold::folds])
     return labels.only(np.setdiff1d(labels.labelled, out.labelled)), out

@@ -1,4 +1,4 @@
-"""Whatever a user points at, opened as images and labels; one file for each format.
+"""Opens what a user points at (files, folders, arrays, tables) as images and labels; one module per format.
 
 Imports `data.images` and `data.labels`.
 """

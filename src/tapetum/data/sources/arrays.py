@@ -1,4 +1,4 @@
-"""Images and labels in arrays: .npy and .npz files, and arrays in memory."""
+"""Images and labels in arrays: .npy and .npz files, which cannot run code when opened, and arrays in memory."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _NPZ_KEYS = (
 
 
 def read_numpy(path: Path, split: Split) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
-    """Images and, where there are any, labels of a .npy or .npz file.
+    """Read the images and, if there are any, the labels of a .npy or .npz file.
 
     A .npz holds `images` (and `labels`), `x` (and `y`), or one such pair per split: `train_images`, `train_labels`,
     `x_train`, `y_train`, and so on.
 
     Raises:
-        ValueError: damaged, pickled objects inside, none of these names, or no such split.
+        ValueError: the file is damaged, holds pickled objects, has none of these names, or lacks the split.
     """
     try:
         content = np.load(path, mmap_mode="r" if path.suffix == ".npy" else None, allow_pickle=False)
@@ -51,26 +51,26 @@ def read_numpy(path: Path, split: Split) -> tuple[npt.NDArray[Any], npt.NDArray[
 def named_arrays(
     arrays: Mapping[str, npt.NDArray[Any]], split: Split, where: str
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
-    """Images and labels of a split, by the names that `read_numpy` lists; `where` is what errors call them.
+    """Find the images and labels of a split by the names that `read_numpy` lists; errors call the arrays `where`.
 
     Raises:
-        ValueError: none of these names, or no such split.
+        ValueError: there are none of these names, or the split is missing.
     """
     for images_key, labels_key in _NPZ_KEYS:
         images = arrays.get(images_key.format(split=split))
         if images is None:
             continue
         if "split" not in images_key and split == "test":
-            raise ValueError(f"{where} has no test part: it holds {', '.join(arrays)}; name one x_test, y_test")
+            raise ValueError(f"{where} has no test part: it holds {', '.join(arrays)}; give arrays x_test and y_test")
         return images, arrays.get(labels_key.format(split=split))
     raise ValueError(f"{where} holds {', '.join(arrays) or 'nothing'}: name the arrays images and labels")
 
 
 def as_channels_first(images: npt.NDArray[Any]) -> Pixels:
-    """Images (N, C, H, W) from those of shape (N, H, W), (N, C, H, W) or (N, H, W, C); C is 1 or 3.
+    """Convert images of shape (N, H, W), (N, C, H, W) or (N, H, W, C) to (N, C, H, W); C is 1 or 3.
 
     Raises:
-        ValueError: another type or shape.
+        ValueError: the images are not uint8 or have another shape.
     """
     shape = images.shape
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in shape:

@@ -1,7 +1,6 @@
-"""Reading the array files that data sets are published in: CIFAR pickles, IDX, npz.
+"""Reads CIFAR-10 and CIFAR-100 from the pickles in which they are published.
 
-None of these readers lets a file run code: pickles go through an unpickler that knows arrays of numbers and nothing
-else, and numpy files are opened with `allow_pickle=False`.
+No file can run code: the unpickler builds arrays of numbers and plain values, and nothing else.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class _PickledDtype:
 
 
 class _PickledArray:
-    """Stands in for `numpy.ndarray`: keeps what the pickle says until `to_numpy` has checked it."""
+    """Stands in for `numpy.ndarray`: keeps the pickled state until `to_numpy` checks it."""
 
     _content: tuple[bytes, _PickledDtype, tuple[int, ...], bool] | None = None
 
@@ -73,15 +72,15 @@ _STAND_INS: dict[tuple[str, str], Any] = {
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy.core.numeric", "_frombuffer"): _frombuffer,  # protocol 5
     ("numpy._core.numeric", "_frombuffer"): _frombuffer,
-    ("_codecs", "encode"): _encode,  # how protocol 2 spells bytes
+    ("_codecs", "encode"): _encode,  # protocol 2 stores bytes this way
 }
 
 
 class _ArraysOnly(pickle.Unpickler):
     """An unpickler for dicts, lists, text, numbers and arrays of numbers.
 
-    No name in a file reaches anything but the stand-ins above, numpy's own reading of pickled state (in C, and
-    trusting) included.
+    A name in a file reaches only the stand-ins above. In particular, it does not reach numpy's own code for pickled
+    state, which is written in C and trusts its input.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -95,10 +94,10 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """A pickled dict of arrays, lists and text, keys as str; no code in it is run.
+    """Read a pickled dict of arrays, lists and text, with keys as str; no code in it is run.
 
     Raises:
-        ValueError: the file is damaged, holds anything else, or asks for code.
+        ValueError: the file is damaged, holds anything else, or refers to code.
     """
     try:
         content = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()
@@ -126,12 +125,12 @@ def _cifar_part(path: Path, label_key: str) -> tuple[Pixels, npt.NDArray[np.int6
 
 
 def is_cifar(folder: Path) -> bool:
-    """Whether a folder holds the Python version of CIFAR-10 or CIFAR-100."""
+    """Return whether a folder holds the Python version of CIFAR-10 or CIFAR-100."""
     return (folder / "batches.meta").is_file() or all((folder / n).is_file() for n in ("meta", "train", "test"))
 
 
 def read_cifar(folder: Path, split: Split) -> tuple[Pixels, npt.NDArray[np.int64], list[str]]:
-    """CIFAR-10 (`cifar-10-batches-py`) or CIFAR-100 (`cifar-100-python`), in the published order.
+    """Read CIFAR-10 (`cifar-10-batches-py`) or CIFAR-100 (`cifar-100-python`), in the published order.
 
     Returns:
         images (N, 3, 32, 32) uint8, class indices (N,), class names.

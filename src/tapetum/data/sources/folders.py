@@ -1,7 +1,7 @@
-"""Image files below a folder, and labels from a folder of class folders beside it or inside it.
+"""Image files below a folder, and labels from a folder of class folders inside it or elsewhere.
 
-The labelled images join the pool. People often copy the images that they label, so a file of the pool with the same
-name and the same number of bytes as a labelled one is taken for that image, which then counts once, as labelled.
+The labelled images join the pool. People often copy the images that they label. So if a file of the pool has the same
+name and the same number of bytes as a labelled one, the two count as one image, which is labelled.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tapetum.data.labels.labels import Labels, labels_from_names
 
 
 def image_names(root: Path) -> Iterator[str]:
-    """Relative names of all image files below a folder; links are followed, hidden files are not images."""
+    """Yield the relative names of all image files below a folder; follow links, skip hidden files."""
     seen: set[str] = set()
     for folder, folders, files in os.walk(root, followlinks=True):
         if (real := os.path.realpath(folder)) in seen:
@@ -31,22 +31,22 @@ def image_names(root: Path) -> Iterator[str]:
 
 
 def with_labelled_folder(folder: Path, root: Path, pool: Sequence[str]) -> tuple[list[str], Labels]:
-    """The names of pool and labelled images together, and their labels.
+    """Join the pool and the labelled images, and return their names and labels.
 
     Args:
-        folder: holds one folder a class.
-        root: the folder of all images.
-        pool: the image files below that, relative to it.
+        folder: holds one folder per class.
+        root: the pool's folder.
+        pool: the pool's image files, relative to `root`.
 
     Returns:
-        Names relative to `root`, sorted (`../labelled/cat/1.jpg` where the folders lie beside each other), and the
-        labels over them.
+        Sorted names relative to `root` (`../labelled/cat/1.jpg` if the folders lie next to each other), and the labels
+        of these images.
 
     Raises:
-        ValueError: there are no class folders, or just one.
+        ValueError: there are no class folders, or only one.
     """
     folder, root = Path(os.path.realpath(folder)), Path(os.path.realpath(root))
-    # Where the labelled folder is the larger one, the pool inside it is no class.
+    # If the pool lies inside the labelled folder, the pool's folder is not a class.
     inner = os.path.relpath(root, folder) + "/" if root != folder and root.is_relative_to(folder) else None
     labelled = [n for n in image_names(folder) if "/" in n and not (inner and n.startswith(inner))]
     from_root = Path(os.path.relpath(folder, root))
@@ -61,7 +61,7 @@ def with_labelled_folder(folder: Path, root: Path, pool: Sequence[str]) -> tuple
 
 
 def _twins(folder: Path, labelled: Sequence[str], root: Path, pool: Sequence[str]) -> set[str]:
-    """Names in the pool that are labelled images over again: by relative path or, where it is unique, bare name."""
+    """Return pool names that repeat a labelled image: same size, and same relative path or unique bare name."""
     in_folder = set(labelled)
     bare_labelled = Counter(os.path.basename(name) for name in labelled)
     by_bare = {os.path.basename(name): name for name in labelled}

@@ -15,10 +15,10 @@ _IDX_NAMES = {"train": ("train",), "test": ("t10k", "test")}
 
 
 def find_idx(folder: Path, split: Split) -> tuple[Path, Path] | None:
-    """The image and label file of a split (`train-images-idx3-ubyte`, `.gz` or not), or None.
+    """Find the image and label files of a split (`train-images-idx3-ubyte`, gzipped or not); None if there are none.
 
     Raises:
-        ValueError: several files could be meant, or the labels are missing.
+        ValueError: several files match, or the labels are missing.
     """
     for prefix in _IDX_NAMES[split]:
         found: dict[str, list[Path]] = {}
@@ -36,10 +36,10 @@ def find_idx(folder: Path, split: Split) -> tuple[Path, Path] | None:
 
 
 def read_idx(path: Path) -> Pixels:
-    """An IDX file of unsigned bytes, gzipped or not (format: yann.lecun.com/exdb/mnist).
+    """Read an IDX file of unsigned bytes, gzipped or not (format: yann.lecun.com/exdb/mnist).
 
     Raises:
-        ValueError: damaged, of another type, or of another length than its header says.
+        ValueError: the file is damaged, of another type, or not as long as its header says.
     """
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()

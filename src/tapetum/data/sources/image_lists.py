@@ -1,4 +1,4 @@
-"""Pools that are lists of image files: a list of paths, a .txt of one path a line, a .csv of paths and labels."""
+"""Pools given as lists of image files: a list of paths, a .txt of one path per line, a .csv of paths and labels."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from tapetum.data.labels.labels import Labels, labels_from_names
 
 
 def listed_files(paths: Iterable[tuple[str, str | os.PathLike[str]]], folder: Path) -> FileStore:
-    """A pool of the listed files, its names relative to the deepest folder that holds them all.
+    """Open the listed files as a pool, with names relative to the deepest folder that holds them all.
 
     Args:
-        paths: (where it is listed, e.g. "list.txt, line 3"; path), paths absolute or relative to `folder`.
-        folder: what relative paths start from.
+        paths: (where it is listed, e.g. "list.txt, line 3"; path); paths are absolute or relative to `folder`.
+        folder: the folder that relative paths start from.
 
     Raises:
-        ValueError: a file does not exist or is listed twice; says where.
+        ValueError: a file does not exist or is listed twice; names its place in the list.
     """
     listed_at: dict[str, str] = {}
     for where, given in paths:
         path = os.path.abspath(folder / os.fspath(given))
         if path in listed_at:
             raise ValueError(
-                f"{where}: image {os.fspath(given)!r} stands at {listed_at[path]} already: delete one of the two"
+                f"{where}: image {os.fspath(given)!r} is already listed at {listed_at[path]}: delete one of the two"
             )
         if not os.path.isfile(path):
             raise ValueError(f"{where}: there is no image {path}: correct the path or delete the line")
@@ -36,12 +36,12 @@ def listed_files(paths: Iterable[tuple[str, str | os.PathLike[str]]], folder: Pa
 
 
 def read_listing(path: Path) -> tuple[FileStore, Labels | None]:
-    """The images that a CSV names, and their labels: lines `path` or `path,label`, the label empty where there is none.
+    """Read images and labels from a CSV with lines `path` or `path,label`, in which the label may be empty.
 
     Raises:
-        ValueError: as of `read_label_file`, or a file does not exist or is listed twice.
+        ValueError: as in `read_label_file`, or a file does not exist or is listed twice.
     """
-    rows = csv_rows(path, errors="surrogateescape")  # names of files may be in any encoding
+    rows = csv_rows(path, errors="surrogateescape")  # file names may be in any encoding
     for line, fields in rows:
         if not all(label.isprintable() for label in fields[1:]):
             raise ValueError(f"{path}, line {line}: label {fields[1]!r} cannot be printed: write it in UTF-8")

@@ -1,7 +1,7 @@
-"""From what a user points at to a store and its labels.
+"""Opens what a user points at as a store and its labels.
 
-`open_source` recognises, in this order: what is in memory (tables, lists of paths, arrays); "digits"; a file of paths,
-arrays or SVHN; a folder with CIFAR batches; one with SVHN's or IDX files; one with `train/` and `test/` (or `val/`)
+`open_source` recognises, in this order: data in memory (tables, lists of paths, arrays); "digits"; a file of paths,
+arrays or SVHN; a folder with CIFAR batches; one with SVHN or IDX files; one with `train/` and `test/` (or `val/`)
 folders; any other folder of images.
 """
 
@@ -30,18 +30,18 @@ from tapetum.data.sources.svhn import find_mat, read_mat
 from tapetum.data.sources.tables import images_of_table, is_table, label_column, labels_of_table
 
 NO_LABELS = "none"
-"""As `labels`: read images only, whatever folders they lie in."""
+"""Value of `labels` to read images only, even if they lie in class folders."""
 
 _TEST_FOLDERS = ("test", "val", "valid", "validation")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A pool of images, what is known about them, and a line about both for the log."""
+    """A pool of images, its labels, and a line about both for the log."""
 
     store: Store
     labels: Labels | None
-    """Over all images of the store; None where nothing is labelled."""
+    """Labels over all images of the store; None if nothing is labelled."""
     description: str
     """e.g. "50000 images of 32x32 pixels, 10 classes, from cifar-10-batches-py (train)"."""
 
@@ -55,29 +55,29 @@ def open_source(
 
     Args:
         path: one of
-            - a folder of class folders (`cat/1.jpg`), its images in no class folder being unlabelled; a folder of
+            - a folder of class folders (`cat/1.jpg`), where images outside class folders are unlabelled; a folder of
               images without class folders; or a folder of images, nested in any way, with a CSV as `labels`;
-            - a folder with one of these in `train/` and in `test/` (or `val/`);
+            - a folder with one of these in `train/` and one in `test/` (or `val/`);
             - `cifar-10-batches-py` or `cifar-100-python`, or the folder that holds it;
             - a folder of IDX files (MNIST, Fashion-MNIST), gzipped or not;
             - SVHN's `train_32x32.mat` and `test_32x32.mat`, or the folder that holds them;
             - a .npy or .npz file (see `tapetum.data.sources.arrays.read_numpy`);
-            - a .txt file of one path a line, absolute or relative to that file; or a list of paths;
-            - a .csv file of `path` or `path,label` lines, the label empty where there is none;
+            - a .txt file of one path per line, absolute or relative to that file; or a list of paths;
+            - a .csv file of `path` or `path,label` lines, where the label may be empty;
             - "digits": scikit-learn's 1,797 grey images of 8x8 pixels, scaled to 0..255: 50 of each digit, always the
-              same ones, are "test", the other 1,297 are "train". A folder of that name is "./digits";
+              same ones, are "test", the other 1,297 are "train". For a folder of that name, write "./digits";
             - uint8 arrays: (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 channels;
             - a data frame or a Hugging Face data set with a column of images or of their paths (see
               `tapetum.data.sources.tables`);
-            - a dict of arrays, named as in a .npz file, or of tables, named train and test.
+            - a dict of arrays, named as in a .npz file, or of tables, named "train" and "test".
         labels: a CSV or JSON of paths and labels, or a list of names (see `tapetum.data.labels.label_files`); for
             image files also a folder of class folders, whose images join the pool (see `tapetum.data.sources.folders`);
-            an array or a .npy file, one integer or text per image; the name of a table's column; "none" to read no
-            labels; None for those that come with the images.
-        split: which part, where the source has two. A source without parts is its own "train" and has no "test".
+            an array or a .npy file, one integer or string per image; the name of a table's column; "none" to read no
+            labels; None for the labels that come with the images.
+        split: which part, if the source has two. A source without parts is all "train" and has no "test".
 
     Raises:
-        ValueError: nothing there, nothing recognised, no such split, or faulty labels; says what to do.
+        ValueError: the source does not exist, is not recognised or lacks the split, or labels are wrong; names the fix.
     """
     if split not in ("train", "test"):
         raise ValueError(f"split is {split!r}: choose 'train' or 'test'")
@@ -88,7 +88,7 @@ def open_source(
         return _from_arrays(images, values, labels, f"scikit-learn's digits ({split})")
     path = Path(path).expanduser()
     if not path.exists():
-        raise ValueError(f"there is nothing at {path}: check the path (from {Path.cwd()})")
+        raise ValueError(f"there is nothing at {path}: check the path (current folder: {Path.cwd()})")
     return _from_folder(path, labels, split) if path.is_dir() else _from_file(path, labels, split)
 
 
@@ -99,11 +99,11 @@ def _from_memory(given: Any, labels: Any, split: Split) -> Source:
             return _from_arrays(*named_arrays(arrays, split, "the dict"), labels, "arrays in memory")
         if split not in given:
             raise ValueError(
-                f"the dict has no {split} part but {', '.join(map(str, given)) or 'nothing'}: name one {split}"
+                f"the dict has no {split} part; it holds {', '.join(map(str, given)) or 'nothing'}: name one {split}"
             )
         given = given[split]
     else:
-        _only_train(split, "what is in memory")
+        _only_train(split, "the data in memory")
     if is_table(given):
         return _from_table(given, labels)
     if isinstance(given, (list, tuple)) and given and all(isinstance(path, (str, os.PathLike)) for path in given):
@@ -190,10 +190,10 @@ def _digits(split: Split) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
     from sklearn.datasets import load_digits  # slow to import, and most runs do not need it
 
     digits = load_digits()
-    # Published as 0..16.
+    # The published values are 0..16.
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     values = digits.target.astype(np.int64)
-    # Published in one part. Its order follows the writers, so the test part is drawn rather than cut off.
+    # Published in one part, ordered by writer, so the test part is drawn rather than cut off the end.
     train, test = held_out(labels_from_values([str(i) for i in range(len(values))], values), per_class=50, seed=0)
     rows = (train if split == "train" else test).labelled
     return images[rows], values[rows]
@@ -216,16 +216,16 @@ def _from_arrays(
 
 
 def _given_labels(labels: Any, store: Store, root: Path | None, own: Callable[[], Labels | None]) -> Labels | None:
-    """Labels as `open_source` takes them; `own` gives those that the images come with."""
+    """Read labels in any form that `open_source` takes; `own` returns those that the images come with."""
     if _is_none(labels):
         return None
     if not isinstance(labels, (str, os.PathLike)):
         return labels_from_values(store.names, labels)
     path = Path(labels).expanduser()
     if not path.exists():
-        raise ValueError(f"there is no labels file {path}: check the path (from {Path.cwd()})")
+        raise ValueError(f"there is no labels file {path}: check the path (current folder: {Path.cwd()})")
     if path.is_dir():
-        raise ValueError(f"labels is the folder {path}, but the images are no files: give a .npy file of labels")
+        raise ValueError(f"labels is the folder {path}, but the images are not files: give a .npy file of labels")
     if path.suffix == ".npy":
         return labels_from_values(store.names, read_numpy(path, "train")[0])
     return read_label_file(path, store.names, root, own)
@@ -235,7 +235,7 @@ def _from_files(root: Path, labels: Any, described: str) -> Source:
     names = sorted(image_names(root))
     if not names:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
-        raise ValueError(f"there are no images in {root}: put some there; recognised are {kinds}")
+        raise ValueError(f"there are no images in {root}: put some there (recognised: {kinds})")
     return _labelled_files(FileStore(root, names), labels, described)
 
 
@@ -243,7 +243,7 @@ def _labelled_files(store: FileStore, labels: Any, described: str) -> Source:
     known: Labels | None
     if _is_folder(labels):
         names, known = with_labelled_folder(Path(labels).expanduser(), store.root, store.names)
-        # Not through a link: names may begin with "../".
+        # With links resolved, because names may begin with "../".
         store = FileStore(Path(os.path.realpath(store.root)), names)
         return Source(store, known, _describe(store, known, described))
 
@@ -265,7 +265,7 @@ def _folder_labels(root: Path, names: Sequence[str]) -> Labels:
 
 
 def _describe(store: Store, labels: Labels | None, described: str) -> str:
-    # Not store.image_size of files: that would read every header just for a log line.
+    # Not for files: their image_size would read every header just for a log line.
     size = "{}x{} pixels, ".format(*store.image_size) if isinstance(store, ArrayStore) and store.image_size else ""
     text = f"{len(store)} images of {size}" if size else f"{len(store)} images, "
     if labels is None:

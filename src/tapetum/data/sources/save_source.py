@@ -1,4 +1,4 @@
-"""What a caller hands over in memory, written to files: a run can only be resumed from what lies on disk."""
+"""Writes data that the caller passed in memory to files, because a run can only be resumed from data on disk."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from tapetum.system.files import writing
 
 
 def is_path(thing: Any) -> bool:
-    """Whether something names a file or folder rather than being the data."""
+    """Return whether something names a file or folder, rather than being the data itself."""
     return isinstance(thing, (str, os.PathLike))
 
 
 def save_source(source: Source, folder: Path) -> str:
-    """Write a source, labels included, so that `open_source` opens it again with the images in the same order.
+    """Write a source, labels included, so that `open_source` can reopen it with the images in the same order.
 
     Args:
-        source: arrays are saved as .npz, files are listed in a CSV, and rows of a table become PNG files in one.
-        folder: where to; made if need be, and what was written there before is replaced.
+        source: arrays are saved as .npz, files are listed in a CSV, and table rows become PNG files listed in a CSV.
+        folder: where to write; created if missing. Files that this function wrote there before are replaced.
 
     Returns:
-        The file to open.
+        Path of the file to open.
 
     Raises:
-        ValueError: an image cannot be read, or the disk is full or the like.
+        ValueError: an image cannot be read, or the folder cannot be written, e.g. because the disk is full.
     """
     with writing(folder):
         return _save(source, folder)
@@ -60,7 +60,7 @@ def _save(source: Source, folder: Path) -> str:
 
 
 def _save_rows(store: Store, folder: Path) -> list[str]:
-    """PNG files in the folder, and their names."""
+    """Write the images as PNG files into the folder; return the file names."""
     names = [f"{i:08}.png" for i in range(len(store))]
     for i, name in enumerate(names):
         (image,) = store.read(np.array([i]))

@@ -1,4 +1,4 @@
-"""SVHN's MATLAB files (ufldl.stanford.edu/housenumbers): the one door to scipy's reader, which builds arrays only."""
+"""Reads SVHN's MATLAB files (ufldl.stanford.edu/housenumbers) with scipy's reader, which builds only arrays."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from tapetum.data.sources.arrays import Pixels, Split
 
 
 def find_mat(folder: Path, split: Split) -> Path | None:
-    """The cropped digits of a split, `train_32x32.mat` or `test_32x32.mat`, or None."""
+    """Find the cropped digits of a split, `train_32x32.mat` or `test_32x32.mat`; None if there are none."""
     path = folder / f"{split}_32x32.mat"
     return path if path.is_file() else None
 
 
 def read_mat(path: Path) -> tuple[Pixels, npt.NDArray[np.int64]]:
-    """The images `X` (H, W, C, N) and labels `y` (N, 1) of a file.
+    """Read the images `X` (H, W, C, N) and labels `y` (N, 1) of a file.
 
     Returns:
-        images (N, C, H, W) uint8; digits (N,) 0..9: the file calls the digit 0 "10".
+        images (N, C, H, W) uint8; digits (N,) int64, 0..9; in the file, the label 10 means digit 0.
 
     Raises:
-        ValueError: damaged, of another version, or without these arrays.
+        ValueError: the file is damaged, of another version, or lacks these arrays.
     """
     from scipy.io import loadmat  # slow to import, and most runs do not need it
 
@@ -31,12 +31,12 @@ def read_mat(path: Path) -> tuple[Pixels, npt.NDArray[np.int64]]:
         content = loadmat(path, variable_names=("X", "y"))
         images, values = content["X"], content["y"].astype(np.int64).ravel()
         if images.dtype != np.uint8 or images.ndim != 4 or len(values) != images.shape[3] or not len(values):
-            raise ValueError(f"X is {images.dtype} of shape {images.shape} beside {len(values)} labels")
+            raise ValueError(f"X is {images.dtype} of shape {images.shape} with {len(values)} labels")
         if values.min() < 0 or values.max() > 10:
             raise ValueError(f"labels span {values.min()}..{values.max()}")
     except Exception as error:  # scipy's reader raises nearly any type on damaged files
         raise ValueError(
-            f"{path} is no file of SVHN's cropped digits ({error or type(error).__name__}): fetch train_32x32.mat and "
-            "test_32x32.mat from the publisher"
+            f"{path} is not a file of SVHN's cropped digits ({error or type(error).__name__}): fetch train_32x32.mat "
+            "and test_32x32.mat from the publisher"
         ) from error
     return np.ascontiguousarray(images.transpose(3, 2, 0, 1)), values % 10

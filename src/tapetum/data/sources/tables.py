@@ -1,6 +1,6 @@
 """Tables in memory as pools: a data frame (pandas, Polars) or a Hugging Face `datasets.Dataset`.
 
-They are recognised by what they can do, so none of these packages is imported or needed.
+They are recognised by their attributes, so none of these packages is imported or needed.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class RowStore:
     """Images in the rows of a table, decoded when they are read.
 
     Args:
-        row: the image of a number: a Pillow image, an (H, W) or (H, W, C) uint8 array, the bytes or the path of a
-            file, or Hugging Face's {"bytes": ..., "path": ...}.
-        count: how many there are.
+        row: returns the image of a row number: a Pillow image, an (H, W) or (H, W, C) uint8 array, the bytes or the
+            path of a file, or Hugging Face's {"bytes": ..., "path": ...}.
+        count: number of rows.
     """
 
     def __init__(self, row: Callable[[int], Any], count: int) -> None:
@@ -46,7 +46,7 @@ class RowStore:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of all pixels; decodes every image, once."""
+        """Hash of all pixels; computing it decodes every image once."""
         digest = hashlib.blake2b(digest_size=16)
         for i in range(self._count):
             pixels = self._decode(i).numpy()
@@ -59,7 +59,7 @@ class RowStore:
 
     @cached_property
     def sizes(self) -> npt.NDArray[np.int64]:
-        """(N, 2) heights and widths; decodes every image, once."""
+        """(N, 2) heights and widths in pixels; computing them decodes every image once."""
         sizes = [tuple(self._decode(i).shape[1:]) for i in range(self._count)]
         return np.array(sizes, dtype=np.int64).reshape(-1, 2)
 
@@ -73,10 +73,10 @@ class RowStore:
         return self._count
 
     def read(self, indices: Indices) -> list[Tensor]:
-        """B uint8 tensors (3, h, w), each of its own size.
+        """Read B uint8 tensors (3, h, w), each of its own size.
 
         Raises:
-            ValueError: a row holds no image or a damaged one; names it.
+            ValueError: a row holds no image or a damaged one; names the row.
         """
         return [self._decode(int(i)) for i in indices]
 
@@ -85,7 +85,7 @@ class RowStore:
             return _to_tensor(self._row(index))
         except UnreadableImage:
             raise
-        except Exception as error:  # whatever a table's own decoder raises
+        except Exception as error:  # a table's own decoder may raise any type
             raise UnreadableImage(f"in row {index}", error) from error
 
 
@@ -108,7 +108,7 @@ def _to_tensor(value: Any) -> Tensor:
 
 
 def is_table(thing: Any) -> bool:
-    """Whether something is a data frame or a data set with named columns."""
+    """Return whether something is a data frame or a data set with named columns."""
     return hasattr(thing, "__getitem__") and (hasattr(thing, "column_names") or hasattr(thing, "columns"))
 
 
@@ -117,10 +117,10 @@ def _columns(table: Any) -> list[str]:
 
 
 def label_column(table: Any, labels: Any) -> str | None:
-    """The column that holds the labels: the one that is named, or "label" where there is one.
+    """Return the column of labels: the one that `labels` names or, if that is None, "label"; None if there is none.
 
     Raises:
-        ValueError: there is no such column, and no such file either.
+        ValueError: `labels` is a string that names neither a column nor a file.
     """
     columns = _columns(table)
     if labels is None:
@@ -128,26 +128,26 @@ def label_column(table: Any, labels: Any) -> str | None:
     if not isinstance(labels, str):
         return None
     if labels not in columns and not Path(labels).expanduser().exists():
-        raise ValueError(f"labels is {labels!r}: the table has no such column but {', '.join(columns)}: name one")
+        raise ValueError(f"labels is {labels!r}: the table has no such column, only {', '.join(columns)}: name one")
     return labels if labels in columns else None
 
 
 def images_of_table(table: Any) -> Store:
-    """The images of a table: files where a column of paths is found, else decoded from its rows.
+    """Open the images of a table: as files if the image column holds paths, else decoded from the rows.
 
     Raises:
-        ValueError: the table is empty or no column is named like one of images.
+        ValueError: the table is empty, or no column has a name used for images.
     """
     columns = _columns(table)
     column = next((name for name in _IMAGE_COLUMNS if name in columns), None)
     if column is None:
         raise ValueError(
-            f"the table has the columns {', '.join(columns) or '(none)'}: name that of the images or their paths "
-            f"one of {', '.join(_IMAGE_COLUMNS)}"
+            f"the table has the columns {', '.join(columns) or '(none)'}: rename the column of images or paths "
+            f"to one of {', '.join(_IMAGE_COLUMNS)}"
         )
     if len(table) == 0:
-        raise ValueError("the table has no rows: give one row an image")
-    if hasattr(table, "column_names"):  # rows one by one: a column of decoded images would fill the memory
+        raise ValueError("the table has no rows: give one row per image")
+    if hasattr(table, "column_names"):  # row by row, because a column of decoded images would fill the memory
         return _rows(lambda i: table[i][column], len(table), column)
     values = list(table[column])
     return _rows(values.__getitem__, len(values), column)
@@ -160,10 +160,10 @@ def _rows(row: Callable[[int], Any], count: int, column: str) -> Store:
 
 
 def labels_of_table(table: Any, column: str) -> list[str | None]:
-    """The class of each row, None where the row is not labelled: a missing value, no text, or class number -1.
+    """Return the class of each row; None for an unlabelled row: a missing value, empty text, or class number -1.
 
     Raises:
-        ValueError: a value is no text and no whole number, or no class number of the table's; names row and value.
+        ValueError: a value is neither text nor a whole number, or is no valid class number; names row and value.
     """
     feature = table.features.get(column) if hasattr(table, "features") else None
     names = getattr(feature, "names", None)
@@ -176,12 +176,12 @@ def _class_name(value: Any, names: Sequence[str] | None, where: str) -> str | No
     if value is None or str(value) in ("nan", "<NA>", "NaT"):
         return None
     try:
-        number = int(value)  # gaps turn a column of whole numbers into one of floats
+        number = int(value)  # missing values turn a column of whole numbers into floats
         if number != value or number < -1 or (names is not None and number >= len(names)):
             raise ValueError
     except (TypeError, ValueError, OverflowError):
-        known = "a text, a whole number from 0 on" if names is None else f"0..{len(names) - 1}"
-        raise ValueError(f"{where}: the label is {value!r}: use {known}, or -1 for none") from None
+        known = "text, a whole number of 0 or more" if names is None else f"0..{len(names) - 1}"
+        raise ValueError(f"{where}: the label is {value!r}: use {known}, or -1 for no label") from None
     if number == UNLABELLED:
         return None
     return str(number) if names is None else names[number]

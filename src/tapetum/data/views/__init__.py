@@ -1,4 +1,4 @@
-"""Augmented views: drawn as plain parameters, then applied to pixels.
+"""Augmented views: parameters are drawn first (numpy), then applied to pixels (tensors).
 
-Imports `ops` for randomness; parameters are numpy, pixels are tensors.
+Imports `ops` for randomness.
 """

@@ -1,8 +1,8 @@
 """PIL's `GaussianBlur`: three passes of an extended box blur along each axis, rounded to whole numbers after each.
 
-The box of fractional radius follows Gwosdek, Grewenig, Bruhn & Weickert, "Theoretical foundations of Gaussian
-convolution by extended box filtering" (SSVM 2011): a whole radius r, one weight for the 2r + 1 pixels inside and a
-smaller weight for the two just outside. Beyond the border the edge pixel is repeated.
+Boxes of fractional radius follow Gwosdek, Grewenig, Bruhn & Weickert, "Theoretical foundations of Gaussian
+convolution by extended box filtering" (SSVM 2011): for a whole radius r, the 2r + 1 pixels inside share one weight, and
+the two just outside have a smaller weight. Beyond the border, the edge pixel is repeated.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from torch import Tensor
 from tapetum.data.views.draw import Floats, Integers
 
 _PASSES = 3
-_ONE = 1 << 24  # PIL's fixed point
+_ONE = 1 << 24  # the number 1 in PIL's fixed point
 
 
 def box_weights(radius: Floats) -> tuple[Integers, Integers, Integers]:
-    """(whole radius, weight inside, weight of the two pixels outside) of the boxes that make each Gaussian; (N,) each.
+    """Return (whole radius, weight inside, weight of the two pixels outside) of each Gaussian's boxes; (N,) each.
 
-    Weights are in units of 2**-24. float32 and float64 alternate as in PIL, so that the weights are its to the bit.
+    Weights are in units of 2**-24. float32 and float64 alternate as in PIL, so that weights equal PIL's to the bit.
     """
     variance = radius.astype(np.float32) ** 2 / np.float32(_PASSES)
     length = np.sqrt(12.0 * variance.astype(np.float64) + 1.0).astype(np.float32)
@@ -44,7 +44,7 @@ def gaussian_blur(images: Tensor, radius: Floats) -> Tensor:
         float32 (n, C, H, W), whole numbers.
     """
     inner, inside, outside = box_weights(radius)
-    # Counted from 128, pixels are signed and a weighted sum fits 32 bits. The weights may miss 1 by one unit.
+    # Minus 128, pixels are signed and a weighted sum fits 32 bits. The weights may sum to one unit less than 1.
     rounding = _ONE // 2 - 128 * (_ONE - (2 * inner + 1) * inside - 2 * outside)
     blurred = torch.empty_like(images)
     for whole in np.unique(inner):
@@ -55,7 +55,7 @@ def gaussian_blur(images: Tensor, radius: Floats) -> Tensor:
             for w in (inside, outside, rounding)
         ]
         part = images.index_select(0, index).to(torch.int32).sub_(128)
-        for _ in range(2):  # along the columns of the transposed image, then along those of the image
+        for _ in range(2):  # down the columns of the transposed image, then of the image itself
             part = part.transpose(2, 3).contiguous()
             for _ in range(_PASSES):
                 part = _box_pass(part, int(whole), *weights)

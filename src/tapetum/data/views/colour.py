@@ -1,8 +1,8 @@
-"""Changes of colour on batches, each image with its own parameters, as PIL and torchvision compute them.
+"""Colour operations on batches, each image with its own parameters, as PIL and torchvision compute them.
 
-Every function takes and returns float32 tensors (n, C, H, W) that hold whole numbers from 0 to 255, and rounds as PIL
-rounds between operations. Sums that cross pixels are sums of whole numbers small enough to be exact, everything else
-is pixel by pixel: an image has the same bits alone, in any batch and at any number of threads.
+Every function takes and returns float32 tensors (n, C, H, W) that hold whole numbers from 0 to 255, and rounds between
+operations as PIL does. Sums over pixels add whole numbers small enough to be exact; everything else works pixel by
+pixel. So an image gets the same bits alone, in any batch and with any number of threads.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tapetum.data.views.draw import ViewConfig, ViewParameters
 
-_HUE_STRIDE = 512  # of the hue table: room for the signed difference of two channels
+_HUE_STRIDE = 512  # in the hue table: leaves room for the signed difference of two channels
 _SECTOR_STRIDE = 256 * _HUE_STRIDE
 
 Operation = Callable[..., Tensor]
@@ -25,9 +25,9 @@ Numbers = npt.NDArray[np.generic]
 
 
 def on_rows(images: Tensor, chosen: npt.NDArray[np.bool_], operation: Operation, *columns: Numbers) -> Tensor:
-    """`images` with the operation applied to the chosen rows, in place where only some are.
+    """Return `images` with the operation applied to the chosen rows; works in place if only some rows are chosen.
 
-    `columns` are numpy arrays of one number per row; the operation gets them as float32 (n, 1, 1, 1).
+    `columns` are numpy arrays of one number per row; the operation gets the chosen ones as float32 (n, 1, 1, 1).
     """
     rows = np.flatnonzero(chosen)
     if len(rows) == 0:
@@ -40,9 +40,9 @@ def on_rows(images: Tensor, chosen: npt.NDArray[np.bool_], operation: Operation,
 
 
 def jitter(images: Tensor, parameters: ViewParameters, config: ViewConfig) -> Tensor:
-    """Brightness, contrast, saturation and hue, in the order drawn for each image.
+    """Change brightness, contrast, saturation and hue, in the order drawn for each image.
 
-    An operation whose configured strength is 0 does not run (hue alone would round even at shift 0).
+    An operation whose configured strength is 0 does not run: hue would round values even with a shift of 0.
     """
     operations: list[tuple[int, Operation, Numbers]] = []
     if config.brightness > 0:
@@ -61,7 +61,7 @@ def jitter(images: Tensor, parameters: ViewParameters, config: ViewConfig) -> Te
 
 
 def luma(images: Tensor) -> Tensor:
-    """(n, 1, H, W): ITU-R 601 brightness of RGB images in PIL's 16-bit fixed point; grey images unchanged."""
+    """Return ITU-R 601 brightness (n, 1, H, W) of RGB images in PIL's 16-bit fixed point; grey images as they are."""
     if images.shape[1] == 1:
         return images
     red, green, blue = images.split(1, dim=1)
@@ -71,17 +71,17 @@ def luma(images: Tensor) -> Tensor:
 
 
 def _blend(towards: Tensor, images: Tensor, factor: Tensor) -> Tensor:
-    """PIL's `Image.blend`: towards + factor * (images - towards), clipped, cut to whole numbers."""
+    """PIL's `Image.blend`: towards + factor * (images - towards), clipped, then rounded down."""
     return (images - towards).mul_(factor).add_(towards).clamp_(0, 255).floor_()
 
 
 def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """A blend with black; factor 1 changes nothing."""
+    """Blend with black; factor 1 changes nothing."""
     return (images * factor).clamp_(0, 255).floor_()
 
 
 def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """A blend with the image's mean luma, rounded to a whole number."""
+    """Blend with the image's mean luma, which is rounded to a whole number."""
     grey = luma(images)
     pixels = grey.shape[2] * grey.shape[3]
     # A row's sum is exact in float32; the sum of rows may not be.
@@ -91,22 +91,22 @@ def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """A blend with the image's luma."""
+    """Blend with the image's luma."""
     return _blend(luma(images), images, factor)
 
 
 def to_grayscale(images: Tensor) -> Tensor:
-    """Every channel becomes the luma."""
+    """Replace every channel by the luma."""
     return luma(images).expand_as(images).clone()
 
 
 def solarize(images: Tensor, threshold: Tensor) -> Tensor:
-    """Inverts the values at or above the threshold."""
+    """Invert the values at or above the threshold."""
     return torch.where(images < threshold, images, 255 - images)
 
 
 def equalize(images: Tensor) -> Tensor:
-    """PIL's `ImageOps.equalize`: each channel's histogram made as flat as whole steps allow."""
+    """Flatten each channel's histogram as far as whole steps allow, as PIL's `ImageOps.equalize` does."""
     n, channels, height, width = images.shape
     values = images.to(torch.int64).view(n * channels, height * width)
     offsets = torch.arange(n * channels, device=images.device).unsqueeze(1) * 256
@@ -121,9 +121,9 @@ def equalize(images: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _hue_table(device: torch.device) -> Tensor:
-    """PIL's hue (0..255) from (which channel is largest, largest - smallest, signed difference of the two others).
+    """Tabulate PIL's hue (0..255) over (which channel is largest, largest - smallest, difference of the two others).
 
-    Computed in the mixture of float32 and float64 that PIL computes it in, so that it falls to the same whole number.
+    The difference is signed. float32 and float64 are mixed as in PIL, so that hues round to the same whole number.
     """
     spread = np.arange(256, dtype=np.float32)[:, None]
     difference = np.arange(-255, _HUE_STRIDE - 255, dtype=np.float32)[None, :]
@@ -143,7 +143,7 @@ def _hue_table(device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _saturation_table(device: torch.device) -> Tensor:
-    """PIL's saturation (0..255) from (largest channel, largest - smallest), as a fraction of 1."""
+    """Tabulate PIL's saturation (0..255), as a fraction of 1, over (largest channel, largest - smallest)."""
     largest = np.arange(256, dtype=np.float32)[:, None]
     spread = np.minimum(np.arange(256, dtype=np.float32)[None, :], largest)
     fraction = (spread / np.maximum(largest, 1)).astype(np.float64)
@@ -152,9 +152,9 @@ def _saturation_table(device: torch.device) -> Tensor:
 
 
 def adjust_hue(images: Tensor, steps: Tensor) -> Tensor:
-    """torchvision's `adjust_hue` on PIL images: to PIL's 8-bit HSV, hue + steps, and back.
+    """Turn the hue as torchvision's `adjust_hue` on PIL images: to PIL's 8-bit HSV, hue + steps, and back.
 
-    `steps` are whole 255ths of a turn (torchvision cuts its factor * 255 towards zero).
+    `steps` are whole 255ths of a turn (torchvision truncates its factor * 255 towards zero).
     """
     red, green, blue = images.unbind(dim=1)
     largest = torch.maximum(torch.maximum(red, green), blue)
@@ -166,7 +166,7 @@ def adjust_hue(images: Tensor, steps: Tensor) -> Tensor:
     )
     entry.add_(spread, alpha=_HUE_STRIDE).add_(255)
     hue = _hue_table(images.device).index_select(0, entry.to(torch.int32).flatten()).view_as(largest)
-    # uint8 arithmetic that wraps at 256, as torchvision has it, though PIL's circle has 255 steps.
+    # uint8 arithmetic wraps at 256, as in torchvision, although PIL's circle has 255 steps.
     wrapped = steps.to(torch.int32).bitwise_and(255).to(torch.uint8).view(-1, 1, 1)
     angle = (hue + wrapped).to(torch.float32).mul_(6).div_(255)
     index = largest.mul(256).add_(spread).to(torch.int32).flatten()

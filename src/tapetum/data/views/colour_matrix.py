@@ -1,9 +1,9 @@
-"""The colour jitter as one affine map per image: the fast, approximate alternative to `colour.jitter`.
+"""The colour jitter as one affine map per image: a fast, approximate alternative to `colour.jitter`.
 
-Brightness, saturation and hue are 3x3 matrices on (red, green, blue); contrast adds a multiple of the image's mean
-luma, itself linear in the mean of the pixels. So any order of the four is x -> A x + B m with m the mean colour. What
-is lost: the rounding and clipping between operations, and PIL's hue (a turn in HSV) becomes a turn about the grey
-axis, which keeps luma.
+Brightness, saturation and hue are 3x3 matrices on (red, green, blue). Contrast adds a multiple of the image's mean
+luma, which is linear in the image's mean colour m. So the four operations, in any order, make one map x -> A x + B m.
+It differs from the exact jitter in two ways: nothing is rounded or clipped between operations, and PIL's hue, a turn
+in HSV, becomes a turn about the grey axis, which keeps luma.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
 
 def _multiply(left: Floats, right: Floats) -> Floats:
-    """(N, 3, 3) products, written out so that no row's bits depend on the other rows."""
+    """Multiply (N, 3, 3) matrices, written out so that no row's bits depend on the other rows."""
     product: Floats = left[:, :, 0, None] * right[:, None, 0, :]
     for k in (1, 2):
         product = product + left[:, :, k, None] * right[:, None, k, :]
@@ -28,11 +28,11 @@ def _multiply(left: Floats, right: Floats) -> Floats:
 
 
 def jitter_matrices(parameters: ViewParameters, config: ViewConfig) -> tuple[Floats, Floats]:
-    """(A, B), (N, 3, 3) each: the jitter as x -> A x + B m, m being the image's mean colour."""
+    """Return (A, B), (N, 3, 3) each, of the jitter x -> A x + B m, where m is the image's mean colour."""
     count = len(parameters)
     identity = np.broadcast_to(np.eye(3), (count, 3, 3))
     grey = np.broadcast_to(_LUMA, (count, 3, 3))
-    angle = -2 * np.pi * parameters.hue  # from red over green to blue is a negative turn in the IQ plane
+    angle = -2 * np.pi * parameters.hue  # red to green to blue is a negative turn in the IQ plane
     turn = np.zeros((count, 3, 3))
     turn[:, 0, 0] = 1
     turn[:, 1, 1] = turn[:, 2, 2] = np.cos(angle)
@@ -58,7 +58,7 @@ def jitter_matrices(parameters: ViewParameters, config: ViewConfig) -> tuple[Flo
 
 
 def jitter_by_matrix(images: Tensor, parameters: ViewParameters, config: ViewConfig) -> Tensor:
-    """The jitter of the rows that have one, float32 (n, 3, H, W), rounded to whole numbers once, at the end."""
+    """Jitter the rows drawn for it, float32 (n, 3, H, W), and round to whole numbers once, at the end."""
     rows = np.flatnonzero(parameters.jitter)
     if len(rows) == 0:
         return images

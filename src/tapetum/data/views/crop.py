@@ -1,14 +1,14 @@
-"""Crop, resize and flip, to the bit as PIL's antialiased bilinear `resize` of an image's crop.
+"""Crop, resize and flip, equal to the bit to PIL's antialiased bilinear `resize` of an image's crop.
 
-A resize is two passes over rows, the first on the transposed image. Every output row is a weighted sum of a few input
-rows ("taps"). PIL rounds the weights to integers of 22 bits, sums in integers and rounds to uint8 between the passes;
-so do we. Integer sums do not depend on their order, so a view has the same bits alone, in any batch, at any number of
-threads and on any device. Dense weight matrices and batched products would need float64 to be as exact; they were
+A resize is two passes over rows, one of them on the transposed image. Every output row is a weighted sum of a few input
+rows ("taps"). As in PIL, weights are integers of 22 bits, sums are integers, and values are rounded to uint8 between
+the passes. Integer sums do not depend on their order, so a view has the same bits alone, in any batch, with any number
+of threads and on any device. Dense weight matrices and batched products would need float64 to be as exact; they were
 measured four times slower on 32-pixel images.
 
-The order of the passes moves some values by one level: they are rounded in between. We follow Pillow 13, which begins
-with the height where that shrinks, and by more than twice the pixels that the width loses; older ones always begin
-with the width.
+The order of the passes moves some values by one level, because they are rounded in between. The order here is that of
+Pillow 13: height first if it shrinks, and by more than twice as many pixels as the width, else width first. Older
+versions always begin with the width.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from torch import Tensor
 from tapetum.data.views.draw import EvaluationViewConfig, Flags, Integers, ViewParameters
 
 _PRECISION_BITS = 22  # of PIL's fixed-point weights: 8 bits of pixel + 22 of weight fit a signed 32-bit sum
-_CHUNK_VALUES = 2**18  # worked on at once on a CPU, so that they stay in its cache
+_CHUNK_VALUES = 2**18  # processed at once on a CPU, so that they stay in its cache
 
 
 class Boxes(NamedTuple):
-    """The part of each image that is cut out, pixels; (N,) each."""
+    """The part of each image that is cut out, in pixels; (N,) each."""
 
     top: Integers
     left: Integers
@@ -37,20 +37,20 @@ class Boxes(NamedTuple):
 
 
 class Taps(NamedTuple):
-    """Which input rows make an output row: K taps for each of S output rows of N images."""
+    """The input rows that make each output row: K taps for each of S output rows of N images."""
 
     source: Integers
     """(K, N, S) input row."""
     weight: npt.NDArray[np.int32]
     """(K, N, S), in units of 2**-22; unused taps weigh 0."""
     counts: Integers
-    """(N,) taps that image n really uses; the rest are padding to the largest."""
+    """(N,) number of taps that each image uses; the others pad it to K, the largest number."""
 
 
 def make_taps(sizes: Integers, resized: Integers, starts: Integers, count: int) -> Taps:
-    """PIL's antialiased triangle weights for resizing `sizes` (N,) rows to `resized` (N,) rows.
+    """Compute PIL's antialiased triangle weights for resizing `sizes` (N,) rows to `resized` (N,) rows.
 
-    Only output rows starts..starts+count-1 are made.
+    The taps are only those of output rows starts..starts+count-1.
     """
     scale = (sizes / resized)[:, None]
     support = np.maximum(scale, 1.0)  # a triangle of half-width one output row, or one input row when enlarging
@@ -75,7 +75,7 @@ def _flip_taps(taps: Taps, flip: Flags) -> Taps:
 
 
 def _weigh_rows(images: Tensor, taps: Taps) -> Tensor:
-    """int32 (n, C, R, L) -> (n, C, S, L): each output row the weighted sum of its taps, rounded."""
+    """int32 (n, C, R, L) -> (n, C, S, L): each output row is the weighted sum of its taps, rounded."""
     n, channels, rows, length = images.shape
     count = taps.source.shape[2]
     index = torch.from_numpy(taps.source).to(images.device).unsqueeze(2)  # (K, n, 1, S)
@@ -100,7 +100,7 @@ def _height_first(sizes: Boxes, tall: Integers, wide: Integers) -> Flags:
 def _resample(images: Tensor, source: Integers, vertical: Taps, horizontal: Taps, height_first: bool) -> Tensor:
     """Resample image `source[i]` of (N, C, H, W) into view i of (n, C, S, S); taps hold pixel coordinates."""
     _, channels, height, width = images.shape
-    # Only the rows that the vertical taps will ask for are touched.
+    # Read only the rows that the vertical taps use.
     first = vertical.source.min(axis=(0, 2))
     span = int((vertical.source.max(axis=(0, 2)) - first).max()) + 1
     rows = np.minimum(first[:, None] + np.arange(span), height - 1)
@@ -123,7 +123,7 @@ def _rows_of(taps: Taps, rows: Integers) -> Taps:
 
 
 def row_chunks(total: int, values_each: int, most_values: int, device: torch.device) -> Iterator[slice]:
-    """Slices that cover `total` rows: at most `most_values` at once on a CPU (its cache), everything elsewhere."""
+    """Yield slices of `total` rows: at most `most_values` each on a CPU (to fit its cache), all at once elsewhere."""
     step = total if device.type != "cpu" else most_values // max(1, values_each)
     for start in range(0, total, max(1, step)):
         yield slice(start, min(total, start + step))
@@ -138,10 +138,10 @@ def crop_resize_flip(images: Tensor | Sequence[Tensor], parameters: ViewParamete
         size: side of the views, pixels.
 
     Returns:
-        uint8 (V * N, C, size, size) on the images' device. A row's bits depend on its image and parameters alone.
+        uint8 (V * N, C, size, size) on the images' device. The bits of a row depend only on its image and parameters.
 
     Raises:
-        ValueError: if images are not uint8, parameters are no multiple of the images, or a crop leaves its image.
+        ValueError: if images are not uint8, their number does not divide that of the rows, or a crop leaves its image.
     """
     _check_images(images)
     if len(parameters) % len(images):
@@ -159,7 +159,7 @@ def crop_resize_flip(images: Tensor | Sequence[Tensor], parameters: ViewParamete
 def _apply(
     images: Tensor | Sequence[Tensor], boxes: Boxes, vertical: Taps, horizontal: Taps, height_first: Flags
 ) -> Tensor:
-    """Resample every box; taps count from the box's corner."""
+    """Resample every box; taps count pixels from the box's corner."""
     total, size = vertical.source.shape[1:]
     source = np.arange(total) % len(images)
     device, channels = images[0].device, images[0].shape[0]
@@ -214,14 +214,14 @@ def _check_boxes(images: Tensor | Sequence[Tensor], boxes: Boxes) -> None:
 
 
 def evaluation_view(images: Tensor | Sequence[Tensor], config: EvaluationViewConfig) -> Tensor:
-    """Resize the shorter side (if asked) and keep the centre, as torchvision's `Resize` and `CenterCrop` on PIL images.
+    """Resize the shorter side (if configured) and keep the centre, as torchvision's `Resize` and `CenterCrop` with PIL.
 
     Args:
         images: uint8 (N, C, H, W), or N uint8 tensors (C, h, w).
         config: sizes in pixels.
 
     Returns:
-        uint8 (N, C, crop, crop); the images themselves where nothing changes.
+        uint8 (N, C, crop, crop); the images themselves if nothing changes.
 
     Raises:
         ValueError: if an image is smaller than the crop and is not resized.

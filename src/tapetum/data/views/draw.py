@@ -1,8 +1,8 @@
-"""Multi-crop views, first half: drawing what happens to each image.
+"""Multi-crop views, first half: draws what happens to each image.
 
-A view is drawn, then applied. `draw` turns keys (`ops/randomness.py`) into plain numpy parameters, one row a view;
-`data/augment.py` applies them to pixels. The drawn numbers follow torchvision's `RandomResizedCrop`, `ColorJitter`,
-`RandomGrayscale` and PIL's solarize, equalize and Gaussian blur, as the published PAWS and SwAV recipes use them.
+`draw` turns keys (`ops/randomness.py`) into plain numpy parameters, one row per view; `data/views/apply.py` applies
+them to pixels. The parameters follow torchvision's `RandomResizedCrop`, `ColorJitter`, `RandomGrayscale` and
+PIL's solarize, equalize and Gaussian blur, as the published PAWS and SwAV recipes use them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
-_ATTEMPTS = 10  # of torchvision's RandomResizedCrop before it falls back to a central crop
+_ATTEMPTS = 10  # tries of torchvision's RandomResizedCrop before it falls back to a central crop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,37 +29,37 @@ class ViewConfig:
     """One kind of random view. The operations run in the order of the fields."""
 
     size: int
-    """Side of the square view, pixels."""
+    """Side of the square view, in pixels."""
     scale: tuple[float, float]
-    """Least and largest area of the crop, as a fraction of the image's area."""
+    """Smallest and largest area of the crop, as fractions of the image's area."""
     count: int = 1
     """Views of this kind per image."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Least and largest width / height of the crop (torchvision's default)."""
+    """Smallest and largest width / height of the crop (torchvision's default)."""
     flip: float = 0.5
     """Probability of a left-right flip."""
     jitter: float = 0.8
     """Probability of the colour jitter: brightness, contrast, saturation and hue in random order (SimCLR)."""
     brightness: float = 0.0
-    """Strength s: the factor is uniform in [max(0, 1 - s), 1 + s]; 0 turns the operation off."""
+    """Strength s: the factor is drawn uniformly from [max(0, 1 - s), 1 + s]; 0 turns the operation off."""
     contrast: float = 0.0
     """Strength, as for brightness."""
     saturation: float = 0.0
     """Strength, as for brightness."""
     hue: float = 0.0
-    """Strength h: the hue turns by a fraction of the circle uniform in [-h, h]; at most 0.5; 0 turns it off."""
+    """Strength h, at most 0.5: the hue turns by a share of the circle drawn uniformly from [-h, h]; 0 turns it off."""
     grayscale: float = 0.0
-    """Probability of losing all colour."""
+    """Probability of turning the view grey."""
     solarize: float = 0.0
-    """Probability of inverting the values above a threshold uniform in [0, 256) (PAWS for CIFAR)."""
+    """Probability of inverting values at or above a threshold drawn uniformly from [0, 256) (PAWS for CIFAR)."""
     equalize: float = 0.0
     """Probability of equalising each channel's histogram (PAWS for CIFAR)."""
     blur: float = 0.0
     """Probability of a Gaussian blur."""
     blur_radius: tuple[float, float] = (0.1, 2.0)
-    """Least and largest radius of the blur, pixels of the view, as PIL's `GaussianBlur` takes it (SimCLR)."""
+    """Smallest and largest radius of the blur, in pixels of the view, as for PIL's `GaussianBlur` (SimCLR)."""
     colour: Literal["exact", "matrix"] = "exact"
-    """`exact` equals PIL to the level; `matrix` applies the jitter as one 3x3 matrix: faster, approximate."""
+    """`exact` gives exactly PIL's values; `matrix` applies the jitter as one 3x3 matrix: faster, but approximate."""
 
     def __post_init__(self) -> None:
         _check(self.size >= 1, "size", self.size, "give the side of the view in pixels, 1 or more")
@@ -84,9 +84,9 @@ class EvaluationViewConfig:
     """The one deterministic view that evaluation and prediction use."""
 
     crop: int
-    """Side of the central square that is kept, pixels."""
+    """Side of the central square that is kept, in pixels."""
     resize: int | None = None
-    """Length of the image's shorter side before the crop, pixels; null keeps the image's own size."""
+    """Resize the image's shorter side to this many pixels before the crop; null keeps the image's own size."""
 
     def __post_init__(self) -> None:
         _check(self.crop >= 1, "crop", self.crop, "give the side of the view in pixels, 1 or more")
@@ -102,17 +102,17 @@ class ViewsConfig:
     large: ViewConfig
     """The large views of the pool's images."""
     mean: tuple[float, ...]
-    """Mean of each channel, values in [0, 1], subtracted from every view."""
+    """Mean of each channel, for pixel values in [0, 1]; subtracted from every view."""
     std: tuple[float, ...]
-    """Standard deviation of each channel, values in [0, 1], by which every view is divided."""
+    """Standard deviation of each channel, for pixel values in [0, 1]; every view is divided by it."""
     evaluation: EvaluationViewConfig
     """The view that evaluation and prediction see."""
     small: ViewConfig | None = None
     """The small views (multi-crop); null for none."""
     support: ViewConfig | None = None
-    """The views of support images, of the same size as the large ones; null draws them as large views (PAWS)."""
+    """The views of support images, of the same size as the large views; null draws them like large views (PAWS)."""
     support_views: int = 1
-    """Views of each support image."""
+    """Number of views of each support image."""
 
     def __post_init__(self) -> None:
         if self.support is not None:
@@ -132,7 +132,7 @@ def _check(holds: bool, field: str, value: object, advice: str) -> None:
 
 @dataclass
 class ViewParameters:
-    """What happens to each of N views: numpy arrays of N rows on the host, to be applied, plotted or replayed."""
+    """What happens to each of N views: numpy arrays of N rows on the host, to apply, plot or replay."""
 
     top: Integers
     """(N,) first row of the crop, pixels."""
@@ -147,7 +147,7 @@ class ViewParameters:
     jitter: Flags
     """(N,) whether the four jitter operations run."""
     order: Integers
-    """(N, 4) which runs first, second, ...: 0 brightness, 1 contrast, 2 saturation, 3 hue."""
+    """(N, 4) which jitter operation runs first, second, ...: 0 brightness, 1 contrast, 2 saturation, 3 hue."""
     brightness: Floats
     """(N,) factor."""
     contrast: Floats
@@ -157,7 +157,7 @@ class ViewParameters:
     hue: Floats
     """(N,) shift in turns of the colour circle, within [-0.5, 0.5]."""
     grayscale: Flags
-    """(N,) whether colour is lost."""
+    """(N,) whether the view turns grey."""
     solarize: Flags
     """(N,) whether values at or above the threshold are inverted."""
     solarize_threshold: Floats
@@ -173,13 +173,13 @@ class ViewParameters:
         return len(self.top)
 
     def __getitem__(self, rows: int | slice | npt.NDArray[np.generic]) -> ViewParameters:
-        """The chosen rows (a number, slice, mask or index array), always as arrays of rows."""
+        """Choose rows by number, slice, mask or index array; a number gives arrays of one row."""
         chosen = np.atleast_1d(rows) if isinstance(rows, int) else rows
         return ViewParameters(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
 
     @staticmethod
     def concatenate(parts: Sequence[ViewParameters]) -> ViewParameters:
-        """The rows of all parts, one after the other."""
+        """Join the rows of all parts, in order."""
         names = [f.name for f in fields(ViewParameters)]
         return ViewParameters(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names})
 
@@ -190,8 +190,8 @@ def draw(config: ViewConfig, keys: Keys, heights: npt.ArrayLike, widths: npt.Arr
     Args:
         config: the kind of view.
         keys: (N,) uint64, hashed from (seed, purpose, epoch, image, view).
-        heights: (N,) or one number: rows of each image, pixels.
-        widths: (N,) or one number: columns of each image, pixels.
+        heights: (N,) height of each image, or one number for all, in pixels.
+        widths: (N,) width of each image, or one number for all, in pixels.
 
     Returns:
         N rows of parameters.
@@ -238,9 +238,9 @@ def _between(numbers: Floats, low: float, high: float) -> Floats:
 def _draw_boxes(
     config: ViewConfig, areas: Floats, ratios: Floats, corners: Floats, heights: Integers, widths: Integers
 ) -> tuple[Integers, Integers, Integers, Integers]:
-    """torchvision's random resized crop: the first attempt that fits the image wins, else a central crop.
+    """Draw crops as torchvision's `RandomResizedCrop` does: the first try that fits the image, else a central crop.
 
-    `areas` and `ratios` are (attempts, N), `corners` (2, N), all uniform in [0, 1).
+    `areas` and `ratios` are (attempts, N), `corners` is (2, N); all are uniform in [0, 1).
     """
     area = heights * widths * _between(areas, *config.scale)
     aspect = np.exp(_between(np.ascontiguousarray(ratios), *(math.log(r) for r in config.ratio)))
