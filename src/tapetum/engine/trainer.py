@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from tapetum.data.batch import Batch
@@ -22,7 +21,7 @@ from tapetum.engine.resumption import Resumption
 from tapetum.engine.runtime import Runtime
 from tapetum.engine.state import Fingerprint, TrainState
 from tapetum.engine.trainer_config import TrainerConfig
-from tapetum.methods.base import EmbedAll, Method, Progress, StepOutput
+from tapetum.methods.base import EmbedAll, Method, Progress, StepOutput, modes_kept
 from tapetum.ops.randomness import torch_seed
 from tapetum.system.interruption import Interrupted, StopRequest
 from tapetum.system.notices import notify
@@ -148,7 +147,7 @@ class Trainer:
         progress = Progress(step, self.steps_per_epoch, self.total_steps)
         if progress.is_epoch_start:
             self.runtime.seed(torch_seed(self.seed, "before_epoch", step, self.runtime.rank))
-            with _modes_kept(self.method):
+            with modes_kept(self.method):
                 self.method.before_epoch(progress, self.embed_all)
         self.schedule(step)
         is_skipped = step in self.state.skipped_steps
@@ -229,7 +228,7 @@ class Trainer:
 
     def _evaluate(self) -> dict[str, float]:
         assert self.evaluate is not None
-        with _modes_kept(self.method):
+        with modes_kept(self.method):
             results = {n if "/" in n else f"eval/{n}": float(value) for n, value in self.evaluate().items()}
         for callback in self.callbacks:
             callback.on_evaluate(self.state.step, results)
@@ -272,17 +271,6 @@ class Trainer:
 
     def _seconds(self) -> float:
         return time.perf_counter() - self._began
-
-
-@contextmanager
-def _modes_kept(method: nn.Module) -> Iterator[None]:
-    """Restore every module's training or evaluation mode on exit."""
-    modes = [(module, module.training) for module in method.modules()]
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _num_images(batch: Batch) -> int:

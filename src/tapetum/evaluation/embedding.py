@@ -17,7 +17,7 @@ from tapetum.data.images.stores import Store
 from tapetum.data.views.apply import normalise
 from tapetum.data.views.draw import ViewsConfig
 from tapetum.evaluation.image_chunks import ImageChunk, in_batches, read_chunks
-from tapetum.methods.base import Method
+from tapetum.methods.base import Method, modes_kept
 from tapetum.ops.collectives import rank, world_size
 
 BATCH_SIZE = 500
@@ -73,18 +73,14 @@ class Embedder:
         self, store: Store, batches: Sequence[npt.NDArray[np.int64]]
     ) -> Iterator[tuple[ImageChunk, Tensor | None]]:
         """Each batch as the method takes it, (n, C, S, S): the images that can be read; None where none can."""
-        modes = [(module, module.training) for module in self.method.modules()]
-        self.method.eval()
-        try:
+        with modes_kept(self.method):
+            self.method.eval()
             for chunk in read_chunks(store, batches, self.views.evaluation, len(self.views.mean)):
                 if not len(chunk.indices):
                     yield chunk, None
                     continue
                 pixels = chunk.pixels.to(self.compute.device)
                 yield chunk, self.compute.place_images(normalise(pixels, self.views.mean, self.views.std))
-        finally:
-            for module, mode in modes:
-                module.training = mode
 
     def outputs(self, store: Store, indices: npt.NDArray[np.int64], batch_size: int = BATCH_SIZE) -> Outputs:
         """As `stream`, at once.

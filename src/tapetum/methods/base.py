@@ -7,7 +7,8 @@ on its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -50,6 +51,37 @@ EmbedAll = Callable[[Callable[[Tensor], Tensor]], tuple[Tensor, Tensor]]
 """`embed_all(then)` embeds the evaluation views of the pool in batches; each process embeds its own share. It returns
 the indices of the pool's images, (P,) int64 ascending, and `then(embeddings)`, (P_own, ...), of every world_size-th
 image, starting at this process's rank. Images held out of everything are not in the pool."""
+
+
+@contextmanager
+def modes_kept(method: nn.Module) -> Iterator[None]:
+    """Puts every module of a method back into training or evaluation mode, as it was."""
+    modes = [(module, module.training) for module in method.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def check_above_zero(config: object, *fields: str) -> None:
+    """Raises ValueError where one of a config's fields is not above 0."""
+    for name in fields:
+        if not getattr(config, name) > 0:
+            raise ValueError(f"{name} is {getattr(config, name)}: use a number above 0, for example 0.1.")
+
+
+def check_not_negative(config: object, *fields: str) -> None:
+    """Raises ValueError where one of a config's fields is below 0."""
+    for name in fields:
+        if not getattr(config, name) >= 0:
+            raise ValueError(f"{name} is {getattr(config, name)}: use 0 or more.")
+
+
+def check_label_smoothing(smoothing: float) -> None:
+    """Raises ValueError where the share of a label that is spread over all classes is not in [0, 1)."""
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"label_smoothing is {smoothing}: use a number from 0 to below 1.")
 
 
 class Method(nn.Module):

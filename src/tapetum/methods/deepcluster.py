@@ -32,9 +32,9 @@ from torch import Tensor, nn
 
 from tapetum.data.batch import Batch
 from tapetum.losses.deepcluster import cluster_loss
-from tapetum.methods.base import EmbedAll, Method, Progress, StepOutput
+from tapetum.methods.base import EmbedAll, Method, Progress, StepOutput, check_above_zero
 from tapetum.nn.batch_norm import batch_statistics
-from tapetum.nn.heads import HeadConfig, ProjectionHead, build_heads, unit_length
+from tapetum.nn.heads import HeadConfig, ProjectionHead, build_heads, check_no_predictor, unit_length
 from tapetum.nn.memory_bank import MemoryBank
 from tapetum.nn.multi_crop import check_assigning_views, embed_views
 from tapetum.nn.prototypes import Prototypes, check_counts
@@ -63,12 +63,10 @@ class DeepClusterConfig:
     def __post_init__(self) -> None:
         check_counts(self.num_prototypes)
         check_assigning_views(self.assigning_views)
-        if not self.temperature > 0:
-            raise ValueError(f"temperature is {self.temperature}: use a number above 0, for example 0.1.")
+        check_above_zero(self, "temperature")
         if self.iterations < 1:
             raise ValueError(f"iterations is {self.iterations}: use 1 or more.")
-        if self.head.predictor:
-            raise ValueError("head.predictor is true, but this method has no prediction head: set it to false.")
+        check_no_predictor(self.head, "this method")
 
 
 class DeepCluster(Method):

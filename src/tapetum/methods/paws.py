@@ -33,7 +33,14 @@ from tapetum.data.batch import Batch
 from tapetum.losses.classification import classification_loss
 from tapetum.losses.paws import paws_loss
 from tapetum.losses.suncet import suncet_loss
-from tapetum.methods.base import Method, Progress, StepOutput
+from tapetum.methods.base import (
+    Method,
+    Progress,
+    StepOutput,
+    check_above_zero,
+    check_label_smoothing,
+    check_not_negative,
+)
 from tapetum.nn.batch_norm import running_statistics_frozen
 from tapetum.nn.heads import HeadConfig, build_heads
 from tapetum.ops.soft_neighbours import smooth_one_hot
@@ -72,16 +79,11 @@ class PAWSConfig:
     """Projector and predictor."""
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "sharpen"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: use a number above 0, for example 0.1.")
-        for name in ("supervised_weight", "suncet_weight", "paws_weight"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: use 0 or more.")
+        check_above_zero(self, "temperature", "sharpen")
+        check_not_negative(self, "supervised_weight", "suncet_weight", "paws_weight")
         if not 0 <= self.paws_ramp <= 1:
             raise ValueError(f"paws_ramp is {self.paws_ramp}: use a share of training from 0 to 1.")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing is {self.label_smoothing}: use a number from 0 to below 1.")
+        check_label_smoothing(self.label_smoothing)
         if self.class_prior is not None and not all(share > 0 for share in self.class_prior):
             raise ValueError(f"class_prior is {list(self.class_prior)}: give a number above 0 for each class.")
 

@@ -29,6 +29,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from tapetum.losses.ropaws import in_domain_prior, ropaws_loss
+from tapetum.methods.base import check_above_zero, check_not_negative
 from tapetum.methods.paws import PAWS, PAWSConfig
 
 
@@ -48,11 +49,8 @@ class RoPAWSConfig(PAWSConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("prior_temperature", "label_ratio"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: use a number above 0, for example 1.0.")
-        if not self.prior_power >= 0:
-            raise ValueError(f"prior_power is {self.prior_power}: use 0 or more.")
+        check_above_zero(self, "prior_temperature", "label_ratio")
+        check_not_negative(self, "prior_power")
 
 
 class RoPAWS(PAWS):

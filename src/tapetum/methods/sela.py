@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from tapetum.data.batch import Batch
-from tapetum.methods.base import StepOutput
+from tapetum.methods.base import StepOutput, check_above_zero
 from tapetum.methods.deepcluster import DeepCluster, DeepClusterConfig
 from tapetum.nn.heads import HeadConfig
 from tapetum.nn.memory_bank import MemoryBank
@@ -56,8 +56,7 @@ class SeLaConfig:
     """Projector."""
 
     def __post_init__(self) -> None:
-        if not self.epsilon > 0:
-            raise ValueError(f"epsilon is {self.epsilon}: use a number above 0, for example 0.05.")
+        check_above_zero(self, "epsilon")
         self.shared()
 
     def shared(self) -> DeepClusterConfig:

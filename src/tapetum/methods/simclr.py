@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from tapetum.data.batch import Batch
 from tapetum.losses.simclr import nt_xent_loss
-from tapetum.methods.base import Method, Progress, StepOutput
-from tapetum.nn.heads import HeadConfig, build_heads
+from tapetum.methods.base import Method, Progress, StepOutput, check_above_zero
+from tapetum.nn.heads import HeadConfig, build_heads, check_no_predictor
 from tapetum.nn.multi_crop import embed_views
 from tapetum.ops.collectives import world_size
 from tapetum.ops.spread import spread
@@ -46,10 +46,8 @@ class SimCLRConfig:
     """Projector; the paper's has two layers."""
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature is {self.temperature}: use a number above 0, for example 0.1.")
-        if self.head.predictor:
-            raise ValueError("head.predictor is true, but SimCLR has no prediction head: set it to false.")
+        check_above_zero(self, "temperature")
+        check_no_predictor(self.head, "SimCLR")
 
 
 class SimCLR(Method):

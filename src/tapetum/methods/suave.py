@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from tapetum.data.batch import Batch
 from tapetum.losses.classification import classification_loss
-from tapetum.methods.base import Progress, StepOutput
+from tapetum.methods.base import Progress, StepOutput, check_label_smoothing
 from tapetum.methods.swav import SwAV, SwAVConfig
 from tapetum.nn.heads import HeadConfig, unit_length
 from tapetum.nn.multi_crop import embed_views
@@ -58,8 +58,7 @@ class SuaveConfig:
 
     def __post_init__(self) -> None:
         self.shared(num_classes=2)
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing is {self.label_smoothing}: use a number from 0 to below 1.")
+        check_label_smoothing(self.label_smoothing)
 
     def shared(self, num_classes: int) -> SwAVConfig:
         """Return the settings that Suave shares with SwAV."""

@@ -32,9 +32,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tapetum.data.batch import Batch
 from tapetum.losses.simclr import nt_xent_loss
 from tapetum.losses.suncet import suncet_loss
-from tapetum.methods.base import Method, Progress, StepOutput
+from tapetum.methods.base import Method, Progress, StepOutput, check_above_zero, check_not_negative
 from tapetum.methods.simclr import check_negatives
-from tapetum.nn.heads import HeadConfig, build_heads
+from tapetum.nn.heads import HeadConfig, build_heads, check_no_predictor
 from tapetum.nn.multi_crop import embed_views
 from tapetum.ops.soft_neighbours import smooth_one_hot
 from tapetum.ops.spread import spread
@@ -64,13 +64,9 @@ class SuNCEtConfig:
     """Projector."""
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature is {self.temperature}: use a number above 0, for example 0.1.")
-        for name in ("supervised_epochs", "supervised_weight", "simclr_weight"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: use 0 or more.")
-        if self.head.predictor:
-            raise ValueError("head.predictor is true, but SimCLR+CT has no prediction head: set it to false.")
+        check_above_zero(self, "temperature")
+        check_not_negative(self, "supervised_epochs", "supervised_weight", "simclr_weight")
+        check_no_predictor(self.head, "SimCLR+CT")
 
 
 class SuNCEt(Method):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tapetum.data.batch import Batch
 from tapetum.losses.classification import classification_loss
-from tapetum.methods.base import Method, Progress, StepOutput
+from tapetum.methods.base import Method, Progress, StepOutput, check_label_smoothing
 from tapetum.ops.spread import spread
 
 
@@ -27,8 +27,7 @@ class SupervisedConfig:
     """Share of each label that is spread evenly over all classes, in [0, 1)."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing is {self.label_smoothing}: use a number from 0 to below 1.")
+        check_label_smoothing(self.label_smoothing)
 
 
 class Supervised(Method):

@@ -37,8 +37,8 @@ from torch import Tensor, nn
 from tapetum.data.batch import Batch
 from tapetum.losses.paws import cross_entropy
 from tapetum.losses.swav import swapped_prediction_loss, swav_codes
-from tapetum.methods.base import Method, Progress, StepOutput
-from tapetum.nn.heads import HeadConfig, build_heads, unit_length
+from tapetum.methods.base import Method, Progress, StepOutput, check_above_zero, check_not_negative
+from tapetum.nn.heads import HeadConfig, build_heads, check_no_predictor, unit_length
 from tapetum.nn.multi_crop import check_assigning_views, embed_views
 from tapetum.nn.prototypes import Prototypes, check_counts
 from tapetum.ops.collectives import world_size
@@ -77,17 +77,12 @@ class SwAVConfig:
 
     def __post_init__(self) -> None:
         check_counts(self.num_prototypes)
-        for name in ("temperature", "epsilon"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: use a number above 0, for example 0.1.")
+        check_above_zero(self, "temperature", "epsilon")
         if self.iterations < 1:
             raise ValueError(f"iterations is {self.iterations}: use 1 or more.")
-        for name in ("freeze_steps", "queue_length", "queue_start_epoch"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: use 0 or more.")
+        check_not_negative(self, "freeze_steps", "queue_length", "queue_start_epoch")
         check_assigning_views(self.assigning_views)
-        if self.head.predictor:
-            raise ValueError("head.predictor is true, but SwAV has no prediction head: set it to false.")
+        check_no_predictor(self.head, "SwAV")
 
 
 class SwAV(Method):

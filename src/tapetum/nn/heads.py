@@ -36,6 +36,12 @@ class HeadConfig:
             raise ValueError(f"layers is {self.layers}: use 0, 1, 2 or 3.")
 
 
+def check_no_predictor(head: HeadConfig, method: str) -> None:
+    """Raises ValueError where a prediction head is asked of a method that has none."""
+    if head.predictor:
+        raise ValueError(f"head.predictor is true, but {method} has no prediction head: set it to false.")
+
+
 class ProjectionHead(nn.Sequential):
     """fc1 bn1 relu1 fc2 bn2 relu2 fc3: maps embeddings (B, in_features) to projections (B, out_features).
 

@@ -9,7 +9,7 @@ from typing import Any
 from tapetum.data.images.decoding import IMAGE_SUFFIXES
 from tapetum.data.images.stores import FileStore, Store, shrunk
 from tapetum.data.sources.folders import image_names
-from tapetum.data.sources.open_source import NO_LABELS, open_source
+from tapetum.data.sources.open_source import NO_LABELS, open_test_part
 
 
 def open_new_images(path: Any, shrink_to: int | None) -> Store:
@@ -29,12 +29,7 @@ def _new_images(path: Any) -> Store:
     given = Path(path).expanduser() if isinstance(path, (str, os.PathLike)) else None
     if given is not None and given.suffix.lower() in IMAGE_SUFFIXES and given.is_file():
         return FileStore(given.parent, [given.name])
-    try:
-        store = open_source(path, NO_LABELS, "test").store
-    except ValueError as error:
-        if "has no test part" not in str(error):
-            raise
-        store = open_source(path, NO_LABELS).store
+    store = open_test_part(path, NO_LABELS).store
     if (
         given is not None
         and given.is_dir()

@@ -6,13 +6,12 @@ import functools
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from tapetum.data.health.unreadable import skip_unreadable
 from tapetum.data.images.cache import decoded
 from tapetum.data.images.stores import FileStore, Store, shrunk
 from tapetum.data.labels.labels import Labels
-from tapetum.data.sources.open_source import Source, open_source
+from tapetum.data.sources.open_source import Source, open_test_part
 from tapetum.data.views.draw import ViewsConfig
 from tapetum.system.notices import notify, progress_notices
 
@@ -39,21 +38,6 @@ def find_test(path: str | Path, classes: tuple[str, ...]) -> Source:
     if source.labels is None:
         raise ValueError(f"{path} has no labels to judge by: give one folder a class.")
     return replace(source, labels=source.labels.in_order_of(classes))
-
-
-def open_test_part(path: Any) -> Source:
-    """The test part of a source, or all of a source that has no parts.
-
-    Raises:
-        ValueError: nothing there, or a damaged test part.
-    """
-    try:
-        return open_source(path, split="test")
-    except ValueError as error:
-        # Only a source without parts: where a test part is damaged, the whole would be what was trained on.
-        if "has no test part" not in str(error):
-            raise
-        return open_source(path)
 
 
 def check_evaluation(store: Store, views: ViewsConfig, trained_on: Store | None = None) -> None:

@@ -11,11 +11,10 @@ from typing import Any
 
 from tapetum.data.health.health import FEW, Group, Health, Part, find_health
 from tapetum.data.health.inspection import inspect
-from tapetum.data.sources.open_source import Source, open_source
+from tapetum.data.sources.open_source import Source, open_source, open_test_part
 from tapetum.data.sources.save_source import is_path
 from tapetum.reporting.health_page import render
 from tapetum.runs.run_folder import new_run_folder
-from tapetum.runs.test_set import open_test_part
 from tapetum.system.files import writing
 from tapetum.system.machine import available_threads
 from tapetum.system.notices import notify

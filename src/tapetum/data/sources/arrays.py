@@ -17,6 +17,10 @@ Split = Literal["train", "test"]
 Pixels = npt.NDArray[np.uint8]
 
 
+class NoTestPart(ValueError):
+    """The test part of a source that has no parts."""
+
+
 _NPZ_KEYS = (
     ("{split}_images", "{split}_labels"),  # MedMNIST
     ("x_{split}", "y_{split}"),  # Keras
@@ -61,7 +65,7 @@ def named_arrays(
         if images is None:
             continue
         if "split" not in images_key and split == "test":
-            raise ValueError(f"{where} has no test part: it holds {', '.join(arrays)}; give arrays x_test and y_test")
+            raise NoTestPart(f"{where} has no test part: it holds {', '.join(arrays)}; give arrays x_test and y_test")
         return images, arrays.get(labels_key.format(split=split))
     raise ValueError(f"{where} holds {', '.join(arrays) or 'nothing'}: name the arrays images and labels")
 

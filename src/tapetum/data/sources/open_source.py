@@ -21,7 +21,7 @@ from tapetum.data.images.stores import ArrayStore, FileStore, Store
 from tapetum.data.labels.label_files import read_label_file, read_lines
 from tapetum.data.labels.labels import Labels, labels_from_folders, labels_from_names, labels_from_values
 from tapetum.data.labels.subsets import held_out
-from tapetum.data.sources.arrays import Split, as_channels_first, named_arrays, read_numpy
+from tapetum.data.sources.arrays import NoTestPart, Split, as_channels_first, named_arrays, read_numpy
 from tapetum.data.sources.cifar import is_cifar, read_cifar
 from tapetum.data.sources.folders import image_names, with_labelled_folder
 from tapetum.data.sources.idx import find_idx, read_idx
@@ -92,13 +92,25 @@ def open_source(
     return _from_folder(path, labels, split) if path.is_dir() else _from_file(path, labels, split)
 
 
+def open_test_part(path: Any, labels: Any = None) -> Source:
+    """The test part of a source, or all of a source that has no parts; the arguments are those of `open_source`.
+
+    Raises:
+        ValueError: nothing there, or a damaged test part.
+    """
+    try:
+        return open_source(path, labels, "test")
+    except NoTestPart:  # no other error: where a test part is damaged, the rest is what was trained on
+        return open_source(path, labels)
+
+
 def _from_memory(given: Any, labels: Any, split: Split) -> Source:
     if isinstance(given, Mapping):
         if not all(is_table(table) for table in given.values()):
             arrays = {str(key): np.asarray(value) for key, value in given.items()}
             return _from_arrays(*named_arrays(arrays, split, "the dict"), labels, "arrays in memory")
         if split not in given:
-            raise ValueError(
+            raise (NoTestPart if split == "test" else ValueError)(
                 f"the dict has no {split} part; it holds {', '.join(map(str, given)) or 'nothing'}: name one {split}"
             )
         given = given[split]
@@ -183,7 +195,7 @@ def _from_folder(path: Path, labels: Any, split: Split) -> Source:
 
 def _only_train(split: Split, what: str) -> None:
     if split == "test":
-        raise ValueError(f"{what} has no test part: put images into folders train/ and test/, or name a test source")
+        raise NoTestPart(f"{what} has no test part: put images into folders train/ and test/, or name a test source")
 
 
 def _digits(split: Split) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
