@@ -385,7 +385,11 @@ LABELS = [
         f"{TRAIN} data.held_out_per_class=20",
         ("data.held_out_per_class: ", "20", "fewer"),
     ),
-    Case("a share beside a number", f"{TRAIN} data.held_out_share=0.2", ("held_out_share is 0.2", "set one to null")),
+    Case(
+        "a share beside a number",
+        f"{TRAIN} data.held_out_share=0.2",
+        ("held_out_share is 0.2 and held_out_per_class is", "set one of them to null"),
+    ),
     Case(
         "no label to spare",
         f"{TRAIN} data.held_out_per_class=null data.held_out_share=0.2 data.labels_per_class=2",

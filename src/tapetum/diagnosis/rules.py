@@ -1,10 +1,10 @@
 """The collapse doctor's rules: what can be wrong with a training, how its metrics show it, and what to change.
 
-A rule is a function of the metrics so far and of the run's settings, and returns a `Finding` or None. It asks only for
-columns of metrics.csv, and is silent where a method does not report them. To add one, write the function and put it
-into `RULES`, causes before their consequences.
+A rule is a function of the metrics so far and of the run's settings that returns a `Finding` or None. It needs only
+columns of metrics.csv, and finds nothing where a method does not report them. To add a rule, write the function and put
+it into `RULES`, causes before their consequences.
 
-K is the number of prototypes, C that of classes. A loss of ln K or ln C is what even guesses cost.
+K is the number of prototypes, C the number of classes. Guessing evenly costs a loss of ln K or ln C.
 """
 
 from __future__ import annotations
@@ -22,57 +22,47 @@ NEARLY = 0.98
 """An entropy above this share of its bound counts as having reached it."""
 _LOWER_RATE = "divide optimizer.lr.peak by 3"
 
-
 Rule = Callable[[History, Setting], Finding | None]
+
+
+def _finding(since: int | None, what: str, *changes: str | None) -> Finding | None:
+    """What a rule returns: nothing where `since` is None; a change that is None does not apply to the method."""
+    return None if since is None else Finding(what, since, tuple(filter(None, changes)))
 
 
 def not_finite(history: History, setting: Setting) -> Finding | None:
     """Loss or gradient is NaN or infinite."""
     bad = np.isinf(history.column("train/loss")) | np.isinf(history.column("train/gradient_norm"))
-    if not bad.any():
-        return None
-    return Finding(
+    return _finding(
+        int(history.column("step")[bad.argmax()]) if bad.any() else None,
         "Loss or gradient became NaN or infinite.",
-        int(history.column("step")[bad.argmax()]),
-        (
-            "divide optimizer.lr.peak by 3, or warm up for longer (optimizer.lr.warmup_epochs)",
-            "set runtime.precision=float32",
-            "set trainer.on_nan=rollback, which leaves out up to 3 such steps",
-        ),
+        "divide optimizer.lr.peak by 3, or warm up for longer (optimizer.lr.warmup_epochs)",
+        "set runtime.precision=float32",
+        "set trainer.on_nan=rollback, which skips up to 3 such steps",
     )
 
 
 def diverging(history: History, setting: Setting) -> Finding | None:
-    """The loss is far above where it began, and above even guesses."""
+    """The loss is far above where it began, and above the loss of guessing evenly."""
     loss = history.smooth("train/loss")
     start = history.column("train/loss")[0]
     bound = max(start + 0.1 * max(1.0, abs(start)), 1.1 * _mean_log(setting.prototype_counts))
-    since = history.since(loss > bound, setting.patience)
-    if since is None:
-        return None
-    return Finding(
+    return _finding(
+        history.since(loss > bound, setting.patience),
         f"The loss rose from {start:.3g} to {loss[-1]:.3g} and stays there: steps are too long.",
-        since,
-        (
-            "divide optimizer.lr.peak by 10",
-            "warm up for longer (optimizer.lr.warmup_epochs)",
-        ),
+        "divide optimizer.lr.peak by 10",
+        "warm up for longer (optimizer.lr.warmup_epochs)",
     )
 
 
 def prototypes_not_unit(history: History, setting: Setting) -> Finding | None:
     """Prototypes are not of unit length, so scores are no cosines and temperatures mean nothing."""
     norm = history.smooth("train/prototype_norm")
-    since = history.since(np.abs(norm - 1) > 0.01)
-    if since is None:
-        return None
-    return Finding(
-        f"Prototypes have a length of {norm[-1]:.3g} in place of 1: temperature and epsilon mean nothing then.",
-        since,
-        (
-            "call `Prototypes.normalise()` in the method's `after_step`",
-            "bring projections to unit length, too (`tapetum.nn.heads.unit_length`)",
-        ),
+    return _finding(
+        history.since(np.abs(norm - 1) > 0.01),
+        f"Prototypes have length {norm[-1]:.3g} instead of 1, so temperature and epsilon mean nothing.",
+        "call `Prototypes.normalise()` in the method's `after_step`",
+        "scale projections to unit length, too (`tapetum.nn.heads.unit_length`)",
     )
 
 
@@ -80,31 +70,24 @@ def too_many_prototypes(history: History, setting: Setting) -> Finding | None:
     """Far more prototypes share a batch than it has images, and no queue helps."""
     shared_by = setting.batch_size + setting.get("queue_length")
     most = max(setting.prototype_counts, default=0)
-    if not hasattr(setting.method, "queue_length") or most <= 4 * shared_by:
-        return None
-    return Finding(
-        f"{most} prototypes are to be used evenly by {shared_by} images: codes are then nearly as many as images.",
-        1,
-        (
-            f"set method.num_prototypes=[{max(2, shared_by // 2)}], or ten times the number of classes you expect",
-            f"set method.queue_length={-(-most // setting.batch_size) * setting.batch_size}, and start it late",
-            "use larger batches (data.batch_size)",
-        ),
+    return _finding(
+        1 if hasattr(setting.method, "queue_length") and most > 4 * shared_by else None,
+        f"{most} prototypes are to be used evenly by {shared_by} images, so nearly every image has a code of its own.",
+        f"set method.num_prototypes=[{max(2, shared_by // 2)}], or ten times the number of classes you expect",
+        f"set method.queue_length={-(-most // setting.batch_size) * setting.batch_size}, and start it late",
+        "use larger batches (data.batch_size)",
     )
 
 
 def queue_too_early(history: History, setting: Setting) -> Finding | None:
-    """The queue fills with what an untrained network made."""
+    """The queue fills with the features of an untrained network."""
     length = setting.get("queue_length")
-    if length <= setting.batch_size or setting.get("queue_start_epoch", 1) > 0 or setting.starts_trained:
-        return None
-    return Finding(
+    is_late = setting.get("queue_start_epoch", 1) > 0 or setting.starts_trained
+    return _finding(
+        None if length <= setting.batch_size or is_late else 1,
         f"The queue of {length} images fills from the first step, while features still change from step to step.",
-        1,
-        (
-            "set method.queue_start_epoch to a tenth of the epochs, at least 1",
-            f"shorten the queue: method.queue_length={setting.batch_size}",
-        ),
+        "set method.queue_start_epoch to a tenth of the epochs, at least 1",
+        f"shorten the queue: method.queue_length={setting.batch_size}",
     )
 
 
@@ -121,124 +104,104 @@ def queue_raised_loss(history: History, setting: Setting) -> Finding | None:
     steps = history.column("step")
     in_use = begun & (steps >= steps[begun.argmax()] + setting.get("queue_length") / setting.batch_size)
     since = history.since(in_use & (loss > level + 0.1 * abs(level)), setting.patience)
-    if since is None or not np.array_equal(in_use, steps >= since):
-        return None
-    return Finding(
+    return _finding(
+        since if since is not None and np.array_equal(in_use, steps >= since) else None,
         f"The loss was {level:.3g} before the queue and is {loss[-1]:.3g} with it; a queue should lower it.",
-        since,
-        (
-            "start the queue later (method.queue_start_epoch)",
-            "shorten it (method.queue_length)",
-            "lower optimizer.lr.peak, so that earlier projections stay valid for longer",
-        ),
+        "start the queue later (method.queue_start_epoch)",
+        "shorten it (method.queue_length)",
+        "lower optimizer.lr.peak, so that earlier projections stay valid for longer",
     )
 
 
 def embeddings_alike(history: History, setting: Setting) -> Finding | None:
-    """All images have nearly one embedding."""
+    """All images have nearly the same embedding."""
     spread = history.smooth("train/embedding_std")
-    since = history.since(spread < 0.1, setting.patience)
-    if since is None:
-        return None
     augment = "augment less, or with fewer small views (views.small.count)"
-    own = "in a method of your own, see that targets carry no gradient (`.detach()`) and something keeps them balanced"
-    return Finding(
+    return _finding(
+        history.since(spread < 0.1, setting.patience),
         f"All images have nearly the same embedding (standard deviation {spread[-1]:.2g} of at most 1).",
-        since,
-        (*_first((_lower_epsilon(setting), _freeze_longer(setting), _LOWER_RATE, augment)), own),
+        *_first_three(_lower_epsilon(setting), _freeze_longer(setting), _LOWER_RATE, augment),
+        "in a method of your own, check that targets carry no gradient (`.detach()`) and that something balances them",
     )
 
 
 def embeddings_on_a_line(history: History, setting: Setting) -> Finding | None:
-    """Embeddings differ in one direction alone."""
+    """Embeddings differ in one direction only."""
     rank = history.smooth("train/effective_rank")
     since = history.since((rank < 1.03) & (history.smooth("train/embedding_std") >= 0.1), setting.patience)
-    if since is None or setting.num_classes == 2:
-        return None
-    return Finding(
-        f"Embeddings differ in one direction alone (effective rank {rank[-1]:.3g}).",
-        since,
-        (
-            _LOWER_RATE,
-            "widen the projector (method.head.hidden, method.head.output)",
-            "see with `tapetum views` whether augmentation leaves anything to tell images apart by",
-        ),
+    return _finding(
+        None if setting.num_classes == 2 else since,
+        f"Embeddings differ in one direction only (effective rank {rank[-1]:.3g}).",
+        _LOWER_RATE,
+        "widen the projector (method.head.hidden, method.head.output)",
+        "check with `tapetum views` whether augmentation leaves anything to tell images apart by",
     )
 
 
 def codes_uniform(history: History, setting: Setting) -> Finding | None:
     """Codes are spread evenly over all prototypes, so there is nothing to predict."""
     counts = setting.prototype_counts
-    entropy = history.smooth("train/code_entropy")
-    since = history.since(entropy > NEARLY * math.log(counts[-1]), setting.patience) if counts else None
-    if since is None:
+    if not counts:
         return None
-    return Finding(
-        f"Codes say nothing: their entropy is {entropy[-1]:.3g} of at most ln K = {math.log(counts[-1]):.3g}.",
-        since,
-        _first((_lower_epsilon(setting), _freeze_longer(setting), "set method.hard_codes=true")),
+    entropy, bound = history.smooth("train/code_entropy"), math.log(counts[-1])
+    return _finding(
+        history.since(entropy > NEARLY * bound, setting.patience),
+        f"Codes say nothing: their entropy is {entropy[-1]:.3g} of at most ln K = {bound:.3g}.",
+        _lower_epsilon(setting),
+        _freeze_longer(setting),
+        "set method.hard_codes=true",
     )
 
 
 def loss_at_ln_k(history: History, setting: Setting) -> Finding | None:
-    """The loss stays at what even guesses cost."""
+    """The loss stays at that of guessing evenly."""
     counts = setting.prototype_counts
-    chance = _mean_log(counts)
-    loss = history.smooth(_assignment_loss(history))
-    since = history.since(np.abs(loss - chance) < 0.01 * chance, setting.patience) if counts else None
-    if since is None:
+    if not counts:
         return None
+    loss, chance = history.smooth(_assignment_loss(history)), _mean_log(counts)
     fewer = f"use fewer prototypes: method.num_prototypes=[{max(2, max(counts) // 3)}]"
-    return Finding(
-        f"The loss stays at ln K = {chance:.4g}: predictions are no better than even guesses.",
-        since,
-        _first((_lower_epsilon(setting), _freeze_longer(setting), fewer, _LOWER_RATE)),
+    return _finding(
+        history.since(np.abs(loss - chance) < 0.01 * chance, setting.patience),
+        f"The loss stays at ln K = {chance:.4g}: predictions are no better than guessing evenly.",
+        *_first_three(_lower_epsilon(setting), _freeze_longer(setting), fewer, _LOWER_RATE),
     )
 
 
 def few_prototypes_used(history: History, setting: Setting) -> Finding | None:
-    """Most prototypes are no image's."""
+    """Most prototypes have no image."""
     counts = setting.prototype_counts
     if not counts:
         return None
     codes = setting.batch_size * len(setting.get("assigning_views", (0, 1))) / setting.processes
     expected = counts[-1] * -math.expm1(-codes / counts[-1])  # prototypes that this many even draws hit
     used = history.smooth("train/used_prototypes")
-    since = history.since(used < 0.3 * expected, setting.patience)
-    if since is None:
-        return None
-    return Finding(
+    return _finding(
+        history.since(used < 0.3 * expected, setting.patience),
         f"Only {used[-1]:.3g} of {counts[-1]} prototypes are used in a batch, where about {expected:.0f} should be.",
-        since,
-        (
-            f"use fewer prototypes: method.num_prototypes=[{max(2, counts[-1] // 3)}]",
-            "balance in more rounds (method.iterations)",
-            "in a method of your own, see that codes are balanced (`tapetum.ops.sinkhorn`) and carry no gradient",
-        ),
+        f"use fewer prototypes: method.num_prototypes=[{max(2, counts[-1] // 3)}]",
+        "balance in more rounds (method.iterations)",
+        "in a method of your own, check that codes are balanced (`tapetum.ops.sinkhorn`) and carry no gradient",
     )
 
 
 def one_class(history: History, setting: Setting) -> Finding | None:
     """All images are predicted to be of one class, or there is only one."""
     if setting.num_classes == 1 and setting.uses_labels:
-        return Finding(
-            "All labels are of one class, so there is nothing to tell apart.",
+        return _finding(
             1,
-            (
-                "give labels of two classes or more (`tapetum check` shows what there are)",
-                "use a method without labels",
-            ),
+            "All labels are of one class, so there is nothing to tell apart.",
+            "give labels of two classes or more (`tapetum check` shows the classes)",
+            "use a method without labels",
         )
     if setting.num_classes is None:
         return None
     entropy = -history.smooth("train/mean_entropy")
-    since = history.since(entropy < 0.1 * math.log(setting.num_classes), setting.patience)
-    if since is None:
-        return None
-    return Finding(
+    return _finding(
+        history.since(entropy < 0.1 * math.log(setting.num_classes), setting.patience),
         f"Nearly all images are predicted to be of one class (mean entropy {entropy[-1]:.2g}).",
-        since,
-        ("set method.me_max=true", _LOWER_RATE, "draw more support images of each class"),
+        "set method.me_max=true",
+        _LOWER_RATE,
+        "draw more support images of each class",
     )
 
 
@@ -248,17 +211,12 @@ def predictions_uniform(history: History, setting: Setting) -> Finding | None:
         return None
     bound = NEARLY * math.log(setting.num_classes)
     mean, each = -history.smooth("train/mean_entropy"), history.smooth("train/cross_entropy")
-    since = history.since((mean > bound) & (each > bound), setting.patience)
-    if since is None:
-        return None
-    return Finding(
+    return _finding(
+        history.since((mean > bound) & (each > bound), setting.patience),
         "Every image is predicted to be of all classes equally: mean-entropy maximisation has won over agreement.",
-        since,
-        (
-            _LOWER_RATE,
-            "set method.supervised_weight=0.5, so that labels alone can begin to tell classes apart",
-            "sharpen more (method.sharpen), or lower method.temperature",
-        ),
+        _LOWER_RATE,
+        "set method.supervised_weight=0.5, so that labels alone can begin to tell classes apart",
+        "sharpen more (method.sharpen), or lower method.temperature",
     )
 
 
@@ -280,14 +238,13 @@ def diagnose(history: History, setting: Setting) -> list[Finding]:
 
 
 def _possible(changes: tuple[str, ...], setting: Setting) -> tuple[str, ...]:
-    """Those of fields that the method has."""
+    """The changes that name no field that the method lacks."""
     fields = {change: re.findall(r"method\.(\w+)", change) for change in changes}
     return tuple(change for change in changes if all(hasattr(setting.method, field) for field in fields[change]))
 
 
-def _first(changes: tuple[str | None, ...]) -> tuple[str, ...]:
-    """The first three that there are."""
-    return tuple(change for change in changes if change)[:3]
+def _first_three(*changes: str | None) -> tuple[str, ...]:
+    return tuple(filter(None, changes))[:3]
 
 
 def _mean_log(counts: tuple[int, ...]) -> float:
@@ -295,7 +252,7 @@ def _mean_log(counts: tuple[int, ...]) -> float:
 
 
 def _assignment_loss(history: History) -> str:
-    """Suave reports its unlabelled part by itself."""
+    """The column of the unlabelled loss: Suave reports it separately."""
     return "train/loss" if np.isnan(history.column("train/swapped")).all() else "train/swapped"
 
 

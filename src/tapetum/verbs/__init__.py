@@ -1,4 +1,4 @@
-"""One file, one public function, one command: what a person asks for, and what is printed in answer.
+"""The commands: each file has one public function, which does what one command does and prints the result.
 
-May import every room but `cli`.
+Imports any package except `cli`.
 """

@@ -1,4 +1,4 @@
-"""`tapetum check`: the health of a pool before training."""
+"""`tapetum check`: find problems in a pool of images before training."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _PAGE, _JSON = "check.html", "check.json"
 
 
 def check(images: Any, labels: Any = None, test: Any = None, output: str | Path | None = None) -> dict[str, Any]:
-    """Look at every image of a pool and say what is wrong with it, before a training learns it.
+    """Check every image of a pool and report what is wrong, before training on it.
 
-    Looked for are files that cannot be read, exact and near duplicates (`tapetum.data.health.duplicates`), test images
-    that are in the pool, copies with different labels, and classes with few labels. Sizes, modes and counts are told.
+    Finds files that cannot be read, exact and near duplicates (`tapetum.data.health.duplicates`), test images that are
+    also in the pool, copies with different labels, and classes with few labels. Also prints sizes, modes and counts.
 
     Args:
         images: a folder of images, or any other source (`tapetum.data.sources.open_source.open_source`).
-        labels: their labels, in any form that `fit` takes; None for those that come with the images.
-        test: images that are to be judged later, looked for in the pool.
+        labels: their labels, in any form that `fit` takes; None for the labels that come with the images.
+        test: test images; those that are also in the pool are reported.
         output: a new folder for check.html, a page with pictures, and check.json; None writes nothing.
 
     Returns:
-        What check.json holds.
+        The content of check.json.
 
     Raises:
-        ValueError: no images, or faulty labels; a folder that is not empty.
+        ValueError: there are no images, the labels are faulty, or the folder is not empty.
 
     Example:
         >>> import tapetum
@@ -57,7 +57,7 @@ def check(images: Any, labels: Any = None, test: Any = None, output: str | Path 
                 (folder / _PAGE).write_text(render(health, title, found), encoding="utf-8")
             with writing(folder / _JSON):
                 (folder / _JSON).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-            print(f"Written: {folder / _PAGE}, with pictures, and {folder / _JSON}, with all names.")
+            print(f"Written: {folder / _PAGE} (with pictures) and {folder / _JSON} (with all names).")
     _tell_next(images, labels, test, pool)
     return content
 
@@ -65,7 +65,7 @@ def check(images: Any, labels: Any = None, test: Any = None, output: str | Path 
 def _part(source: Source, what: str) -> Part:
     def report(done: int, total: int) -> None:
         if total > 10_000:
-            notify(f"looked at {done} of {total} {what}")
+            notify(f"checked {done} of {total} {what}")
 
     return Part(source, inspect(source.store, report, threads=available_threads()))
 
@@ -81,13 +81,13 @@ def _tell_next(images: Any, labels: Any, test: Any, pool: Part) -> None:
 
 
 def findings(health: Health) -> list[str]:
-    """What is to be mended, gravest first: one sentence each, with the fix."""
+    """Return the problems found, most serious first: a sentence for each, with the fix."""
     found = []
     if leaked := health.leaked_tests():
         found.append(
-            f"Leakage: {len(leaked)} of {len(health.classes) - health.num_pool} test images are in the pool, too "
-            f"({health.num_exact_leaks()} with the very same pixels), {_such_as(health, health.leaks())}: take them "
-            "out of one of the two, or accuracy will look better than it is."
+            f"Leakage: {len(leaked)} of {len(health.classes) - health.num_pool} test images are also in the pool "
+            f"({health.num_exact_leaks()} with identical pixels), {_such_as(health, health.leaks())}: remove them from "
+            "one of the two, or accuracy will look better than it is."
         )
     if conflicts := health.conflicts():
         found.append(
@@ -106,18 +106,18 @@ def findings(health: Health) -> list[str]:
             extra = sum(sum(i < health.num_pool for i in group.members) - 1 for group in copies)
             found.append(
                 f"{word} duplicates: {extra} images are {copied} of others, {_such_as(health, copies)}: keep one "
-                "of each, or they weigh more than others."
+                "of each, or training counts them more than once."
             )
     if not health.tells_near_ones:
         found.append(
-            f"Near duplicates: not listed, since each image looks much like {health.lookalikes:.0f} others, as simple "
-            "or small images of one kind do. If these are frames of a film or bursts, split pool and test by scene."
+            f"Near duplicates: not listed, because on average an image looks like {health.lookalikes:.0f} others; this "
+            "is normal for small or simple images. If these are video frames or bursts, split pool and test by scene."
         )
     if few := health.few():
         name, count = min(few.items(), key=lambda item: item[1])
         found.append(
-            f"Few labels: {len(few)} of {len(health.class_counts())} classes have fewer than {FEW}, such as {name!r} "
-            f"with {count}: label more, or leave these classes out."
+            f"Few labels: {len(few)} of {len(health.class_counts())} classes have fewer than {FEW} labels, such as "
+            f"{name!r} with {count}: label more, or leave these classes out."
         )
     return found
 
@@ -140,8 +140,8 @@ def _tell(health: Health, found: list[str]) -> None:
     if counts := health.class_counts():
         least, most = min(counts, key=lambda c: counts[c]), max(counts, key=lambda c: counts[c])
         spread = f"{counts[least]} ({least}) to {counts[most]} ({most})"
-        print(f"  labels a class  {spread if counts[least] < counts[most] else counts[least]}")
-    print("To be mended:" if found else "Nothing to mend was found.")
+        print(f"  labels per class  {spread if counts[least] < counts[most] else counts[least]}")
+    print("Problems to fix:" if found else "No problems found.")
     for finding in found:
         print(f"- {finding}")
 

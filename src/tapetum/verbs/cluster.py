@@ -1,4 +1,4 @@
-"""`tapetum cluster`: which images belong together, as a table and a contact sheet for each cluster."""
+"""`tapetum cluster`: group similar images, in a table and in a contact sheet for each cluster."""
 
 from __future__ import annotations
 
@@ -35,33 +35,34 @@ def cluster(
     clusters: int | None = None,
     plugins: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Put each image of a folder of any size into a cluster.
+    """Assign each image of a folder, however large, to a cluster.
 
-    The clusters are the prototypes that the run has learned; with `clusters`, or where its method has none, they are
-    found by k-means over the images' embeddings. The table is written as images are read; when it is interrupted, the
-    same call goes on with it.
+    The clusters are the prototypes that the run has learned. If `clusters` is given, k-means over the images'
+    embeddings finds them instead; a method without prototypes needs it. The table is written as images are read; after
+    an interruption, the same call continues it.
 
     Args:
-        run: a run's folder; its last checkpoint decides.
+        run: the run's folder; its last checkpoint is used.
         images: as for `predict`.
-        output: a folder for `clusters.csv` (path, cluster, confidence, problem) and `sheets`, a picture for each
-            cluster of the 24 images that belong to it most surely.
-        clusters: K of k-means; None: the prototypes.
-        plugins: modules to import first, which register methods.
+        output: a folder for `clusters.csv` (path, cluster, confidence, problem) and `sheets`, which has a picture for
+            each cluster: the 24 images with the highest confidence.
+        clusters: K of k-means; None for the prototypes.
+        plugins: modules to import first; they register methods.
 
     Returns:
-        `images`, `unreadable`, `by` ("prototypes" or "k-means"), `clusters` (images of each that has some).
+        `images`, `unreadable`, `by` ("prototypes" or "k-means"), `clusters` (number of images in each that has any).
 
     Raises:
-        ValueError: no run folder, no images, no prototypes and no K, or a folder that cannot be written to.
-        Interrupted: Ctrl-C; it has been printed how to go on.
+        ValueError: there is no run folder, there are no images, there are no prototypes and no K, or the folder cannot
+            be written to.
+        Interrupted: on Ctrl-C, after printing how to continue.
 
     Example:
         >>> import tapetum
         >>> counts = tapetum.cluster("runs/swav", "photos", "clusters")["clusters"]  # doctest: +SKIP
     """
     if clusters is not None and clusters < 2:
-        raise ValueError(f"clusters is {clusters}: ask for 2 or more.")
+        raise ValueError(f"clusters is {clusters}: use 2 or more.")
     folder = Path(output)
     if (folder / SHEETS).exists() and not (folder / f"{TABLE}.partial").exists():
         raise ValueError(f"{folder} holds clusters already ({SHEETS}): give another --output.")
@@ -89,7 +90,7 @@ def cluster(
 def _check_kind(trained: TrainedRun, clusters: int | None) -> None:
     if clusters is None and type(trained.parts.method).cluster is Method.cluster:
         method = trained.parts.recipe.method.kind
-        raise ValueError(f"{method} has no prototypes: give --clusters K, for example 20, and k-means finds them.")
+        raise ValueError(f"{method} has no prototypes: give --clusters K, for example 20, to find clusters by k-means.")
 
 
 def _rows(trained: TrainedRun, store: Store, begin: int, clusters: int | None) -> Iterator[list[tuple[str, ...]]]:
@@ -98,7 +99,7 @@ def _rows(trained: TrainedRun, store: Store, begin: int, clusters: int | None) -
     if clusters is None:
         wanted = np.arange(begin, len(store))
         found = by_prototypes(embedder, store, wanted, BATCH_SIZE)
-    else:  # all images decide what the clusters are, those written earlier among them
+    else:  # all images decide what the clusters are, also those written earlier
         every, seed = np.arange(len(store)), trained.parts.recipe.seed
         found = by_kmeans(embedder, store, every, BATCH_SIZE, clusters, seed)
     for chunk, shares in found:
@@ -113,14 +114,14 @@ def _rows(trained: TrainedRun, store: Store, begin: int, clusters: int | None) -
 
 
 def _write_sheets(folder: Path, table: Path, store: Store) -> None:
-    """A picture for each cluster of the images that belong to it most surely, by a table that holds all images."""
+    """Draw for each cluster the images of highest confidence, from a table that holds all images."""
     surest: dict[int, list[tuple[float, int]]] = {}
     with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         for index, row in enumerate(csv.DictReader(file)):
             if row["cluster"]:
                 heap = surest.setdefault(int(row["cluster"]), [])
                 keep = heapq.heappush if len(heap) < SHEET_IMAGES else heapq.heappushpop
-                keep(heap, (float(row["confidence"]), -index))  # of equally sure ones, the first
+                keep(heap, (float(row["confidence"]), -index))  # of equal confidences, the first
     partial = folder / f"{SHEETS}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -128,19 +129,19 @@ def _write_sheets(folder: Path, table: Path, store: Store) -> None:
         for number, heap in surest.items():
             sheet = contact_sheet(store, [-index for _, index in sorted(heap, reverse=True)])
             sheet.save(partial / f"{number:04}.jpg", quality=85)
-        shutil.rmtree(folder / SHEETS, ignore_errors=True)  # of the same table, which was not finished
+        shutil.rmtree(folder / SHEETS, ignore_errors=True)  # left by an earlier attempt at the same table
         os.replace(partial, folder / SHEETS)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise ValueError(f"{folder / SHEETS} cannot be written ({reason}): make room, or allow it.") from error
+        raise ValueError(f"{folder / SHEETS} cannot be written ({reason}): make room, or allow writing there.") from error
 
 
 def _tell(result: dict[str, Any], trained: TrainedRun, folder: Path) -> None:
     sizes = sorted(result["clusters"].values())
-    print(f"{result['images'] - result['unreadable']} images in {len(sizes)} clusters, by {result['by']}.")
+    print(f"{result['images'] - result['unreadable']} images in {len(sizes)} clusters, found by {result['by']}.")
     if result["unreadable"]:
-        print(f"{result['unreadable']} images could not be read: their lines have no cluster but say why.")
+        print(f"{result['unreadable']} images could not be read: their rows have no cluster, and say why.")
     if sizes:
-        print(f"Clusters have {sizes[0]} to {sizes[-1]} images; half of them {sizes[len(sizes) // 2]} or more.")
-    print(f"The table is {folder / TABLE}; {folder / SHEETS} shows each cluster's surest images.")
+        print(f"Clusters have {sizes[0]} to {sizes[-1]} images; half of them have {sizes[len(sizes) // 2]} or more.")
+    print(f"The table is {folder / TABLE}; {folder / SHEETS} shows the most certain images of each cluster.")
     print(f"Next: tapetum embed {trained.folder} DIR --output embeddings.npz")

@@ -1,4 +1,4 @@
-"""`tapetum demo`: the whole way on images that come with scikit-learn, beside simple methods with the same labels."""
+"""`tapetum demo`: train on images that come with scikit-learn, and compare with simple methods on the same labels."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ _RECIPE = "paws_digits"
 
 
 def demo(output: str | Path | None = None, *, label_seed: int = 0, steps: int | None = None) -> dict[str, Any]:
-    """Train PAWS on scikit-learn's digits with 10 labels a class, and judge it on 500 digits that it has not seen.
+    """Train PAWS on scikit-learn's digits with 10 labels per class, and evaluate it on 500 digits that it has not seen.
 
-    Prints beside it what label spreading and the nearest neighbour make of the same labels, pool and test digits.
-    PAWS has the shipped recipe `paws_digits`, label spreading `baselines.SPREADING`: both were chosen on other label
-    draws with digits of the pool. Beside that stands the setting of label spreading that these test digits like best.
+    For comparison, prints what label spreading and the nearest neighbour reach with the same labels, pool and test
+    digits. PAWS uses the shipped recipe `paws_digits`, label spreading uses `baselines.SPREADING`: both were chosen on
+    other label draws, with digits of the pool. Label spreading is also shown with its best setting for these test
+    digits.
 
     Args:
-        output: keep the run in this new folder; None: in a temporary one, which is named.
-        label_seed: which 10 labels of each class; also the seed of everything else.
-        steps: length of the training; None: the recipe's.
+        output: keep the run in this new folder; None for a temporary folder, whose name is printed.
+        label_seed: selects the 10 labels of each class; also the seed of everything else.
+        steps: length of the training; None for the recipe's.
 
     Returns:
-        The run's summary, as in summary.json: `test_top1` is that of PAWS; `baselines` holds `nearest_neighbour`,
+        The run's summary, as in summary.json: `test_top1` is that of PAWS; `baselines` has `nearest_neighbour`,
         `label_spreading`, `label_spreading_best` (by the test digits), its `label_spreading_best_setting` and
         `label_spreading_average` (over all settings). All are percentages.
 
@@ -54,7 +55,7 @@ def demo(output: str | Path | None = None, *, label_seed: int = 0, steps: int | 
     recipe = load_recipe(_RECIPE, overrides if steps is None else [*overrides, f"trainer.steps={steps}"])
     if output is None:
         folder = Path(tempfile.mkdtemp(prefix="tapetum-demo-"))
-        print(f"The run goes to the temporary folder {folder}: to keep it, tapetum demo --output RUN", flush=True)
+        print(f"The run goes to the temporary folder {folder}; to keep it, use: tapetum demo --output RUN", flush=True)
     else:
         folder = Path(output)
     summary = train(recipe, folder)
@@ -88,15 +89,15 @@ def _pixels(store: Store, indices: np.ndarray) -> np.ndarray:
 
 def _tell(summary: dict[str, Any]) -> None:
     others = summary["baselines"]
-    best = f"{others['label_spreading_best_setting']}, chosen by these very digits"
+    best = f"{others['label_spreading_best_setting']}, chosen on these test digits"
     rows = (
         ("PAWS, soft nearest neighbours", summary["test_top1"], f"{summary['steps']} steps"),
-        ("Label spreading on pixels", others["label_spreading"], f"{in_words(SPREADING)}, tuned as PAWS was"),
+        ("Label spreading on pixels", others["label_spreading"], f"{in_words(SPREADING)}, tuned as for PAWS"),
         ("  with its best setting", others["label_spreading_best"], best),
         ("1-nearest neighbour on pixels", others["nearest_neighbour"], ""),
     )
     count = summary["test"]["soft_neighbours"]["count"]
-    print(f"\nCorrect of {count} digits that none of them has seen, from the same {summary['num_labels']} labels:")
+    print(f"\nAccuracy on {count} digits that no method has seen, from the same {summary['num_labels']} labels:")
     for name, value, remark in rows:
         print(f"  {name:<30} {value:6.2f}%   {remark}".rstrip())
     print("Next, your own images: tapetum fit --images DIR --labels labels.csv --minutes 10 --output runs/first")

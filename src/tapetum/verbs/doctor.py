@@ -1,4 +1,4 @@
-"""`tapetum doctor`: what is wrong with a run, since when, and what to change."""
+"""`tapetum doctor`: find out what is wrong with a run, since when, and what to change."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _SHOWN = ("loss", "embedding_std", "effective_rank", "code_entropy", "used_proto
 
 
 def doctor(run: str | Path, json: bool = False, plugins: Sequence[str] = ()) -> dict[str, Any]:
-    """Explain a finished, stopped or running run from its metrics and recipe; no image and no weight is read.
+    """Diagnose a finished, stopped or running run from its metrics and recipe, without reading images or weights.
 
     Args:
-        run: its folder.
-        json: print what is returned as JSON, in place of sentences.
-        plugins: modules to import first, which register methods.
+        run: the run's folder.
+        json: print the returned value as JSON instead of sentences.
+        plugins: modules to import first; they register methods.
 
     Returns:
-        `step` and `steps` (of them all), `metrics` (the latest, smoothed), `findings`, the likeliest cause first: each
-        with `rule`, `what`, `since` (a step, counted from 1) and `changes`, the first to be tried first.
+        `step` and `steps` (the total), `metrics` (the latest values, smoothed), and `findings`, most likely cause
+        first: each has `rule`, `what`, `since` (a step, counted from 1) and `changes`, in the order to try them.
 
     Raises:
-        ValueError: no run folder, or no step of it has been logged yet.
+        ValueError: there is no run folder, or none of its steps has been logged yet.
 
     Example:
         >>> import tapetum
@@ -60,10 +60,10 @@ def doctor(run: str | Path, json: bool = False, plugins: Sequence[str] = ()) -> 
     for finding in findings:
         print(f"\n{advice(finding)}")
     if findings:
-        print("\nThe first of these is the likeliest cause. Change one thing at a time.")
+        print("\nThe first of these is the most likely cause. Change one thing at a time.")
         print("Next: tapetum train RECIPE --output runs/again KEY=VALUE, with a change from above")
     else:
-        print(f"Nothing wrong was found by {len(RULES)} rules.")
+        print(f"None of the {len(RULES)} rules found a problem.")
         print(f"Next: tapetum report {folder}")
     return result
 

@@ -1,4 +1,4 @@
-"""`tapetum embed`: the embedding of every image of a folder, for whatever comes next."""
+"""`tapetum embed`: write the embedding of every image of a folder, for use in other programs."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from tapetum.system.notices import notify
 
 
 def embed(run: str | Path, images: Any, output: str | Path, plugins: Sequence[str] = ()) -> Path:
-    """Write what a run's network makes of each image: the numbers that its neighbours are found by.
+    """Write the embedding that a run's network computes for each image: the numbers by which it finds neighbours.
 
     Args:
-        run: a run's folder; its last checkpoint embeds.
+        run: the run's folder; its last checkpoint is used.
         images: as for `predict`.
         output: a .npz file with `paths` (N,) and `embeddings` (N, D) float32, or a .parquet file with the columns
-            `path` and `embedding`. An image that cannot be read has NaNs and is named on stderr.
-        plugins: modules to import first, which register methods.
+            `path` and `embedding`. The row of an image that cannot be read is NaN, and a notice on stderr names it.
+        plugins: modules to import first; they register methods.
 
     Returns:
         The path written.
 
     Raises:
-        ValueError: no run folder, no images, or a file that cannot be written.
+        ValueError: there is no run folder, there are no images, or the file cannot be written.
 
     Example:
         >>> import tapetum
@@ -42,7 +42,7 @@ def embed(run: str | Path, images: Any, output: str | Path, plugins: Sequence[st
     first = np.zeros(1, dtype=np.int64)
     size = trained.parts.embedder.outputs(trained.parts.data.store, first).embeddings.shape[1]
     write_embeddings(path, _parts(trained, store, size), len(store))
-    print(f"Embedded {len(store)} images, {size} numbers each; they are in {path}.")
+    print(f"Embedded {len(store)} images as {size} numbers each; the file is {path}.")
     print(f"Next: tapetum {'plot' if trained.classes else 'doctor'} {trained.folder}")
     return path
 
@@ -51,7 +51,7 @@ def _parts(trained: TrainedRun, store: Store, size: int) -> Iterator[tuple[Seque
     for chunk, outputs in trained.embedder_for(store).stream(store, np.arange(len(store))):
         unreadable = list(chunk.unreadable)
         for problem in chunk.unreadable.values():
-            notify(f"left empty: {problem}")
+            notify(f"row filled with NaN: {problem}")
         indices = np.concatenate([chunk.indices, np.array(unreadable, dtype=np.int64)])
         rows = np.full((len(indices), size), np.nan, dtype=np.float32)
         rows[: len(chunk.indices)] = outputs.embeddings.numpy().reshape(-1, size)

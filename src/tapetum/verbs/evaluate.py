@@ -1,4 +1,4 @@
-"""`tapetum evaluate`: how well a finished run classifies labelled images that it has not seen."""
+"""`tapetum evaluate`: measure how well a run classifies labelled images that it has not seen."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ PROTOCOLS = ("soft_nn", "knn")
 def evaluate(
     run: str | Path, test: str | Path | None = None, plugins: Sequence[str] = (), *, protocol: str | None = None
 ) -> Evaluation:
-    """Judge a run's last checkpoint by soft nearest neighbours, top-1, top-5 and per class.
+    """Evaluate a run's last checkpoint by soft nearest neighbours: top-1, top-5 and the accuracy of each class.
 
-    The supports are all labelled images that the run was trained with. The result is printed and added to the
-    run's summary.json.
+    The supports are all labelled images that the run was trained with. The result is printed; for a finished run it is
+    also added to summary.json, unless it is that of held-out labels.
 
     Args:
-        run: its folder.
-        test: labelled images: one folder a class, or any other source. None: those of the run's recipe, or else the
-            labels that it held out.
-        plugins: modules to import first, which register methods.
-        protocol: what is printed: "soft_nn", soft nearest neighbours and the method's own classifier (None: this),
-            or "knn", the votes of the 20 and the 200 nearest neighbours.
+        run: the run's folder.
+        test: labelled images: one folder per class, or any other source. None for the test images of the run's recipe,
+            or if it has none, the labels that the run held out.
+        plugins: modules to import first; they register methods.
+        protocol: what to print: "soft_nn" (also for None) for soft nearest neighbours and the method's own classifier,
+            or "knn" for the votes of the 20 and the 200 nearest neighbours.
 
     Returns:
-        Accuracies by all protocols; for methods with a classifier of their own also its.
+        Accuracies by all protocols, and that of the method's own classifier if it has one.
 
     Raises:
-        ValueError: no run folder, no checkpoint in it that fits its recipe, test images that cannot be judged, or
-            none at all.
+        ValueError: there is no run folder or no checkpoint that fits its recipe, or the test images cannot be evaluated
+            or are missing.
 
     Example:
         >>> import tapetum
@@ -65,9 +65,9 @@ def _judge_held_out(trained: TrainedRun) -> Evaluation:
     if trained.held_out is None:
         raise ValueError(
             f"{trained.folder} names no test images, and no label counts as held out: "
-            "give labelled images that training has not seen, --test DIR"
+            "give labelled images that training has not seen with --test DIR"
         )
-    print("No --test: these are the labels that the run held out.")
+    print("No --test given, so these are the labels that the run held out.")
     return trained.parts.evaluate(trained.parts.data.store, trained.held_out)
 
 

@@ -85,7 +85,10 @@ class DataConfig:
             if not 0 < self.held_out_share < 1:
                 raise ValueError(f"held_out_share is {self.held_out_share}: use a share between 0 and 1, such as 0.2.")
             if self.held_out_per_class is not None:
-                raise ValueError(f"held_out_share is {self.held_out_share}: set it or held_out_per_class to null.")
+                raise ValueError(
+                    f"held_out_share is {self.held_out_share} and held_out_per_class is {self.held_out_per_class}: set "
+                    "one of them to null."
+                )
         if self.folds is not None and (self.folds < 2 or self.held_out_share or self.held_out_per_class):
             raise ValueError(
                 f"folds is {self.folds}: use 2 or more, and set held_out_share and held_out_per_class to null."

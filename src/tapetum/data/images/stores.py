@@ -8,10 +8,11 @@ batch in one copy. `FileStore` decodes image files whenever they are read. If th
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,52 +24,44 @@ from tapetum.data.images.decoding import decode, header_sizes, shrunk_sizes
 Indices = npt.NDArray[np.int64]
 
 
-@runtime_checkable
-class Store(Protocol):
-    """Images numbered 0..N-1."""
+class Store(ABC):
+    """Images numbered 0..N-1.
+
+    Attributes:
+        names: N distinct names: paths relative to the folder with `/` between parts, or row numbers of an array.
+            Subsets of labels are drawn by name, so a name must not depend on the machine.
+    """
+
+    names: tuple[str, ...]
+    channels: int = 3
+    """1 or 3."""
 
     @property
-    def names(self) -> Sequence[str]:
-        """N distinct names: paths relative to the folder with `/` between parts, or row numbers of an array.
-
-        Subsets of labels are drawn by name, so a name must not depend on the machine.
-        """
-        ...
-
-    @property
+    @abstractmethod
     def fingerprint(self) -> str:
         """Hash of the images and their order; equal on another machine that has the same images."""
-        ...
 
     @property
-    def channels(self) -> int:
-        """Number of channels: 1 or 3."""
-        ...
-
-    @property
+    @abstractmethod
     def sizes(self) -> npt.NDArray[np.int64]:
         """(N, 2) heights and widths in pixels."""
-        ...
 
-    @property
+    @cached_property
     def image_size(self) -> tuple[int, int] | None:
         """(height, width) in pixels if all images have the same size, else None."""
-        ...
+        if len(self) == 0 or (self.sizes != self.sizes[0]).any():
+            return None
+        return int(self.sizes[0, 0]), int(self.sizes[0, 1])
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        return len(self.names)
 
+    @abstractmethod
     def read(self, indices: Indices) -> Tensor | list[Tensor]:
         """Read the images at some indices as uint8: one tensor (B, C, H, W), or a list of B tensors (C, h, w)."""
-        ...
 
 
-def _common_size(sizes: npt.NDArray[np.int64]) -> tuple[int, int] | None:
-    if len(sizes) == 0 or (sizes != sizes[0]).any():
-        return None
-    return int(sizes[0, 0]), int(sizes[0, 1])
-
-
-class ArrayStore:
+class ArrayStore(Store):
     """Images of equal size in one array.
 
     Args:
@@ -101,7 +94,8 @@ class ArrayStore:
         if names is not None and len(names) != len(images):
             raise ValueError(f"{len(names)} names for {len(images)} images: give one name per image")
         self._images = images
-        self._names = tuple(names) if names is not None else tuple(str(i) for i in range(len(images)))
+        self.names = tuple(names) if names is not None else tuple(str(i) for i in range(len(images)))
+        self.channels = int(images.shape[1])
         self._fingerprint = fingerprint
         self._path: Path | None = None
 
@@ -124,10 +118,6 @@ class ArrayStore:
             self._images = np.load(self._path, mmap_mode="r", allow_pickle=False)
 
     @property
-    def names(self) -> Sequence[str]:
-        return self._names
-
-    @property
     def fingerprint(self) -> str:
         """The constructor's fingerprint, or a hash of shape and content, computed once at about a gigabyte a second."""
         if self._fingerprint is None:
@@ -138,20 +128,9 @@ class ArrayStore:
         return self._fingerprint
 
     @property
-    def channels(self) -> int:
-        return int(self._images.shape[1])
-
-    @property
     def sizes(self) -> npt.NDArray[np.int64]:
         size = np.array(self._images.shape[2:], dtype=np.int64)
         return np.broadcast_to(size, (len(self), 2))
-
-    @property
-    def image_size(self) -> tuple[int, int] | None:
-        return int(self._images.shape[2]), int(self._images.shape[3])
-
-    def __len__(self) -> int:
-        return len(self._images)
 
     def read(self, indices: Indices) -> Tensor:
         """Read images as a uint8 tensor (B, C, H, W), which is a copy.
@@ -165,7 +144,7 @@ class ArrayStore:
         return torch.from_numpy(np.take(self._images, indices, axis=0))
 
 
-class RaggedStore:
+class RaggedStore(Store):
     """RGB images of different sizes, one after the other in a memory-mapped .npy file of bytes.
 
     Args:
@@ -176,7 +155,7 @@ class RaggedStore:
     """
 
     def __init__(self, path: Path, sizes: npt.NDArray[np.int64], names: Sequence[str], fingerprint: str) -> None:
-        self._path, self.sizes, self.names, self.fingerprint = Path(path), sizes, tuple(names), fingerprint
+        self._path, self.names, self._sizes, self._fingerprint = Path(path), tuple(names), sizes, fingerprint
         self._ends = np.cumsum(3 * sizes.prod(axis=1))
         self._open()
 
@@ -191,15 +170,12 @@ class RaggedStore:
         self._open()
 
     @property
-    def channels(self) -> int:
-        return 3
+    def fingerprint(self) -> str:
+        return self._fingerprint
 
     @property
-    def image_size(self) -> tuple[int, int] | None:
-        return _common_size(self.sizes)
-
-    def __len__(self) -> int:
-        return len(self.names)
+    def sizes(self) -> npt.NDArray[np.int64]:
+        return self._sizes
 
     def read(self, indices: Indices) -> list[Tensor]:
         """Read B uint8 tensors (3, h, w), which are copies."""
@@ -210,7 +186,7 @@ class RaggedStore:
         return slice(int(self._ends[index]) - int(3 * self.sizes[index].prod()), int(self._ends[index]))
 
 
-class FileStore:
+class FileStore(Store):
     """Image files, decoded to RGB whenever they are read (`tapetum.data.images.decoding` describes how).
 
     Args:
@@ -224,19 +200,15 @@ class FileStore:
 
     def __init__(self, root: Path | str, names: Sequence[str], shrink_to: int | None = None) -> None:
         self.root, self.shrink_to = Path(root), shrink_to
-        self._names = tuple(names)
-        if len(set(self._names)) != len(self._names):
-            twice = next(n for i, n in enumerate(self._names) if n in self._names[:i])
+        self.names = tuple(names)
+        if len(set(self.names)) != len(self.names):
+            twice = next(n for i, n in enumerate(self.names) if n in self.names[:i])
             raise ValueError(f"image {twice} is listed twice: list each file once")
-
-    @property
-    def names(self) -> Sequence[str]:
-        return self._names
 
     @property
     def paths(self) -> list[Path]:
         """Paths of the N files."""
-        return [self.root / name for name in self._names]
+        return [self.root / name for name in self.names]
 
     @cached_property
     def file_stats(self) -> npt.NDArray[np.int64]:
@@ -256,25 +228,14 @@ class FileStore:
         digest = hashlib.blake2b(digest_size=16)
         if self.shrink_to is not None:
             digest.update(f"shrunk to {self.shrink_to}\n".encode())
-        for name, size in zip(self._names, self.file_stats[:, 0], strict=True):
+        for name, size in zip(self.names, self.file_stats[:, 0], strict=True):
             digest.update(f"{name}\0{size}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
-
-    @property
-    def channels(self) -> int:
-        return 3
 
     @cached_property
     def sizes(self) -> npt.NDArray[np.int64]:
         """(N, 2) heights and widths in pixels, read once from the files' headers (some 20,000 files a second)."""
         return shrunk_sizes(header_sizes(self.paths), self.shrink_to)
-
-    @cached_property
-    def image_size(self) -> tuple[int, int] | None:
-        return _common_size(self.sizes)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
     def read(self, indices: Indices) -> list[Tensor]:
         """Read B uint8 tensors (3, h, w), each of its own size.
@@ -282,11 +243,11 @@ class FileStore:
         Raises:
             ValueError: a file cannot be read; names it and the fix.
         """
-        return [decode(self.root / self._names[int(i)], self.shrink_to) for i in indices]
+        return [decode(self.root / self.names[int(i)], self.shrink_to) for i in indices]
 
     def only(self, kept: Indices) -> FileStore:
         """Return a store of the images at the indices `kept`, in that order."""
-        return FileStore(self.root, [self._names[int(i)] for i in kept], self.shrink_to)
+        return FileStore(self.root, [self.names[int(i)] for i in kept], self.shrink_to)
 
 
 def shrunk(store: Store, shrink_to: int | None) -> Store:

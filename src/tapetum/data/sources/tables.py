@@ -27,7 +27,7 @@ _IMAGE_COLUMNS = ("image", "img", "path", "file", "filename", "file_name", "imag
 _LABEL_COLUMN = "label"
 
 
-class RowStore:
+class RowStore(Store):
     """Images in the rows of a table, decoded when they are read.
 
     Args:
@@ -38,39 +38,22 @@ class RowStore:
 
     def __init__(self, row: Callable[[int], Any], count: int) -> None:
         self._row = row
-        self._count = count
-
-    @cached_property
-    def names(self) -> Sequence[str]:
-        return tuple(str(i) for i in range(self._count))
+        self.names = tuple(str(i) for i in range(count))
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of all pixels; computing it decodes every image once."""
         digest = hashlib.blake2b(digest_size=16)
-        for i in range(self._count):
+        for i in range(len(self)):
             pixels = self._decode(i).numpy()
             digest.update(repr(pixels.shape).encode() + pixels.tobytes())
         return digest.hexdigest()
 
-    @property
-    def channels(self) -> int:
-        return 3
-
     @cached_property
     def sizes(self) -> npt.NDArray[np.int64]:
         """(N, 2) heights and widths in pixels; computing them decodes every image once."""
-        sizes = [tuple(self._decode(i).shape[1:]) for i in range(self._count)]
+        sizes = [tuple(self._decode(i).shape[1:]) for i in range(len(self))]
         return np.array(sizes, dtype=np.int64).reshape(-1, 2)
-
-    @cached_property
-    def image_size(self) -> tuple[int, int] | None:
-        if self._count == 0 or (self.sizes != self.sizes[0]).any():
-            return None
-        return int(self.sizes[0, 0]), int(self.sizes[0, 1])
-
-    def __len__(self) -> int:
-        return self._count
 
     def read(self, indices: Indices) -> list[Tensor]:
         """Read B uint8 tensors (3, h, w), each of its own size.
