@@ -35,27 +35,14 @@ if TYPE_CHECKING:
     from tapetum.verbs.train import train as train
     from tapetum.verbs.views import views as views
 
+_VERBS = (
+    *("check", "cluster", "demo", "doctor", "embed", "evaluate", "fit", "plot"),
+    *("predict", "recipes", "report", "resume", "submit", "train", "views"),
+)
 _MODULES = {
-    "Recipe": "tapetum.recipe.recipe",
-    "RecipeError": "tapetum.recipe.recipe",
-    "check": "tapetum.verbs.check",
-    "cluster": "tapetum.verbs.cluster",
-    "demo": "tapetum.verbs.demo",
-    "doctor": "tapetum.verbs.doctor",
-    "dump_recipe": "tapetum.recipe.recipe",
-    "embed": "tapetum.verbs.embed",
-    "evaluate": "tapetum.verbs.evaluate",
-    "fit": "tapetum.verbs.fit",
-    "load_recipe": "tapetum.recipe.recipe",
-    "plot": "tapetum.verbs.plot",
-    "predict": "tapetum.verbs.predict",
-    "recipes": "tapetum.verbs.recipes",
+    **{verb: f"tapetum.verbs.{verb}" for verb in _VERBS},
+    **dict.fromkeys(("Recipe", "RecipeError", "dump_recipe", "load_recipe"), "tapetum.recipe.recipe"),
     "register": "tapetum.methods.registry",
-    "report": "tapetum.verbs.report",
-    "resume": "tapetum.verbs.resume",
-    "submit": "tapetum.verbs.submit",
-    "train": "tapetum.verbs.train",
-    "views": "tapetum.verbs.views",
 }
 
 __all__ = sorted(_MODULES)

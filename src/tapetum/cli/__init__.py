@@ -1,4 +1,4 @@
-"""The command line: what each command takes, what an error says, and the exit code.
+"""The command line: the arguments of each command, how errors are shown, and exit codes.
 
-Imports `system` alone at start; a verb is imported when its command is called, so that `tapetum --help` loads no torch.
+Imports only `system` at start; a verb is imported when its command is called, so that `tapetum --help` loads no torch.
 """

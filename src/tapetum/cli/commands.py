@@ -1,7 +1,7 @@
-"""The commands: each verb's parameters and help, from which calling the public function of the same name follows.
+"""The commands: the parameters and help of each verb. A command calls the public function of the same name.
 
-Verbs are imported when their command is called, so that `tapetum --help` loads no torch. No default and no behaviour
-lives here.
+Verbs are imported when their command is called, so that `tapetum --help` loads no torch. Defaults and behaviour belong
+to the verbs, not here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import typer
 from tapetum.system.launcher import launched
 
 _REPEATABLE = ("overrides", "plugins", "recipes")  # lists on the command line, tuples in Python
-_SHARED = ("fit", "train", "resume")  # what several processes do together
+_SHARED = ("fit", "train", "resume")  # the verbs that several processes can run together
 
 # Plain text: Typer's rich help costs a third of the time that `--help` may take.
 app = typer.Typer(
@@ -32,12 +32,12 @@ Overrides = Annotated[
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 Output = Annotated[Path, typer.Option(metavar="RUN", help="New folder for checkpoints, metrics and the recipe.")]
-_TEST = "Labelled images unseen in training; without it those of the recipe, or the labels it held out."
+_TEST = "Labelled images unseen in training. Default: the recipe's test images, or else the held-out labels."
 Plugins = Annotated[list[str] | None, typer.Option("--plugin", metavar="MODULE", help="Import this first; repeatable.")]
 
 
 def _command(declared: Callable[..., None]) -> Callable[..., None]:
-    """Makes a command of a verb's parameters and help: it calls the public function of the same name."""
+    """Make a command from a verb's parameters and help. It calls the public function of the same name."""
 
     @functools.wraps(declared)
     def run(**given: Any) -> None:
@@ -56,7 +56,7 @@ def _command(declared: Callable[..., None]) -> Callable[..., None]:
 def demo(
     output: Annotated[Path | None, typer.Option(metavar="RUN", help="Keep the run in this new folder.")] = None,
 ) -> None:
-    """See it work on small images that need no download.
+    """See Tapetum work on small images; nothing to download.
 
     \b
     Example:  tapetum demo
@@ -65,32 +65,32 @@ def demo(
 
 @_command
 def fit(
-    images: Annotated[str, typer.Option(metavar="DIR", help="All images, labelled and not.")],
+    images: Annotated[str, typer.Option(metavar="DIR", help="All images, labelled or not.")],
     output: Output,
     labels: Annotated[
-        str | None, typer.Option(metavar="FILE|DIR", help="CSV of path,label and the like; or a folder per class.")
+        str | None, typer.Option(metavar="FILE|DIR", help="CSV of path,label lines (or JSON, ...), or class folders.")
     ] = None,
-    test: Annotated[str | None, typer.Option(metavar="DIR", help="Labelled images to measure at the end.")] = None,
+    test: Annotated[str | None, typer.Option(metavar="DIR", help="Labelled images to test the result on.")] = None,
     labels_per_class: Annotated[int | None, typer.Option(metavar="N", help="Use only N labels of each class.")] = None,
     labels_percent: Annotated[
         float | None, typer.Option(metavar="P", help="Use only P percent of the labels of each class.")
     ] = None,
-    minutes: Annotated[float | None, typer.Option(metavar="M", help="Train for about M minutes, or")] = None,
-    epochs: Annotated[float | None, typer.Option(metavar="E", help="for E passes over the images, or")] = None,
-    steps: Annotated[int | None, typer.Option(metavar="S", help="for S steps.")] = None,
+    minutes: Annotated[float | None, typer.Option(metavar="M", help="Train for about M minutes (default 10),")] = None,
+    epochs: Annotated[float | None, typer.Option(metavar="E", help="or for E passes over the images,")] = None,
+    steps: Annotated[int | None, typer.Option(metavar="S", help="or for S steps.")] = None,
     folds: Annotated[
-        int | None, typer.Option(metavar="K", help="Measure with all labels: K short runs, each holding out others.")
+        int | None, typer.Option(metavar="K", help="Measure on all labels, by K short runs that each hold out some.")
     ] = None,
     init: Annotated[
-        str | None, typer.Option(metavar="WEIGHTS", help="Start from these: timm:NAME, a run's folder, or a file.")
+        str | None, typer.Option(metavar="WEIGHTS", help="Start from these weights: timm:NAME, a run folder, or a file.")
     ] = None,
     frozen: Annotated[
-        str | None, typer.Option(metavar="WEIGHTS", help="Train nothing: judge these weights as they are.")
+        str | None, typer.Option(metavar="WEIGHTS", help="Train nothing; evaluate these weights as they are.")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse images that cannot be read.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at unreadable images instead of skipping.")] = False,
     overrides: Overrides = None,
 ) -> None:
-    """Train on your own images; settings follow from the data.
+    """Train on your own images, with settings chosen to suit.
 
     \b
     Example:  tapetum fit --images photos --labels labels.csv --minutes 60 --output runs/first
@@ -99,12 +99,12 @@ def fit(
 
 @_command
 def check(
-    images: Annotated[str, typer.Argument(metavar="DIR", help="The images, labelled and not.")],
-    labels: Annotated[str | None, typer.Option(metavar="FILE|DIR", help="Their labels, as for fit.")] = None,
-    test: Annotated[str | None, typer.Option(metavar="DIR", help="Test images to look for among them.")] = None,
-    output: Annotated[Path | None, typer.Option(metavar="FOLDER", help="New folder for a page and JSON.")] = None,
+    images: Annotated[str, typer.Argument(metavar="DIR", help="The images, labelled or not.")],
+    labels: Annotated[str | None, typer.Option(metavar="FILE|DIR", help="Their labels, in any form fit takes.")] = None,
+    test: Annotated[str | None, typer.Option(metavar="DIR", help="Test images; reports those also in DIR.")] = None,
+    output: Annotated[Path | None, typer.Option(metavar="FOLDER", help="New folder for a page and JSON file.")] = None,
 ) -> None:
-    """Find what is wrong with images before training on them.
+    """Find problems in images before training on them.
 
     \b
     Example:  tapetum check photos --labels labels.csv --output health
@@ -113,7 +113,7 @@ def check(
 
 @_command
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a YAML file.")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a YAML file.")],
     output: Output,
     overrides: Overrides = None,
     plugins: Plugins = None,
@@ -128,10 +128,10 @@ def train(
 @_command
 def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run that was stopped.")],
-    inexact: Annotated[bool, typer.Option("--inexact", help="Go on although machine or versions differ.")] = False,
+    inexact: Annotated[bool, typer.Option("--inexact", help="Continue even if machine or versions differ.")] = False,
     plugins: Plugins = None,
 ) -> None:
-    """Go on with a stopped run, bit for bit.
+    """Continue a stopped run, with the same bits as without a stop.
 
     \b
     Example:  tapetum resume runs/first
@@ -143,15 +143,15 @@ def submit(
     recipes: Annotated[
         list[str], typer.Argument(metavar="RECIPE... [KEY=VALUE...]", help="Recipes, and values to set in all of them.")
     ],
-    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for a run folder of each recipe's name.")],
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the run folders, named after recipes.")],
     cluster: Annotated[str, typer.Option(metavar="NAME", help="slurm, or local for this machine.")] = "slurm",
-    partition: Annotated[str | None, typer.Option(metavar="NAME", help="Slurm's partition.")] = None,
-    nodes: Annotated[int, typer.Option(metavar="N", help="Machines for each job.")] = 1,
-    processes: Annotated[int | None, typer.Option(metavar="N", help="Processes on each machine.")] = None,
-    gpus: Annotated[int | None, typer.Option(metavar="N", help="GPUs on each machine, one process each.")] = None,
-    cpus: Annotated[int | None, typer.Option(metavar="N", help="CPUs for each process.")] = None,
-    hours: Annotated[float | None, typer.Option(metavar="H", help="Time limit, after which a job waits again.")] = None,
-    minutes: Annotated[int | None, typer.Option(metavar="M", help="Minutes beyond these hours.")] = None,
+    partition: Annotated[str | None, typer.Option(metavar="NAME", help="Slurm partition.")] = None,
+    nodes: Annotated[int, typer.Option(metavar="N", help="Machines per job.")] = 1,
+    processes: Annotated[int | None, typer.Option(metavar="N", help="Processes per machine.")] = None,
+    gpus: Annotated[int | None, typer.Option(metavar="N", help="GPUs per machine, with one process each.")] = None,
+    cpus: Annotated[int | None, typer.Option(metavar="N", help="CPUs per process.")] = None,
+    hours: Annotated[float | None, typer.Option(metavar="H", help="Time limit; a job then queues again.")] = None,
+    minutes: Annotated[int | None, typer.Option(metavar="M", help="Minutes to add to these hours.")] = None,
     plugins: Plugins = None,
 ) -> None:
     """Train recipes as jobs of a Slurm cluster.
@@ -164,10 +164,10 @@ def submit(
 @_command
 def doctor(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.")],
-    json: Annotated[bool, typer.Option("--json", help="Print JSON in place of sentences.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of sentences.")] = False,
     plugins: Plugins = None,
 ) -> None:
-    """Say what is wrong with a run, and what to change.
+    """Find out what is wrong with a run, and what to change.
 
     \b
     Example:  tapetum doctor runs/first
@@ -178,7 +178,7 @@ def doctor(
 def evaluate(
     run: Run,
     test: Annotated[str | None, typer.Option(metavar="DIR", help=_TEST)] = None,
-    protocol: Annotated[str | None, typer.Option(metavar="NAME", help="soft_nn, meant without it, or knn.")] = None,
+    protocol: Annotated[str | None, typer.Option(metavar="NAME", help="Print soft_nn (default) or knn.")] = None,
     plugins: Plugins = None,
 ) -> None:
     """Measure a run's accuracy on labelled images.
@@ -191,10 +191,10 @@ def evaluate(
 @_command
 def predict(
     run: Run,
-    images: Annotated[str, typer.Argument(metavar="DIR", help="Images to predict, all that are below it.")],
+    images: Annotated[str, typer.Argument(metavar="DIR", help="Folder with images to predict, including subfolders.")],
     output: Annotated[Path, typer.Option(metavar="FILE.CSV", help="The table to write.")],
-    neighbours: Annotated[int | None, typer.Option(metavar="K", help="Labelled images to name for each.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="A JSON object in each line in place of CSV.")] = False,
+    neighbours: Annotated[int | None, typer.Option(metavar="K", help="Labelled images per row (default 3).")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Write a JSON object per line instead of CSV.")] = False,
     plugins: Plugins = None,
 ) -> None:
     """Predict the class of every image, with reasons.
@@ -207,8 +207,8 @@ def predict(
 @_command
 def embed(
     run: Run,
-    images: Annotated[str, typer.Argument(metavar="DIR", help="Images to embed, all that are below it.")],
-    output: Annotated[Path, typer.Option(metavar="FILE", help="What to write: .npz or .parquet.")],
+    images: Annotated[str, typer.Argument(metavar="DIR", help="Folder with images to embed, including subfolders.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The file to write: .npz or .parquet.")],
     plugins: Plugins = None,
 ) -> None:
     """Write the embedding of every image.
@@ -221,12 +221,12 @@ def embed(
 @_command
 def cluster(
     run: Run,
-    images: Annotated[str, typer.Argument(metavar="DIR", help="Images to cluster, all that are below it.")],
-    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for a table and contact sheets.")],
+    images: Annotated[str, typer.Argument(metavar="DIR", help="Folder with images to cluster, including subfolders.")],
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the table and contact sheets.")],
     clusters: Annotated[int | None, typer.Option(metavar="K", help="Find K clusters by k-means.")] = None,
     plugins: Plugins = None,
 ) -> None:
-    """Put every image into a cluster, with pictures.
+    """Sort images into clusters, with a picture of each.
 
     \b
     Example:  tapetum cluster runs/first photos --clusters 20 --output clusters
@@ -237,10 +237,10 @@ def cluster(
 def plot(
     run: Run,
     output: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the pictures.")] = None,
-    umap: Annotated[bool, typer.Option("--umap", help="Draw a map by UMAP, too.")] = False,
+    umap: Annotated[bool, typer.Option("--umap", help="Also draw a map by UMAP.")] = False,
     plugins: Plugins = None,
 ) -> None:
-    """Draw a run's curves, map and confusions.
+    """Draw a run's curves, image map and confusion matrix.
 
     \b
     Example:  tapetum plot runs/first
@@ -253,7 +253,7 @@ def report(
     output: Annotated[Path | None, typer.Option(metavar="FILE.HTML", help="The page to write.")] = None,
     plugins: Plugins = None,
 ) -> None:
-    """Write all about a run into one page.
+    """Write everything about a run to one HTML page.
 
     \b
     Example:  tapetum report runs/first
@@ -262,7 +262,7 @@ def report(
 
 @_command
 def recipes(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Print this recipe whole.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Print this recipe in full.")] = None,
     fields: Annotated[str | None, typer.Option(metavar="METHOD", help="Print what METHOD lets you set.")] = None,
 ) -> None:
     """List recipes, print one, or explain a method's fields.
@@ -274,9 +274,9 @@ def recipes(
 
 @_command
 def views(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a YAML file.")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a YAML file.")],
     output: Annotated[Path, typer.Option(metavar="SHEET.PNG", help="The picture to write.")],
-    images: Annotated[str | None, typer.Option(metavar="DIR", help="Images to show in place of the recipe's.")] = None,
+    images: Annotated[str | None, typer.Option(metavar="DIR", help="Images to show instead of the recipe's.")] = None,
     overrides: Overrides = None,
 ) -> None:
     """Draw the augmented views that a recipe trains on.

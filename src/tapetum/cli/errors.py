@@ -1,4 +1,4 @@
-"""What went wrong, said in one sentence on stderr, and once however many processes a run has."""
+"""Reports an error in one sentence on stderr, and only once however many processes a run has."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _COURTESY_SECONDS = 10.0  # a busy machine takes seconds to end a process
 
 
 def is_users(error: Exception) -> bool:
-    """Whether an error is about what a person gave, so that its sentence says all and a traceback nothing."""
+    """Return whether the user's input caused an error, so that its message is enough without a traceback."""
     # Typer's own errors have moved between its versions, but all of them can format their message.
     return isinstance(error, ValueError | OSError) or hasattr(error, "format_message")
 
 
 def is_lost_process(error: Exception) -> bool:
-    """Whether an error says no more than that another process of the run has ended."""
+    """Return whether an error only means that another process of the run has ended."""
     return isinstance(error, RuntimeError) and ("gloo" in str(error) or type(error).__name__.startswith("Dist"))
 
 
 def complain(error: Exception) -> None:
-    """Say what is wrong. Most errors meet all processes: rank 0 speaks and leaves, which ends the others in time."""
+    """Print what is wrong. Most errors occur in all processes: rank 0 prints and exits first, which ends the others."""
     rank, starter = process_rank(), os.getppid()
     if rank > 0:
         time.sleep(_COURTESY_SECONDS)
@@ -35,7 +35,7 @@ def complain(error: Exception) -> None:
 
 def _sentence(error: Exception) -> str:
     if is_lost_process(error):
-        return "another process of this run has ended: see what it says, then go on with tapetum resume."
+        return "another process of this run has ended: read its message, then continue with tapetum resume."
     if hasattr(error, "format_message"):
         text = str(error.format_message())
     elif isinstance(error, OSError) and error.filename is not None and error.strerror:

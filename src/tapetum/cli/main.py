@@ -1,4 +1,4 @@
-"""The command line: runs one command, and says in one line on stderr what is wrong with an input, with exit code 2."""
+"""The entry point: runs one command; if its input is wrong, prints one line on stderr and exits with code 2."""
 
 from __future__ import annotations
 
@@ -48,21 +48,21 @@ def tapetum(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command and exit: 0 when it is done, 2 when the input is at fault, 130 after Ctrl-C."""
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # advice on DistributedDataParallel, from each process
+    """Run one command and exit: code 0 on success, 2 if the input is wrong, 130 after Ctrl-C."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # hides advice on DistributedDataParallel from each process
     command = typer.main.get_command(app)
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # for names of files that are no text in the terminal's code
+        sys.stdout.reconfigure(errors="backslashreplace")  # for file names that the terminal's encoding lacks
     try:
         code = command.main(args=arguments, prog_name="tapetum", standalone_mode=False)
         sys.stdout.flush()
     except Interrupted:
-        sys.exit(STOPPED)  # the trainer has said what it saved and how to go on
+        sys.exit(STOPPED)  # the trainer has printed what it saved and how to continue
     except (KeyboardInterrupt, typer.Abort):
         code = STOPPED
     except BrokenPipeError:
-        # The reader of our output has gone (`tapetum recipes | head`); Python would complain once more at exit.
+        # The reader of the output has gone (`tapetum recipes | head`). Without this, Python complains again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
@@ -70,6 +70,6 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         complain(error)
         sys.exit(2 if is_users(error) else 1)
-    if code == STOPPED:  # Typer, too, turns a KeyboardInterrupt into this
+    if code == STOPPED:  # Typer also turns a KeyboardInterrupt into this code
         print("tapetum: stopped at once, nothing more saved.", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)

@@ -1,4 +1,4 @@
-"""The collapse doctor: watches a training, and looks at the metrics that one has left."""
+"""The collapse doctor: watches a training, and reads the metrics of an earlier one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tapetum.system.notices import notify
 
 
 def read_history(path: Path) -> History:
-    """The rows of a metrics.csv; none where there is no such file."""
+    """The rows of a metrics.csv; empty if there is no such file."""
     history = History()
     _, rows = read_rows(path)
     history.add([{name: float(value) for name, value in row.items() if value} for row in rows])
@@ -21,18 +21,18 @@ def read_history(path: Path) -> History:
 
 
 def advice(finding: Finding) -> str:
-    """A finding and its changes, in words."""
+    """A finding and its changes as text."""
     changes = "".join(f"\n  {number}. {change}" for number, change in enumerate(finding.changes, 1))
     return f"{finding.what} Since step {finding.since}. What helps, in this order:{changes}"
 
 
 class CollapseDoctor(Callback):
-    """Says once of each thing that goes wrong what it is, since when, and what helps.
+    """Reports each problem once: what it is, since when, and what helps.
 
     Args:
         setting: of the run.
-        metrics: its metrics.csv, for what was before a resumption; None: there is none.
-        notify: told of each finding.
+        metrics: the run's metrics.csv, for the steps before a resumption; None if there is none.
+        notify: called with the text of each finding.
     """
 
     def __init__(self, setting: Setting, metrics: Path | None, notify: Callable[[str], None] = notify) -> None:
@@ -48,7 +48,7 @@ class CollapseDoctor(Callback):
         self._history.add(rows)
         if self._history.last_step >= self._next_look:
             self._look()
-            # Often enough for a patience, seldom enough to cost nothing.
+            # Often enough to notice within one patience, rarely enough to cost nothing.
             self._next_look = self._history.last_step + self.setting.patience // 2
 
     def on_end(self, step: int) -> None:

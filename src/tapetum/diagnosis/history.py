@@ -1,4 +1,4 @@
-"""What the collapse doctor's rules are given, a training's metrics and its settings, and what they return."""
+"""The input of the collapse doctor's rules, a training's metrics and settings, and their output, findings."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy.typing as npt
 
 Values = npt.NDArray[np.float64]
 POINTS = 128
-"""A training of any length is at most twice as many points: means over equally many steps."""
-_NEIGHBOURS = 5  # points whose median stands for the middle one
+"""However long a training is, it is kept as at most twice this many points: means over equally many steps."""
+_NEIGHBOURS = 5  # points in the median that smooths the middle one
 
 
 class History:
-    """The metrics of a training so far, few enough to be looked through again and again.
+    """The metrics of a training so far, condensed so that rules can read them often.
 
     Example:
         >>> history = History()
@@ -30,15 +30,15 @@ class History:
         self._steps_per_point = 1
         self._points: list[dict[str, float]] = []
         self._waiting: list[dict[str, float]] = []
-        self._known: dict[tuple[str, str], Values] = {}  # what several rules ask for
+        self._known: dict[tuple[str, str], Values] = {}  # columns that several rules use
 
     def __len__(self) -> int:
         return len(self._points) + bool(self._waiting)
 
     def add(self, rows: Sequence[Mapping[str, int | float]]) -> None:
-        """Later steps, as the engine's callbacks get them; of the columns, those under `train/` are kept, and epochs.
+        """Adds later steps, as the engine's callbacks get them. Columns under `train/` and the epoch are kept.
 
-        A value that is not a number counts as infinite: it is not merely missing.
+        NaN counts as infinite, because it is not merely missing.
         """
         self._known.clear()
         for row in rows:
@@ -53,14 +53,14 @@ class History:
                 self._steps_per_point *= 2
 
     def column(self, name: str) -> Values:
-        """(points,) means, NaN where the column is empty. "step" is the first step of each point, counted from 1."""
+        """(points,) means, NaN where the column is empty; for "step", the first step of each point, counted from 1."""
         if ("column", name) not in self._known:
             points = [*self._points, *([_merged(self._waiting)] if self._waiting else [])]
             self._known["column", name] = np.array([point.get(name, math.nan) for point in points])
         return self._known["column", name]
 
     def smooth(self, name: str) -> Values:
-        """(points,) medians of 5 neighbouring points, fewer at the ends: what a single odd step does not change."""
+        """(points,) medians of 5 neighbouring points, fewer at the ends, so that a single odd step changes nothing."""
         if ("smooth", name) not in self._known:
             self._known["smooth", name] = self._smooth(name)
         return self._known["smooth", name]
@@ -73,7 +73,7 @@ class History:
         return (below + above) / 2
 
     def since(self, holds: npt.NDArray[np.bool_], patience: int = 1) -> int | None:
-        """The step since which something holds without a break, until now; None if for less than `patience` steps."""
+        """The step since which a condition has held until now without a break; None if for less than `patience` steps."""
         breaks = np.flatnonzero(~holds)
         first = int(breaks[-1]) + 1 if len(breaks) else 0
         if first == len(holds):
@@ -83,13 +83,13 @@ class History:
 
     @property
     def last_step(self) -> int:
-        """Steps so far."""
+        """Number of steps so far."""
         last = (self._waiting or self._points)[-1]
         return int(last.get("last", last["step"]))
 
 
 def _merged(points: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """One point in place of several: means of what each has."""
+    """Several points as one: the mean of every column over the points that have it."""
     names = dict.fromkeys(name for point in points for name in point)
     present = {name: [point[name] for point in points if name in point] for name in names}
     means = {name: sum(values) / len(values) for name, values in present.items()}
@@ -98,23 +98,23 @@ def _merged(points: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What rules know of a run besides its metrics."""
+    """What rules know about a run besides its metrics."""
 
     method: Any
     """The method's config. Fields such as `epsilon` or `num_prototypes` mean the same in every method that has them."""
     batch_size: int
     total_steps: int
     num_classes: int | None = None
-    """None: not known."""
+    """None if not known."""
     uses_labels: bool = False
     """Whether steps draw labelled images."""
     processes: int = 1
     starts_trained: bool = False
-    """Whether training began from weights that were trained before."""
+    """Whether training began from weights that had been trained before."""
 
     @property
     def patience(self) -> int:
-        """Steps for which something must hold before it counts: a twentieth of the run, from 20 to 1,000."""
+        """Steps for which a condition must hold before it counts: a twentieth of the run, between 20 and 1,000."""
         return min(1000, max(20, self.total_steps // 20))
 
     @property
@@ -131,13 +131,13 @@ class Setting:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong."""
+    """A problem."""
 
     what: str
     """One sentence."""
     since: int
-    """The step, counted from 1, since which it holds."""
+    """The step, counted from 1, since which it has held."""
     changes: tuple[str, ...]
-    """What helps, the first thing to try first."""
+    """What helps; try the first one first."""
     rule: str = ""
     """Name of the rule's function; `diagnose` fills it in."""

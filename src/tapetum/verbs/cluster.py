@@ -37,9 +37,9 @@ def cluster(
 ) -> dict[str, Any]:
     """Assign each image of a folder, however large, to a cluster.
 
-    The clusters are the prototypes that the run has learned. If `clusters` is given, k-means over the images'
-    embeddings finds them instead; a method without prototypes needs it. The table is written as images are read; after
-    an interruption, the same call continues it.
+    The clusters are the prototypes that the run has learned; with `clusters`, which methods without prototypes need,
+    k-means over the images' embeddings finds them instead. The table is written as images are read; after an
+    interruption, the same call continues it.
 
     Args:
         run: the run's folder; its last checkpoint is used.
@@ -53,8 +53,7 @@ def cluster(
         `images`, `unreadable`, `by` ("prototypes" or "k-means"), `clusters` (number of images in each that has any).
 
     Raises:
-        ValueError: there is no run folder, there are no images, there are no prototypes and no K, or the folder cannot
-            be written to.
+        ValueError: there is no run folder, no image, or neither prototypes nor K; or the folder cannot be written to.
         Interrupted: on Ctrl-C, after printing how to continue.
 
     Example:
@@ -133,7 +132,7 @@ def _write_sheets(folder: Path, table: Path, store: Store) -> None:
         os.replace(partial, folder / SHEETS)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise ValueError(f"{folder / SHEETS} cannot be written ({reason}): make room, or allow writing there.") from error
+        raise ValueError(f"{folder / SHEETS} cannot be written ({reason}): make room, or allow writing.") from error
 
 
 def _tell(result: dict[str, Any], trained: TrainedRun, folder: Path) -> None:

@@ -29,10 +29,9 @@ _RECIPE = "paws_digits"
 def demo(output: str | Path | None = None, *, label_seed: int = 0, steps: int | None = None) -> dict[str, Any]:
     """Train PAWS on scikit-learn's digits with 10 labels per class, and evaluate it on 500 digits that it has not seen.
 
-    For comparison, prints what label spreading and the nearest neighbour reach with the same labels, pool and test
-    digits. PAWS uses the shipped recipe `paws_digits`, label spreading uses `baselines.SPREADING`: both were chosen on
-    other label draws, with digits of the pool. Label spreading is also shown with its best setting for these test
-    digits.
+    For comparison, prints what label spreading and the nearest neighbour reach with the same labels, pool and digits.
+    PAWS uses the shipped recipe `paws_digits`, label spreading `baselines.SPREADING`: both were chosen on other label
+    draws, with digits of the pool. Label spreading is also shown with its best setting for these test digits.
 
     Args:
         output: keep the run in this new folder; None for a temporary folder, whose name is printed.

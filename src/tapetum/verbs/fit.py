@@ -1,4 +1,4 @@
-"""`tapetum fit`: train on images that nobody has written a recipe for."""
+"""`tapetum fit`: train on your own images, with a recipe chosen to suit them."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from tapetum.system.notices import progress_notices
 from tapetum.verbs.train import train
 
 _MINUTES = 10.0
-"""Length of a run when none is given."""
+"""Length of a run if none is given."""
 _HELD_OUT = 0.2
-"""Share of the labels that measures and does not train."""
+"""Share of the labels kept out of training to measure accuracy."""
 _MANY = 30
-"""Held-out labels from which on folds are not offered."""
+"""With this many held-out labels or more, the notice does not suggest folds."""
 _OFFERED = 5
-"""Folds that are offered."""
+"""Number of folds that the notice suggests."""
 _EVALUATIONS = 10
-"""Points of the curve of held-out accuracy."""
+"""Number of points on the curve of held-out accuracy."""
 _EMBEDDED = 200_000
-"""Labelled images that all points of the curve may embed together: more would cost a short run its training."""
+"""Most labelled images to embed for all points of the curve together: more would take too much of a short run."""
 
 
 def fit(
@@ -54,32 +54,32 @@ def fit(
     strict: bool = False,
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Choose a recipe that suits the images and labels, say why, and train it as `train` does.
+    """Choose a recipe that suits the images and labels, print why, and train it as `train` does.
 
     Args:
-        images: all images, labelled and not: a folder, or any other source (`tapetum.data.sources.open_source`).
-            What lies in memory is written into the run folder, so that the run can be resumed.
+        images: all images, labelled or not: a folder, or any other source (`tapetum.data.sources.open_source`).
+            Images in memory are written into the run folder, so that the run can be resumed.
         labels: a CSV of path,label lines; or a folder with one folder of images per class, which may be `images`
-            itself, lie in it, or lie elsewhere: its images then join the pool; or any other form that `open_source`
-            takes. None: those that come with the images.
+            itself, a folder in it, or one elsewhere, whose images then join the pool; or any other form that
+            `open_source` takes. None for the labels that come with the images.
         output: the run folder, new or empty.
-        test: labelled images to measure on after the last step. They change nothing in the training: with or without
-            them a fifth of the labels of each class that has three is kept out of it, and measured.
-        labels_per_class: use this many labels of each class; the other images stay, unlabelled.
-        labels_percent: use this share of the labels of each class, at least one; instead of `labels_per_class`.
-        minutes, epochs, steps: how long; at most one of them. None: 10 minutes.
-        folds: measure by this many short runs, each with another part of the labels held out, and train the model
-            itself with all of them. Half the length is theirs.
+        test: labelled images to measure accuracy on after the last step. They don't affect training: with or without
+            them, a fifth of the labels of each class that has three or more is held out and measured.
+        labels_per_class: use this many labels of each class; the other images stay in the pool, unlabelled.
+        labels_percent: instead of `labels_per_class`, use this share of the labels of each class, at least one.
+        minutes, epochs, steps: length of the run; give at most one. 10 minutes if all are None.
+        folds: measure accuracy by this many short runs, each with a different part of the labels held out, and train
+            the model itself with all labels. The short runs take half of the length.
         init: weights to start from: `timm:NAME`, the folder of a run, or a file of tensors.
-        frozen: weights to judge as they are, in place of training; the same forms.
-        strict: refuse images that cannot be read; else they are skipped and listed in the run's unreadable.csv.
-        overrides: `key.path=value` each; they win over everything chosen.
+        frozen: weights, in the same forms, to evaluate as they are instead of training.
+        strict: refuse images that cannot be read; otherwise they are skipped and listed in the run's unreadable.csv.
+        overrides: `key.path=value` each; they take precedence over chosen values.
 
     Returns:
         The run's summary, as in summary.json.
 
     Raises:
-        ValueError: faulty images, labels or settings; test images among the labelled ones; a folder not empty.
+        ValueError: faulty images, labels or settings; test images among the labelled ones; a folder that is not empty.
 
     Example:
         >>> import tapetum
@@ -104,7 +104,7 @@ def fit(
         share, trained, spared = _held_out(used) if folds is None else _dealt_out(used, folds)
         if folds is not None:
             length = {name: value / 2 if name != "steps" else max(1, int(value / 2)) for name, value in length.items()}
-            remark = f"{remark}; as long again for the {folds} short runs together"
+            remark = f"{remark}; the {folds} short runs together take as long again"
         weights = init if frozen is None else frozen
         shrink = weights is None and not torch.cuda.is_available()
         sections, choices = choose(glance(kept.store, trained), shrink=shrink)
@@ -120,7 +120,7 @@ def fit(
             choices = [*taken, *(choice for choice in choices if choice.what not in replaced)]
         recipe = _recipe(sections, kept, overrides)
         if process_rank() == 0:
-            print(f"Found {kept.description}. Settings that suit them, changed by KEY=VALUE:")
+            print(f"Found {kept.description}. Settings chosen for them, which KEY=VALUE can change:")
             print(describe(choices), flush=True)
         return train(recipe, folder)
 
@@ -132,7 +132,7 @@ def _shown(thing: Any) -> str:
 def _on_disk(
     images: Any, labels: Any, source: Source, test: Any, tests: Source | None, folder: Path
 ) -> dict[str, str | None]:
-    """What a recipe says of the data, after writing into the run folder what is no file yet."""
+    """Return the data fields of the recipe; data in memory is first written into the run folder."""
     found: dict[str, str | None] = {}
     if launched() is not None and not all(thing is None or is_path(thing) for thing in (images, labels, test)):
         raise ValueError("images, labels or test are in memory, but several processes train: give files or folders.")
@@ -146,7 +146,7 @@ def _on_disk(
 
 
 def _length(minutes: float | None, epochs: float | None, steps: int | None) -> tuple[dict[str, float], str]:
-    """The length as in a recipe's trainer section, and where it comes from."""
+    """Return the length, as in a recipe's trainer section, and where it comes from."""
     given = {"minutes": minutes, "epochs": epochs, "steps": steps}
     length = {name: value for name, value in given.items() if value is not None}
     if len(length) > 1:
@@ -157,11 +157,11 @@ def _length(minutes: float | None, epochs: float | None, steps: int | None) -> t
             raise ValueError(f"{name} is {value:g}: use more than 0.")
     if not length:
         return {"minutes": _MINUTES}, "none was given: set minutes, epochs or steps"
-    return length, "as asked for"
+    return length, "as you set it"
 
 
 def _curve(share: float | None, labels: Labels) -> dict[str, int]:
-    """How often accuracy is measured during training, where there are labels held out to measure it on."""
+    """Return how often to measure accuracy during training; nothing if no labels are held out to measure it on."""
     return {} if share is None else {"evaluations": max(1, min(_EVALUATIONS, _EMBEDDED // len(labels.labelled)))}
 
 
@@ -170,29 +170,29 @@ def _in_words(length: dict[str, float]) -> str:
 
 
 def _held_out(labels: Labels) -> tuple[float | None, Labels, Choice]:
-    """The share of labels to hold out, those left to train with, and why."""
+    """Return the share of labels to hold out, the labels left to train with, and a line that explains it."""
     if labels.counts.max() < LEAST_TO_SPARE:
-        reason = f"no class has {LEAST_TO_SPARE} labels to spare one, so no accuracy can be measured without --test"
+        reason = f"no class has the {LEAST_TO_SPARE} labels needed to hold one out; measuring accuracy needs --test"
         if labels.counts.max() > 1:
             reason += " or --folds 2"
         return None, labels, Choice("held out", "no label", reason)
     trained, out = held_out(labels, fraction=_HELD_OUT, seed=0)
     count, unmeasured = len(out.labelled), int((out.counts == 0).sum())
-    reason = f"{_HELD_OUT:.0%} of each class with {LEAST_TO_SPARE} or more; they train nothing and measure accuracy"
+    reason = f"{_HELD_OUT:.0%} of each class with {LEAST_TO_SPARE} or more; kept out of training to measure accuracy"
     if unmeasured:
         reason += f", but not that of the {unmeasured} with fewer"
     elif count < _MANY:
-        reason += f"; --folds {_OFFERED} measures with all labels, but needs twice the time for as good a model"
+        reason += f"; --folds {_OFFERED} measures with all labels, but takes twice the time for an equally good model"
     return _HELD_OUT, trained, Choice("held out", f"{count} label{'s' * (count > 1)}", reason)
 
 
 def _dealt_out(labels: Labels, folds: int) -> tuple[None, Labels, Choice]:
-    """As `_held_out`, for a run that is measured by others."""
+    """Like `_held_out`, for a run whose accuracy is measured by short runs."""
     if folds < 2:
         raise ValueError(f"folds is {folds}: use 2 or more.")
     sizes = [len(fold_of(labels, folds, fold, seed=0)[1].labelled) for fold in range(folds)]
     reason = (
-        f"{folds} short runs measure with {sum(sizes)} labels in turn, each run with {max(sizes)} or fewer held out"
+        f"{folds} short runs measure accuracy on {sum(sizes)} labels together; each holds out {max(sizes)} or fewer"
     )
     return None, labels, Choice("held out", "no label", reason)
 

@@ -1,4 +1,4 @@
-"""`tapetum plot`: a run as pictures."""
+"""`tapetum plot`: draw a run as pictures."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from tapetum.runs.trained_run import open_trained_run
 def plot(
     run: str | Path, output: str | Path | None = None, umap: bool = False, plugins: Sequence[str] = ()
 ) -> list[Path]:
-    """Draw a run: curves of loss and accuracy, a map of its images, the confusion matrix, how far to trust confidence.
+    """Draw a run: curves of loss and accuracy, a map of its images, the confusion matrix, and a reliability diagram.
 
-    Confusion and reliability are of test images, where the run has some, else of held-out labels, else not drawn.
+    The last two need test images or, if the run has none, held-out labels; without either they are not drawn.
 
     Args:
-        run: its folder.
-        output: a folder for the pictures; None: `plots` in the run's.
-        umap: whether to draw a map by UMAP, too.
-        plugins: modules to import first, which register methods.
+        run: the run's folder.
+        output: a folder for the pictures; None for `plots` in the run's folder.
+        umap: whether to draw a map by UMAP as well.
+        plugins: modules to import first; they register methods.
 
     Returns:
-        The files, a PNG and an SVG of each picture.
+        The files: a PNG and an SVG of each picture.
 
     Raises:
-        ValueError: no run folder, or a package that is not installed.
+        ValueError: there is no run folder, or a package is not installed.
 
     Example:
         >>> import tapetum
@@ -37,7 +37,7 @@ def plot(
     seen = review(trained)
     folder = trained.folder / "plots" if output is None else Path(output)
     written = write_figures(seen, folder, umap)
-    print(f"Drawn into {folder}: {', '.join(dict.fromkeys(path.stem for path in written))}; PNG and SVG each.")
+    print(f"Pictures in {folder}: {', '.join(dict.fromkeys(path.stem for path in written))}, each as PNG and SVG.")
     if seen.judged is None:
         print(seen.no_accuracy)
     print(f"Next: tapetum report {run}")

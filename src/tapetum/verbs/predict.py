@@ -1,4 +1,4 @@
-"""`tapetum predict`: the class of every image of a folder, how sure that is, and because of which labelled images."""
+"""`tapetum predict`: the class of every image, the confidence, and the labelled images behind each prediction."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ def predict(
     json: bool = False,
     plugins: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Predict the class of each image of a folder of any size, and write a table.
+    """Predict the class of each image of a folder, however large, and write a table.
 
-    A line has the image's path, its label, the confidence of that, and the labelled images nearest to it with their
-    weights. An image that cannot be read has an empty label and says why. The table is written as images are read;
-    when it is interrupted, the same call goes on with it.
+    A row has the image's path, its predicted label, the confidence, and the nearest labelled images with their weights.
+    An image that cannot be read has an empty label, and its row says why. The table is written as images are read;
+    after an interruption, the same call continues it.
 
     Args:
-        run: a run's folder; its last checkpoint predicts.
-        images: all images below a folder, or one file, of any size and mode; of other sources, as `open_source` takes
-            them, the test part, where there is one.
-        output: the table; it gets this name when it is whole.
-        neighbours: labelled images named for each image; None: 3.
-        json: write a JSON object in each line in place of CSV.
-        plugins: modules to import first, which register methods.
+        run: the run's folder; its last checkpoint is used.
+        images: a folder, including its subfolders, or one file, with images of any size and mode; or any other source
+            that `open_source` takes, of which the test part is used if there is one.
+        output: the table; the file gets this name once it is complete.
+        neighbours: number of labelled images to list for each image; None for 3.
+        json: write a JSON object per line instead of CSV.
+        plugins: modules to import first; they register methods.
 
     Returns:
-        `images`, `unreadable`, `labels` (images of each predicted class), `calibrated`, `temperature`, `held_out`
-        (labels that the temperature was chosen on).
+        `images`, `unreadable`, `labels` (number of images of each predicted class), `calibrated`, `temperature`,
+        `held_out` (number of labels that the temperature was chosen on).
 
     Raises:
-        ValueError: no run folder, no images, or a table that cannot be written.
-        Interrupted: Ctrl-C; it has been printed how to go on.
+        ValueError: there is no run folder, there are no images, or the table cannot be written.
+        Interrupted: on Ctrl-C, after printing how to continue.
 
     Example:
         >>> import tapetum
@@ -63,7 +63,7 @@ def predict(
     """
     wanted = _NEIGHBOURS if neighbours is None else neighbours
     if wanted < 0:
-        raise ValueError(f"neighbours is {wanted}: name 0 or more of them.")
+        raise ValueError(f"neighbours is {wanted}: use 0 or more.")
     trained = open_trained_run(run, plugins)
     store = open_new_images(images, trained.parts.recipe.data.shrink_to)
     num_neighbours = min(wanted, len(trained.supports.labels))
@@ -124,11 +124,11 @@ def _tell_progress(done: int, new: int, total: int) -> None:
 def _tell(result: dict[str, Any], trained: TrainedRun, output: str | Path) -> None:
     print(f"Predicted {result['images'] - result['unreadable']} images; the table is {output}.")
     if result["unreadable"]:
-        print(f"{result['unreadable']} images could not be read: their lines have no label but say why.")
+        print(f"{result['unreadable']} images could not be read: their rows have no label, and say why.")
     most = Counter(result["labels"]).most_common(_SHOWN_CLASSES)
     left = len(result["labels"]) - len(most)
     print("Labels: " + ", ".join(f"{name} {count}" for name, count in most) + (f", {left} more" if left else ""))
     print(trained.calibration.describe())
     if trained.predicts_by == "classifier":
-        print("The labels are the classifier's; the neighbours stand beside them and did not decide.")
+        print("The classifier chose the labels; the neighbours only show labelled images that look similar.")
     print(f"Next: tapetum report {trained.folder}")

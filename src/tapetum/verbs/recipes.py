@@ -1,4 +1,4 @@
-"""`tapetum recipes`: what there is to train, and what can be set."""
+"""`tapetum recipes`: list the shipped recipes, print one, or print the fields that can be set."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _WIDTH = 100  # columns of running text
 
 
 def recipes(name: str | None = None, fields: str | None = None) -> None:
-    """Print the shipped recipes with a line about each; or one of them; or the fields of a method.
+    """Print a line about each shipped recipe; or one recipe; or the fields of a method.
 
     Args:
-        name: print this recipe whole: a shipped one or a file. Copy it to change more than overrides can.
+        name: print this recipe in full: a shipped one or a file. Copy it to change more than overrides can.
         fields: print every field of this method's config with type, default, meaning and source. Kinds of backbone
             and optimizer ("resnet", "lars") and names of sections ("views", "trainer") work as well.
 
@@ -28,7 +28,7 @@ def recipes(name: str | None = None, fields: str | None = None) -> None:
         ...
     """
     if name is not None and fields is not None:
-        raise ValueError("name and fields are both given: ask for a recipe or for the fields of a method.")
+        raise ValueError("name and fields are both given: give a recipe, or the method whose fields to print.")
     if fields is not None:
         _print_fields(fields)
     elif name is not None:
@@ -46,7 +46,7 @@ def _print_list() -> None:
 
 
 def _description(name: str) -> str:
-    """The recipe's description or, for want of one, its first comment."""
+    """Return the recipe's description or, if it has none, its first comment."""
     text, place = recipe_text(name)
     values = read_yaml(text, lambda line: f"{place}, line {line}").plain()
     comments = [line.lstrip("# ").rstrip() for line in text.splitlines() if line.startswith("#")]
@@ -55,7 +55,7 @@ def _description(name: str) -> str:
 
 
 def _whole(name: str) -> str:
-    """The file as it is written or, where it extends another, its opening comments and every value."""
+    """Return the file as written or, if it extends another, its opening comments and every value."""
     text, place = recipe_text(name)
     values = read_yaml(text, lambda line: f"{place}, line {line}").plain()
     if not isinstance(values, dict) or "extends" not in values:
@@ -68,7 +68,7 @@ def _whole(name: str) -> str:
 
 def _print_fields(wanted: str) -> None:
     from tapetum.recipe.fields import field_notes
-    from tapetum.recipe.recipe import find_config  # loads torch, which the list does without
+    from tapetum.recipe.recipe import find_config  # loads torch, which listing recipes doesn't need
 
     section, config = find_config(wanted)
     about = (config.__doc__ or "").strip().splitlines()[0]

@@ -1,4 +1,4 @@
-"""`tapetum report`: all about a run in one page that opens anywhere."""
+"""`tapetum report`: write everything about a run to one page that opens anywhere."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tapetum.system.files import whole_file
 def report(run: str | Path, output: str | Path | None = None, plugins: Sequence[str] = ()) -> Path:
     """Write one HTML file about a run: settings and command, curves, confusions, a map, and predictions with reasons.
 
-    It needs no network and holds no script. What is judged: test images, where the run has some, else held-out labels,
-    else nothing, and then no accuracy is shown.
+    The page needs no network and contains no script. Accuracy is measured on test images or, if the run has none, on
+    held-out labels; without either, none is shown.
 
     Args:
-        run: its folder.
-        output: the page; None: `report.html` in the run's folder.
-        plugins: modules to import first, which register methods.
+        run: the run's folder.
+        output: the page; None for `report.html` in the run's folder.
+        plugins: modules to import first; they register methods.
 
     Returns:
         The path written.
 
     Raises:
-        ValueError: no run folder, no checkpoint, or a page that cannot be written.
+        ValueError: there is no run folder or no checkpoint, or the page cannot be written.
 
     Example:
         >>> import tapetum
@@ -36,7 +36,7 @@ def report(run: str | Path, output: str | Path | None = None, plugins: Sequence[
     path = trained.folder / "report.html" if output is None else Path(output)
     text = render(review(trained))
     with whole_file(path) as partial:
-        # File names that are no text: what cannot be shown is replaced.
+        # File names need not be valid text: bytes that cannot be shown are replaced.
         partial.write_text(text, encoding="utf-8", errors="replace")
     print(f"Written to {path}, {path.stat().st_size / 1e6:.1f} MB; open it in a browser.")
     print(f"Next: tapetum predict {run} DIR --output predictions.csv")

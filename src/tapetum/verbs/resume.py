@@ -1,4 +1,4 @@
-"""`tapetum resume`: go on with a run that was stopped."""
+"""`tapetum resume`: continue a run that was stopped."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tapetum.verbs.train import finish
 
 
 def resume(run: str | Path, inexact: bool = False, plugins: Sequence[str] = ()) -> dict[str, Any]:
-    """Go on with a run from its last checkpoint, to the weights and metrics that an uninterrupted run would have.
+    """Continue a run from its last checkpoint, to the weights and metrics that an uninterrupted run would have.
 
-    A run that was stopped before its first checkpoint starts again from step 0; a finished one is judged again.
+    A run that was stopped before its first checkpoint starts again from step 0; a finished one is evaluated again.
 
     Args:
-        run: its folder.
-        inexact: go on although machine, versions or files differ, so that the bits will, too.
-        plugins: modules to import first, which register methods.
+        run: the run's folder.
+        inexact: continue even if machine, versions or files differ, so that the resulting bits differ, too.
+        plugins: modules to import first; they register methods.
 
     Returns:
         The run's summary, as in summary.json.
 
     Raises:
-        ValueError: no run folder, a foreign checkpoint, or another machine (says which difference).
+        ValueError: there is no run folder, its checkpoint is foreign, or the machine differs (the message says how).
 
     Example:
         >>> import tapetum

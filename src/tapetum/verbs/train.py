@@ -1,4 +1,4 @@
-"""`tapetum train`: run a recipe."""
+"""`tapetum train`: train a recipe."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from tapetum.system.notices import notify
 def train(
     recipe: str | Path | Recipe, output: str | Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Train as a recipe says, evaluate, and write everything into a new run folder.
+    """Train a recipe, evaluate the result, and write everything into a new run folder.
 
     Args:
         recipe: name of a shipped recipe, path of a YAML file, or a `Recipe`.
         output: the run folder, new or empty.
         overrides: `key.path=value` each; not with a `Recipe`.
-        plugins: modules to import first, which register methods.
+        plugins: modules to import first; they register methods.
 
     Returns:
         The run's summary, as in summary.json.
 
     Raises:
-        ValueError: a bad recipe, data that does not fit it, or a folder that is not empty.
+        ValueError: the recipe is faulty, the data does not fit it, or the folder is not empty.
 
     Example:
         >>> import tapetum
@@ -56,11 +56,11 @@ def train(
 
 
 def _prepare(settings: Recipe, folder: Path) -> Run:
-    """The parts of the run, its length in steps; and its recipe in the folder, so that it can be resumed."""
+    """Assemble the run, with its length in steps, and write its recipe into the folder so that it can be resumed."""
     run = assemble(settings)
     unreadable = list(run.data.unreadable)
     if run.recipe.data.test is not None:
-        # Found to be missing now, not after hours of training. Its images are looked at after the last step alone.
+        # Missing test images are reported now, not after hours of training. They are used only after the last step.
         test = find_test(run.recipe.data.test, run.data.labels.classes)
         test, unreadable_tests = skip_unreadable(test, run.recipe.data.strict)
         unreadable += unreadable_tests
@@ -77,13 +77,13 @@ def _prepare(settings: Recipe, folder: Path) -> Run:
 
 
 def finish(run: Run, folder: Path, inexact: bool = False) -> dict[str, Any]:
-    """Train to the end from whatever the folder holds, judge, and write the summary.
+    """Train to the end from the folder's last checkpoint, if any, evaluate, and write the summary.
 
-    What an earlier summary says and this one does not, such as a later `evaluate`, stays: the weights are the same.
-    So does the command, which a resumption did not choose.
+    Entries of an earlier summary that this one lacks, such as those of `evaluate`, are kept: the weights are the same.
+    The original command is kept, too, because resuming does not change what was trained.
 
     Raises:
-        Interrupted: Ctrl-C; it has been printed how to go on.
+        Interrupted: on Ctrl-C, after printing how to continue.
     """
     earlier = read_summary(folder)
     trainer = run.trainer(folder, inexact=inexact)
@@ -91,8 +91,8 @@ def finish(run: Run, folder: Path, inexact: bool = False) -> dict[str, Any]:
     try:
         folded = measure_folds(run.recipe, folder, inexact).as_dict() if is_folded else {}
         summary = {"command": command()} | earlier | _judge(run, trainer.fit(), folder) | folded | environment()
-    except KeyboardInterrupt:  # while judging, between folds, or for the second time while training
-        message = f"Stopped at once. Go on from what is saved with: tapetum resume {folder}"
+    except KeyboardInterrupt:  # while evaluating, between folds, or for the second time while training
+        message = f"Stopped at once. Continue from what is saved with: tapetum resume {folder}"
         notify(message)
         raise Interrupted(trainer.state.step, message) from None
     if run.runtime.rank == 0:
@@ -139,7 +139,7 @@ def _tell(run: Run, folder: Path, summary: dict[str, Any]) -> None:
     if "test_top1" in summary:
         print(f"Accuracy on test images: {summary['test_top1']:.2f}%")
     if "best_step" in summary:
-        print(f"  of step {summary['best_step']}, chosen by these very labels: on new images expect a little less")
+        print(f"  Step {summary['best_step']} was chosen by its held-out accuracy: expect slightly less on new images.")
     if "folds_top1" in summary:
         (low, high), count = summary["folds_interval"], summary["folds"]["count"]
         reach = f"95% interval {low:.1f} to {high:.1f}%, each of {count} labels predicted once"

@@ -1,4 +1,4 @@
-"""`tapetum views`: look at what a recipe's augmentation does before training with it."""
+"""`tapetum views`: see what a recipe's augmentation does to images before training with it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tapetum.ops.randomness import make_keys, permutation
 from tapetum.recipe.recipe import load_recipe
 
 _GAP = 2  # pixels between tiles
-_LEAST_TILE = 64  # pixels: smaller views are enlarged to be seen
+_LEAST_TILE = 64  # pixels: smaller views are enlarged to be visible
 
 
 def views(
@@ -31,22 +31,22 @@ def views(
 ) -> Path:
     """Draw a contact sheet of the views that a recipe trains on.
 
-    A row is an image: as evaluation sees it, then its large views, then its small ones, before normalisation. The
-    draws are those of epoch 0.
+    Each row shows one image: as evaluation sees it, then its large views, then its small ones, before normalisation.
+    The views are those of epoch 0.
 
     Args:
-        recipe: name of a shipped recipe, or the path of one.
+        recipe: name of a shipped recipe, or path of a YAML file.
         output: the picture to write; PNG is best.
-        images: a folder of images (or any other source) in place of the recipe's `data.images`.
+        images: a folder of images (or any other source) instead of the recipe's `data.images`.
         overrides: `key.path=value` each.
-        num_images: rows of the sheet; fewer if there are not as many images.
-        plugins: modules to import first, which register methods.
+        num_images: rows of the sheet; fewer if there are fewer images.
+        plugins: modules to import first; they register methods.
 
     Returns:
         The path written.
 
     Raises:
-        ValueError: a bad recipe, no images, or an unreadable one.
+        ValueError: the recipe is faulty, there are no images, an image is unreadable, or the picture cannot be written.
 
     Example:
         >>> import tapetum
@@ -83,12 +83,12 @@ def views(
 
 
 def _picture(output: str | Path) -> Path:
-    """Where the sheet goes, refused before anything is drawn."""
+    """Return the path of the sheet, or refuse it before anything is drawn."""
     path = Path(output)
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give a picture in it as --output, such as {path / 'sheet.png'}.")
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
-        raise ValueError(f"{path} does not end as a picture does: give --output such as {path.with_suffix('.png')}.")
+        raise ValueError(f"{path} has no picture ending: give --output such as {path.with_suffix('.png')}.")
     return path
 
 
@@ -100,7 +100,7 @@ def _one_view(images: Tensor | list[Tensor], kind: ViewConfig, seed: int, indice
 
 
 def _sheet(columns: Sequence[Tensor]) -> Image.Image:
-    """Tiles of each column beside each other, every view enlarged by a whole factor so that its pixels stay exact."""
+    """Lay out views as columns of tiles, each enlarged by a whole factor so that its pixels stay exact."""
     rows, channels = columns[0].shape[:2]
     sides = [c.shape[-1] for c in columns]
     tile = max(_LEAST_TILE, max(sides))
