@@ -71,10 +71,8 @@ def floors(arrows: dict[str, set[str]]) -> tuple[dict[str, int], list[tuple[str,
     return height, circles
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parents[1] / "src" / PACKAGE)
-    root = parser.parse_args().folder
+def house(root: Path) -> tuple[dict[str, int], list[tuple[str, ...]], dict[str, Path]]:
+    """The floor of each room, circles, and all modules."""
     known = modules(root)
     room_of = rooms(known)
     arrows: dict[str, set[str]] = {room: set() for room in room_of.values()}
@@ -83,7 +81,14 @@ def main() -> None:
         below |= {BY_NAME[name]} if name in BY_NAME else set()
         if name in room_of:
             arrows[room_of[name]] |= below - {room_of[name]}
-    height, circles = floors(arrows)
+    return *floors(arrows), known
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parents[1] / "src" / PACKAGE)
+    root = parser.parse_args().folder
+    height, circles, known = house(root)
     for floor in range(max(height.values()), 0, -1):
         print(f"floor {floor:2}  {'  '.join(sorted(room for room in height if height[room] == floor))}")
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in known.values()}
@@ -96,7 +101,8 @@ def main() -> None:
     print("fullest folders: " + ", ".join(f"{folder.relative_to(root)} {sizes[folder]} files" for folder in fullest))
     longest = sorted(files, key=lambda name: -files[name])[:3]
     print("longest files: " + ", ".join(f"{name} {files[name]}" for name in longest))
-    print(f"{len(files)} files, {sum(files.values())} lines")
+    pages = sum(len(p.read_text(encoding="utf-8").splitlines()) for s in ("html", "css") for p in root.rglob(f"*.{s}"))
+    print(f"{len(files)} files, {sum(files.values())} lines; {pages} lines of templates and style sheets")
 
 
 if __name__ == "__main__":

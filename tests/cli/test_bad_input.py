@@ -536,7 +536,7 @@ EVALUATE = [
         True,
     ),
     Case(
-        "evaluate without labels", "evaluate run --test photos/red", ("no labels", "one folder a class"), photos, True
+        "evaluate without labels", "evaluate run --test photos/red", ("no labels", "one folder per class"), photos, True
     ),
     Case(
         "evaluate another model",

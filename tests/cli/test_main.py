@@ -295,7 +295,7 @@ def test_tracebacks_are_shown_on_demand_and_for_errors_of_ours(calls, monkeypatc
 
 
 def test_an_interrupted_run_leaves_the_last_word_to_the_trainer(calls, capsys):
-    calls.raises = Interrupted(3, "Saved. Go on with: tapetum resume r")
+    calls.raises = Interrupted(3, "Saved. Continue with: tapetum resume r")
     assert call(capsys, "demo") == (130, "")
     calls.raises = KeyboardInterrupt()
     assert call(capsys, "demo") == (130, "tapetum: stopped at once, nothing more saved.\n")

@@ -102,8 +102,8 @@ class Harmful:
     [
         ("harm.pth", Harmful(), r"holds more than tensors, or is damaged, and is not opened"),
         ("text.pth", b"hello", "holds more than tensors, or is damaged"),
-        ("cut.safetensors", b"hello", r"is cut short or no safetensors file"),
-        ("a.onnx", b"hello", r"is no kind of file that holds weights: give one that ends in .safetensors, .pt"),
+        ("cut.safetensors", b"hello", r"is cut short or not a safetensors file"),
+        ("a.onnx", b"hello", r"is not a file of weights: give one that ends in .safetensors, .pt"),
         ("empty.pth", {}, r"has no tensor named \S+, with which the backbone begins \(it has nothing"),
     ],
 )
@@ -126,7 +126,7 @@ def test_other_networks_are_refused_by_the_first_difference(tmp_path):
     with pytest.raises(ValueError, match=r"is \(8, 3, \d, \d\), but the backbone's is \(8, 1, \d, \d\)"):
         load_initial_weights(paws(0, channels=1), tmp_path / "a.safetensors")
     wide = PAWS(PAWSConfig(), WideResNet(WideResNetConfig(depth=10, width=1)), num_classes=3, num_images=9)
-    with pytest.raises(ValueError, match="choose the backbone that these weights are of"):
+    with pytest.raises(ValueError, match="choose the backbone that these weights belong to"):
         load_initial_weights(wide, tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match="there is nothing at"):
         load_initial_weights(wide, tmp_path / "nowhere.pth")

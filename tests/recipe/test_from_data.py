@@ -110,12 +110,12 @@ def test_without_a_gpu_photographs_are_small_images(size, view, shown):
     assert (recipe.data.workers == 0) == (size > 96)  # what is shrunk is decoded once
     reasons = describe(choose(seen(size=size), shrink=True)[1])
     assert ("there is no GPU" in reasons) == (size > 40)
-    assert ("reduced once" in reasons) == (size > 96)
+    assert ("shrunk once" in reasons) == (size > 96)
 
 
 @pytest.mark.parametrize("size,area", [(32, "25% to 100%"), (300, "20% to 100%")])
 def test_the_crops_are_said(size, area):
-    for aspect, remark in ((1.33, "central square"), (2.0, "2 times as long as wide: 50% lie beyond")):
+    for aspect, remark in ((1.33, "central square"), (2.0, "2 times as long as wide: 50% lies outside")):
         _, choices = choose(seen(size=size, aspect=aspect), shrink=False)
         (crops,) = (choice for choice in choices if choice.what == "crops")
         assert crops.value.startswith(area)
@@ -150,7 +150,7 @@ def test_few_labels_are_seen_in_strong_views(size):
     assert many.views.support.jitter == 0
     assert few.method == load_recipe(FEW_LABELS).method
     assert many.method == load_recipe(MANY_LABELS).method
-    assert "3 labels a class are soon learned by heart" in describe(choose(seen(num_labels=30), shrink=True)[1])
+    assert "3 labels per class are soon memorised" in describe(choose(seen(num_labels=30), shrink=True)[1])
 
 
 @pytest.mark.parametrize("num_labels", [30, 5000])

@@ -48,7 +48,7 @@ def test_a_file_needs_the_network_said(tmp_path):
     torch.save({n[16:]: t for n, t in read_weights("first").items() if n.startswith("method.backbone.")}, "weights.pth")
     network = ["backbone.stem=16", "backbone.widths=[32, 64, 128]", "backbone.pool=max"]
     assert fitted("run", network, frozen="weights.pth")["steps"] == 0
-    with pytest.raises(ValueError, match=r"init: .*weights\.pth.*choose the backbone that these weights are of"):
+    with pytest.raises(ValueError, match=r"init: .*weights\.pth.*choose the backbone that these weights belong to"):
         fitted("other", frozen="weights.pth")
 
 

@@ -174,7 +174,7 @@ def test_defaults_need_not_be_written():
             "batch_size: 3",
             "line 16: batch_size (value 3) is not a known key: did you mean data.batch_size?",
         ),
-        ("data: {}", "zzz: 3", "line 16: zzz (value 3) is not a known key: known here are description, method,"),
+        ("data: {}", "zzz: 3", "line 16: zzz (value 3) is not a known key: known keys here are description, method,"),
         ("  depth: 10", "  depth: ten", "line 4: backbone.depth is 'ten': expected a whole number."),
         ("  depth: 10", "  depth: 10.0", "line 4: backbone.depth is 10.0: expected a whole number."),
         ("  depth: 10", "  depth: '10'", "line 4: backbone.depth is '10': expected a whole number."),

@@ -160,7 +160,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(stopped, capsys, monkeypatch):
     assert "Traceback" not in error
     assert error.splitlines()[-2:] == [
         "tapetum: Finishing this step and saving; interrupt again to stop at once.",
-        "tapetum: Saved step 9. Go on with: tapetum resume run",
+        "tapetum: Saved step 9. Continue with: tapetum resume run",
     ]
     monkeypatch.setattr(tapetum.runs.run, "set_schedules", set_schedules)
     assert stopped.checkpoints("run") == [6, 9]
@@ -189,7 +189,7 @@ def test_ctrl_c_while_judging_loses_nothing(stopped, capsys, monkeypatch):
     monkeypatch.setattr(tapetum.evaluation.embedding.Embedder, "outputs", interrupted)
     assert call("resume", "run") == 130
     assert capsys.readouterr().err.splitlines() == [
-        "tapetum: Stopped at once. Go on from what is saved with: tapetum resume run"
+        "tapetum: Stopped at once. Continue from what is saved with: tapetum resume run"
     ]
     monkeypatch.undo()
     os.chdir(stopped.folder)

@@ -35,7 +35,7 @@ def test_workers_do_not_outlive_the_run(runs, moment, seconds, checkpoints):
     error = runs.end(process, moment)
     wait_until_gone(process.pid, seconds)
     if moment.startswith("int"):
-        assert error.endswith(f"tapetum: Saved step {checkpoints[-1]}. Go on with: tapetum resume run\n")
+        assert error.endswith(f"tapetum: Saved step {checkpoints[-1]}. Continue with: tapetum resume run\n")
     assert runs.checkpoints("run") == checkpoints
     runs.call("never", "resume", "run")
     runs.end(reference)

@@ -63,7 +63,7 @@ def test_another_step_is_chosen_where_its_accuracy_is_higher(run, tmp_path):
     assert all(torch.equal(value, saved[f"method.{name}"]) for name, value in method.items())
     (folder / "metrics.csv").unlink()
     with pytest.raises(
-        ValueError, match=r"metrics.csv has no eval/soft_nn_top1 for a checkpoint that is there: set trainer.keep_best"
+        ValueError, match=r"metrics.csv has no eval/soft_nn_top1 for any kept checkpoint: set trainer.keep_best"
     ):
         open_trained_run(folder)
 

@@ -48,7 +48,7 @@ def test_a_sound_pool(pets, capsys):
     }
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "Pool: 24 images, 3 classes, from pets"
-    assert said[-2:] == ["Nothing to mend was found.", "Next: tapetum fit --images pets --output runs/first"]
+    assert said[-2:] == ["No problems found.", "Next: tapetum fit --images pets --output runs/first"]
 
 
 def test_everything_that_can_be_wrong_is_found(pets, tmp_path, capsys):
@@ -80,7 +80,7 @@ def test_everything_that_can_be_wrong_is_found(pets, tmp_path, capsys):
         "Near duplicates",
         "Few labels",
     ]
-    assert "2 of 4 test images are in the pool, too (1 with the very same pixels)" in found["findings"][0]
+    assert "2 of 4 test images are also in the pool (1 with identical pixels)" in found["findings"][0]
     assert "ape/00.png (ape) and cow/small.jpg (cow)" in found["findings"][1]
     assert "'dog' with 1" in found["findings"][-1]
     said = capsys.readouterr().out

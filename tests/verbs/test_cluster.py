@@ -149,7 +149,7 @@ def test_mistakes_are_one_sentence(recipe):
     tapetum.train(recipe, "paws", ["trainer.steps=1"])
     with pytest.raises(ValueError, match="paws has no prototypes: give --clusters K"):
         tapetum.cluster("paws", "colours.npz", "out")
-    with pytest.raises(ValueError, match="clusters is 1: ask for 2 or more"):
+    with pytest.raises(ValueError, match="clusters is 1: use 2 or more"):
         tapetum.cluster(run, "colours.npz", "out", clusters=1)
     with pytest.raises(ValueError, match="clusters is 31, but 30 images can be read"):
         tapetum.cluster(run, "colours.npz", "out", clusters=31)

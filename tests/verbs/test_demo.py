@@ -17,7 +17,7 @@ def test_what_it_says_and_writes(tmp_path, capsys):
     others = summary["baselines"]
     for number in (summary["test_top1"], *(others[n] for n in others if not n.endswith(("setting", "average")))):
         assert f"{number:.2f}%" in said
-    assert "500 digits that none of them has seen, from the same 100 labels" in said
+    assert "500 digits that no method has seen, from the same 100 labels" in said
     assert others["label_spreading_best_setting"] in said
     assert said.splitlines()[-1].startswith("Next, your own images: tapetum fit ")
     assert (summary["steps"], summary["num_images"], summary["test"]["soft_neighbours"]["count"]) == (2, 1297, 500)

@@ -40,7 +40,7 @@ def test_a_healthy_run(recipe, capsys):
     assert "What helps" not in capsys.readouterr().err
     assert tapetum.doctor("run")["findings"] == []
     printed = capsys.readouterr().out
-    assert "Nothing wrong was found by 13 rules." in printed
+    assert "None of the 13 rules found a problem." in printed
     assert printed.splitlines()[-1] == "Next: tapetum report run"
 
 

@@ -58,8 +58,8 @@ def test_it_says_what_it_chose_and_trains(capsys):
     for choice, reason in (
         ("network        small_net", "images are small: 20 pixels"),
         ("batch          6 images", "there are just 24 images"),
-        ("length         2 steps", "as asked for"),
-        ("supports", "3 classes, 9 labels, at least 3 a class"),
+        ("length         2 steps", "as you set it"),
+        ("supports", "3 classes, 9 labels, at least 3 per class"),
         ("held out       3 labels", "20% of each class with 3 or more"),
     ):
         assert any(line.strip().startswith(choice) and reason in line for line in said.splitlines()), choice
@@ -93,7 +93,7 @@ def test_a_test_folder_changes_no_weight():
 def test_with_too_few_labels_to_spare_it_says_so_and_prints_no_number(capsys):
     summary = quick(labels_per_class=2)
     said = capsys.readouterr()
-    assert "no class has 3 labels to spare one, so no accuracy can be measured without --test" in said.out
+    assert "no class has the 3 labels needed to hold one out; measuring accuracy needs --test" in said.out
     assert "No accuracy: every label trained the model" in said.out
     assert not re.search(r"[Aa]ccuracy[^\n]*\d+\.\d+%", said.out)
     assert "top1" not in said.err
@@ -255,7 +255,7 @@ def test_whole_images_leave_no_list():
         ({"labels_per_class": 5}, "class 'ash' has 4 labelled images, fewer than the 5 requested labels per class"),
         ({"labels_per_class": 0}, "labels per class is 0"),
         ({"test": "tests"}, "there is nothing at tests"),
-        ({"test": "photos"}, "photos has no labels to judge by"),
+        ({"test": "photos"}, "photos has no labels to evaluate with"),
         (
             {"images": "labelled", "labels": "labelled", "test": "labelled"},
             "12 of its images, such as ash/00.png, have",

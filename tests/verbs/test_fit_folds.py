@@ -76,7 +76,7 @@ def test_stopped_between_folds_it_goes_on_and_ends_the_same(monkeypatch, capsys,
     with pytest.raises(OSError if isinstance(stop, OSError) else Interrupted):
         folded()
     if isinstance(stop, KeyboardInterrupt):
-        assert "Go on from what is saved with: tapetum resume run\n" in capsys.readouterr().err
+        assert "Continue from what is saved with: tapetum resume run\n" in capsys.readouterr().err
     summary = resume("run")
     assert calls == [0, 1, 1, 2]  # the finished one is not trained again
     assert summary["folds"] == undisturbed["folds"]
@@ -100,13 +100,13 @@ def test_ctrl_c_in_a_fold_names_the_run_to_resume(capsys, monkeypatch):
     monkeypatch.setattr(Trainer, "_is_asked_to_stop", lambda self, reads: self.state.step == 1)
     with pytest.raises(Interrupted):
         folded(steps=16)
-    assert "Saved step 1. Go on with: tapetum resume run\n" in capsys.readouterr().err
+    assert "Saved step 1. Continue with: tapetum resume run\n" in capsys.readouterr().err
 
 
 def test_they_are_offered_where_too_few_labels_can_be_spared(capsys):
     fit(images="images.npz", labels=None, output="few", steps=2, labels_per_class=2, overrides=QUICK)
     said = capsys.readouterr().out
-    assert "without --test or --folds 2" in said
+    assert "needs --test or --folds 2" in said
     shutil.rmtree("few")
     fit(images="images.npz", labels=None, output="few", steps=2, labels_per_class=1, overrides=QUICK)
     said = capsys.readouterr().out

@@ -164,7 +164,7 @@ def test_labels_that_changed_after_training_calibrate_nothing(recipe, monkeypatc
     assert tapetum.predict("run", "pool", "p.csv")["calibrated"]
     shutil.move("pool/red/0.png", "pool/green/0.png")
     assert not tapetum.predict("run", "pool", "p.csv")["calibrated"]
-    assert "the labels are not those of the training any more" in capsys.readouterr().err
+    assert "the labels have changed since training" in capsys.readouterr().err
 
 
 def test_an_interrupted_table_goes_on_where_it_was(run, monkeypatch, capsys):

@@ -46,7 +46,7 @@ def test_two_recipes_one_of_which_makes_room(recipe, capsys):
     Path("short.yaml").write_text("extends: colours.yaml\nmethod: {kind: supervised}\n")
     first, second = tapetum.submit(["colours.yaml", "short.yaml", *LONG], "runs", cluster="local")
     said = capsys.readouterr().out
-    assert f"Job {first.job_id} trains runs/colours; what it says goes to runs/jobs/{first.job_id}_0_log.out" in said
+    assert f"Job {first.job_id} trains runs/colours; its log is runs/jobs/{first.job_id}_0_log.out" in said
     assert said.endswith("Next, while it trains: tapetum doctor runs/colours\n")
     Path("colours.yaml").unlink()  # what was submitted is trained
     warn_when_it_trains(first, "runs/colours")
@@ -54,7 +54,7 @@ def test_two_recipes_one_of_which_makes_room(recipe, capsys):
     assert [summary["steps"] for summary in summaries] == [120, 120]
     assert [summary["method"] for summary in summaries] == ["paws", "supervised"]
     told = first.stdout()
-    assert "Go on with: tapetum resume runs/colours" in told
+    assert "Continue with: tapetum resume runs/colours" in told
     assert "Requeued job" in told
     assert "Requeued" not in second.stdout()
     tapetum.train("runs/jobs/colours.yaml", "undisturbed")
@@ -111,7 +111,7 @@ def test_what_slurm_is_asked_for(recipe, tmp_path, monkeypatch, capsys):
         (["colours.yaml", "nothing.yaml"], {}, "nothing.yaml"),
         (["colours.yaml", "data.batch=1"], {}, "batch_size"),
         (["colours.yaml"], {"gpus": 2, "processes": 4}, "gpus is 2 and processes 4"),
-        (["colours.yaml"], {"nodes": 2}, "nodes is 2: say with gpus or processes"),
+        (["colours.yaml"], {"nodes": 2}, "nodes is 2: set gpus or processes"),
         (["colours.yaml"], {"minutes": 0}, "the time limit is 0 minutes: give 3 or more"),
         (["colours.yaml"], {"hours": 0.01}, "the time limit is 1 minutes: give 3 or more"),
         (["colours.yaml"], {"output": "."}, "colours is not empty"),

@@ -129,7 +129,7 @@ def test_accumulated_batches_are_a_steps_own(recipe):
 
 def test_a_folder_that_is_not_empty_is_refused_untouched(recipe, run):
     before = files(run)
-    with pytest.raises(ValueError, match=r"is not empty: go on with it by `tapetum resume") as error:
+    with pytest.raises(ValueError, match=r"is not empty: continue the run with `tapetum resume") as error:
         tapetum.train(recipe, run)
     sentence(error)
     assert files(run) == before
@@ -148,7 +148,7 @@ def test_a_folder_that_is_not_empty_is_refused_untouched(recipe, run):
         (["data.images=null"], "data.images is not set"),
         (["data.images=nowhere"], "there is nothing at nowhere"),
         (["data.test=nowhere"], "there is nothing at nowhere"),
-        (["data.test=grey.npz"], "the images to judge have 1 channels but views.mean has 3 numbers"),
+        (["data.test=grey.npz"], "the images to evaluate have 1 channels but views.mean has 3 numbers"),
         (["data.test=little.npz"], "views.evaluation.crop is 8 but an image is 5 pixels wide or high"),
         (["data.test=classes.npz"], "class '5' is not among the 3 classes trained on"),
         (["data.batch_size=49"], "batch_size is 49, but the pool has only 48 images"),

@@ -38,7 +38,7 @@ def test_they_are_learned_from_clustered_and_embedded(unlabelled, capsys):
 )
 def test_what_needs_classes_says_so(unlabelled, verb):
     tapetum.train(unlabelled, "run", [*SWAV, "trainer.steps=1"])
-    with pytest.raises(ValueError, match=r"none says what its classes are: .*--init run"):
+    with pytest.raises(ValueError, match=r"was trained without labels, so it has no classes to predict: .*--init run"):
         verb("run")
 
 
@@ -46,8 +46,8 @@ def test_what_needs_classes_says_so(unlabelled, verb):
     ("changes", "message"),
     [
         (["method.kind=suave", "support.images_per_class=2"], "images.npy has no labels: give a CSV"),
-        (["data.held_out_share=0.2"], "images.npy has no labels, which data.held_out_share asks for"),
-        (["data.test=colours.npz"], "images.npy has no labels, which data.test asks for"),
+        (["data.held_out_share=0.2"], "images.npy has no labels, which data.held_out_share needs"),
+        (["data.test=colours.npz"], "images.npy has no labels, which data.test needs"),
     ],
 )
 def test_what_needs_labels_says_so_before_it_starts(unlabelled, changes, message):

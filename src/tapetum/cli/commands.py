@@ -82,7 +82,7 @@ def fit(
         int | None, typer.Option(metavar="K", help="Measure on all labels, by K short runs that each hold out some.")
     ] = None,
     init: Annotated[
-        str | None, typer.Option(metavar="WEIGHTS", help="Start from these weights: timm:NAME, a run folder, or a file.")
+        str | None, typer.Option(metavar="WEIGHTS", help="Start from these weights: timm:NAME, a run, or a file.")
     ] = None,
     frozen: Annotated[
         str | None, typer.Option(metavar="WEIGHTS", help="Train nothing; evaluate these weights as they are.")
@@ -131,7 +131,7 @@ def resume(
     inexact: Annotated[bool, typer.Option("--inexact", help="Continue even if machine or versions differ.")] = False,
     plugins: Plugins = None,
 ) -> None:
-    """Continue a stopped run, with the same bits as without a stop.
+    """Continue a stopped run, to a bit-identical result.
 
     \b
     Example:  tapetum resume runs/first

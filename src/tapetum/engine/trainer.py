@@ -208,7 +208,7 @@ class Trainer:
 
     def _how_to_go_on(self) -> str:
         step = self.state.step
-        message = f"Saved step {step}. Go on with: tapetum resume {self.part_of}"
+        message = f"Saved step {step}. Continue with: tapetum resume {self.part_of}"
         if self.folder is None:
             message = f"Stopped at step {step}. Nothing was saved, as there is no run folder."
         self.notify(message)

@@ -1,4 +1,4 @@
-"""How many images a method classifies rightly: the measures, and judging a method by all of them."""
+"""Accuracy: how many images a method classifies correctly, by several measures."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Accuracy:
     top1: float
     top5: float
     per_class: dict[str, float]
-    """Top-1 of the images of each class; classes without images are left out."""
+    """Top-1 for the images of each class; classes without images are left out."""
     count: int
-    """Images judged."""
+    """Number of images evaluated."""
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -36,20 +36,20 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What evaluating a run on labelled images gives."""
+    """The accuracies of a run on labelled images, by several classifiers."""
 
     soft_neighbours: Accuracy
     """By soft nearest neighbours among all labelled images of the pool."""
     classifier: Accuracy | None
-    """By the method's own linear classifier, where it trains one."""
+    """By the method's own linear classifier; None if it trains none."""
     nearest_neighbours: dict[int, Accuracy]
-    """By the votes of the k nearest among all labelled images of the pool, for each k."""
+    """For each k, by the votes of the k nearest labelled images of the pool."""
     predicts_by: str
     """Which of the first two the method predicts with: "soft_neighbours" or "classifier"."""
 
     @property
     def headline(self) -> Accuracy:
-        """The accuracy of what the method predicts with."""
+        """The accuracy of the classifier that the method predicts with."""
         return self.classifier if self.predicts_by == "classifier" and self.classifier else self.soft_neighbours
 
     def as_dict(self) -> dict[str, object]:
@@ -58,11 +58,11 @@ class Evaluation:
 
 
 def accuracy(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Accuracy:
-    """Top-1, top-5 and per-class accuracy of (N, C) probabilities or logits against (N,) labels.
+    """Compute top-1, top-5 and per-class accuracy of (N, C) probabilities or logits against (N,) labels.
 
     Example:
         >>> import torch
-        >>> from tapetum.evaluation.soft_neighbours import accuracy
+        >>> from tapetum.evaluation.accuracy import accuracy
         >>> accuracy(torch.eye(3), torch.tensor([0, 1, 1]), ["a", "b", "c"]).per_class
         {'a': 100.0, 'b': 50.0}
     """
@@ -88,12 +88,12 @@ def evaluate_method(
     test: Store,
     test_labels: Labels,
 ) -> Evaluation:
-    """Judge a method on the labelled images of `test`, with the labelled images of the pool as supports.
+    """Evaluate a method on the labelled images of `test`, with the labelled images of the pool as supports.
 
     Args:
         embedder: runs the method.
         pool, pool_labels: the images trained on and their labels (-1: unlabelled, not used).
-        test, test_labels: images to judge and their labels, in the class order of `pool_labels`.
+        test, test_labels: images to evaluate on and their labels, in the class order of `pool_labels`.
     """
     support_rows, test_rows = pool_labels.labelled, test_labels.labelled
     supports = embedder.outputs(pool, support_rows)

@@ -1,4 +1,4 @@
-"""What simple methods make of the same images and labels, on raw pixels: what a model has to beat."""
+"""Baselines that a model has to beat: simple methods on raw pixels of the same images, with the same labels."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Rows = npt.NDArray[np.floating[Any]]
 Classes = npt.NDArray[np.int64]
 
 SPREADING: dict[str, Any] = {"kernel": "rbf", "gamma": 5.0, "alpha": 0.95}
-"""The graph that did best of all below on scikit-learn's digits with 10 labels a class: in the mean over the label
-draws 100 to 105, on digits of the pool. The recipe `paws_digits` was chosen on the same ones."""
+"""The best of the settings below on scikit-learn's digits with 10 labels per class, on average over the label draws 100
+to 105, measured on digits of the pool. The recipe `paws_digits` was chosen on the same ones."""
 
 SPREADING_SETTINGS: tuple[dict[str, Any], ...] = (
     *({"kernel": "knn", "n_neighbors": k, "alpha": a} for k, a in itertools.product((5, 7, 10), (0.2, 0.8))),
@@ -25,16 +25,16 @@ SPREADING_SETTINGS: tuple[dict[str, Any], ...] = (
         for g, a in itertools.product((2.0, 5.0, 10.0), (0.2, 0.8, 0.95, 0.99))
     ),
 )
-"""All graphs that are tried; `gamma` suits images of some 8x8 pixels with values in [0, 1]."""
+"""All settings that are tried; `gamma` suits images of about 8x8 pixels with values in [0, 1]."""
 
 
 class Spreading(NamedTuple):
-    """What label spreading reaches: top-1 in percent."""
+    """Top-1 accuracy of label spreading, in percent."""
 
     tuned: float
     """With `SPREADING`."""
     best: float
-    """With the best setting for these very test images: more than anyone could know beforehand."""
+    """With the setting that is best on these test images, which nobody could know beforehand."""
     best_setting: str
     """That setting."""
     average: float
@@ -42,18 +42,18 @@ class Spreading(NamedTuple):
 
 
 def pixel_rows(images: npt.ArrayLike) -> Rows:
-    """(N, C, H, W) uint8 images as (N, C*H*W) rows of values in [0, 1]."""
+    """Flatten (N, C, H, W) uint8 images to (N, C*H*W) rows of values in [0, 1]."""
     array = np.asarray(images)
     return array.reshape(len(array), -1) / 255
 
 
 def nearest_neighbour(pool: Rows, labels: Classes, test: Rows, truth: Classes) -> float:
-    """Top-1 in percent of the label of the nearest labelled image, by Euclidean distance.
+    """Compute top-1, in percent, of predicting the label of the nearest labelled image, by Euclidean distance.
 
     Args:
         pool: (N, D) images, labelled or not.
-        labels: (N,) their classes, -1 where not labelled.
-        test: (T, D) images to judge.
+        labels: (N,) their classes, -1 if unlabelled.
+        test: (T, D) images to evaluate on.
         truth: (T,) their classes.
     """
     labelled = np.flatnonzero(labels != UNLABELLED)
@@ -63,16 +63,16 @@ def nearest_neighbour(pool: Rows, labels: Classes, test: Rows, truth: Classes) -
 
 
 def label_spreading(pool: Rows, labels: Classes, test: Rows, truth: Classes) -> Spreading:
-    """Label spreading (Zhou et al., NIPS 2003) over the pool, by scikit-learn, with each of `SPREADING_SETTINGS`.
+    """Measure scikit-learn's label spreading (Zhou et al., NIPS 2003) over the pool, for all `SPREADING_SETTINGS`.
 
-    The arguments are those of `nearest_neighbour`; like PAWS, it sees the whole pool and `labels` alone.
+    The arguments are those of `nearest_neighbour`. Like PAWS, it sees the whole pool and only `labels`.
     """
     from sklearn.semi_supervised import LabelSpreading  # slow to import, and only the demo needs it
 
     reached: dict[str, float] = {}
     for setting in SPREADING_SETTINGS:
         with warnings.catch_warnings():
-            # Of images that the graph does not reach, and of a last digit that does not settle.
+            # About images that the graph does not reach, and a last digit that does not converge.
             warnings.simplefilter("ignore")
             found = LabelSpreading(max_iter=200, **setting).fit(pool, labels).predict(test)
         reached[in_words(setting)] = 100 * float(np.mean(found == truth))
@@ -81,5 +81,5 @@ def label_spreading(pool: Rows, labels: Classes, test: Rows, truth: Classes) -> 
 
 
 def in_words(setting: dict[str, Any]) -> str:
-    """e.g. "kernel=rbf gamma=5.0 alpha=0.95"."""
+    """Format a setting, e.g. "kernel=rbf gamma=5.0 alpha=0.95"."""
     return " ".join(f"{key}={value}" for key, value in setting.items())

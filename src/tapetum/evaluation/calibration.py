@@ -1,7 +1,7 @@
-"""Confidence that means what it says: temperature scaling on labels that no loss has seen.
+"""Calibration, so that confidence matches accuracy: temperature scaling on labels that no loss has seen.
 
 Guo, Pleiss, Sun & Weinberger, "On calibration of modern neural networks" (ICML 2017): probabilities become
-softmax(scores / T) with the one T that makes the true labels likeliest. The order of the classes stays.
+softmax(scores / T) with the one T that makes the true labels likeliest. The order of the classes does not change.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ import torch
 from torch import Tensor
 
 MIN_LABELS = 50
-"""Labels from which on a temperature is chosen on them. Of 100 draws of 50 labels, on CIFAR-10 and on digits, nine in
-ten gave confidences that were within 7 points of the accuracy on other images, in the mean; of 20 labels, within 10."""
-_RANGE = (1 / 50, 50.0)  # of temperatures
+"""Least number of labels to choose a temperature on. In nine of ten of 100 draws of 50 labels, on CIFAR-10 and on
+digits, confidences were on average within 7 points of the accuracy on other images; with 20 labels, within 10."""
+_RANGE = (1 / 50, 50.0)  # of temperatures to choose from
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Confidence beside accuracy, in B bins of equal width; bins without images are left out."""
+    """Confidence and accuracy in B bins of equal width; bins without images are left out."""
 
     confidence: npt.NDArray[np.float64]
     """(B,) mean confidence."""
     accuracy: npt.NDArray[np.float64]
-    """(B,) share of right predictions."""
+    """(B,) share of correct predictions."""
     counts: npt.NDArray[np.int64]
-    """(B,) images."""
+    """(B,) number of images."""
 
     @property
     def error(self) -> float:
-        """Expected calibration error: mean distance of the two, by images; from 0 to 1."""
+        """Expected calibration error: mean distance between the two, weighted by images; from 0 to 1."""
         return float(np.average(np.abs(self.confidence - self.accuracy), weights=self.counts))
 
 
@@ -42,37 +42,37 @@ class Calibration:
     """How scores become confidences."""
 
     temperature: float
-    """T; 1 where nothing was chosen."""
+    """T; 1 if none was chosen."""
     num_labels: int
-    """Held-out labels that there are."""
+    """Number of held-out labels."""
 
     @property
     def is_calibrated(self) -> bool:
         return self.num_labels >= MIN_LABELS
 
     def probabilities(self, scores: Tensor) -> Tensor:
-        """(N, C) probabilities of (N, C) scores."""
+        """Turn (N, C) scores into (N, C) probabilities."""
         return torch.softmax(scores / self.temperature, dim=1)
 
     def describe(self) -> str:
-        """A sentence for people."""
+        """Describe the calibration in a sentence for people."""
         if self.is_calibrated:
             return (
                 f"Confidences are calibrated on {self.num_labels} held-out labels: temperature {self.temperature:.2f}."
             )
         held_out = f"the run held out {self.num_labels} labels" if self.num_labels else "no label was held out"
-        return f"Confidences are NOT calibrated: {held_out}, and {MIN_LABELS} are needed. They tell an order, no more."
+        return f"Confidences are NOT calibrated: {held_out}, and {MIN_LABELS} are needed. They only rank images."
 
 
 def calibrate(scores: Tensor, labels: Tensor) -> Calibration:
     """Choose the temperature on held-out images.
 
     Args:
-        scores: (N, C) logits or log-probabilities of images that trained nothing and support nothing.
+        scores: (N, C) logits or log-probabilities of images that were neither trained on nor used as supports.
         labels: (N,) their classes.
 
     Returns:
-        With temperature 1 where N is below `MIN_LABELS`.
+        The calibration; its temperature is 1 if N is below `MIN_LABELS`.
 
     Example:
         >>> import torch
@@ -83,13 +83,13 @@ def calibrate(scores: Tensor, labels: Tensor) -> Calibration:
     if len(labels) < MIN_LABELS:
         return Calibration(1.0, len(labels))
     scores = scores.double()
-    # Jeffreys' prior, half an error more: N right answers of N are no certainty.
+    # Jeffreys' prior, half an error more: N correct answers of N do not mean certainty.
     wrong = 0.5 / (len(labels) + 1)
     target = torch.full_like(scores, wrong / (scores.shape[1] - 1))
     target[torch.arange(len(labels)), labels] = 1 - wrong
 
     def slope(inverse: float) -> float:
-        """Derivative by 1 / T of the mean cross-entropy, which is convex in it."""
+        """Derivative of the mean cross-entropy with respect to 1 / T, in which it is convex."""
         return float(((torch.softmax(scores * inverse, dim=1) - target) * scores).sum())
 
     low, high = (math.log(1 / t) for t in reversed(_RANGE))
@@ -100,12 +100,12 @@ def calibrate(scores: Tensor, labels: Tensor) -> Calibration:
 
 
 def reliability(confidence: Tensor, right: Tensor, bins: int = 10) -> Reliability:
-    """How often predictions of each confidence are right.
+    """Measure how often predictions of each confidence are right.
 
     Args:
         confidence: (N,) from 0 to 1.
-        right: (N,) bool.
-        bins: of equal width.
+        right: (N,) bool, whether each prediction is right.
+        bins: number of bins of equal width.
     """
     sure, hits = confidence.double().numpy(), right.double().numpy()
     chosen = np.minimum((sure * bins).astype(np.int64), bins - 1)

@@ -15,17 +15,17 @@ from tapetum.ops.kmeans import kmeans, spread_rows
 from tapetum.ops.randomness import make_keys
 
 ITERATIONS = 50
-"""Of k-means; it changes little after a few dozen."""
+"""Number of k-means iterations; little changes after a few dozen."""
 TEMPERATURE = 0.1
-"""Of the shares that k-means clusters have in an image, as in the methods' own predictions."""
+"""Temperature of the shares that k-means clusters have in an image, as in the methods' own predictions."""
 
 Clustered = tuple[ImageChunk, Tensor]
-"""A few images, and the shares (n, K) that clusters have in those that could be read; rows sum to one."""
+"""A few images, and the shares (n, K) of the clusters in each image that could be read; rows sum to one."""
 
 
 @torch.no_grad()
 def by_prototypes(embedder: Embedder, store: Store, indices: Indices, batch_size: int) -> Iterator[Clustered]:
-    """Images in order, some at a time, with the softmax over the method's first set of prototypes."""
+    """Yield images in order, some at a time, with the softmax over the method's first set of prototypes."""
     for chunk, images in embedder.stream_images(store, in_batches(indices, batch_size)):
         if images is None:
             yield chunk, torch.empty(0, 0)
@@ -39,10 +39,10 @@ def by_prototypes(embedder: Embedder, store: Store, indices: Indices, batch_size
 def by_kmeans(
     embedder: Embedder, store: Store, indices: Indices, batch_size: int, num_clusters: int, seed: int
 ) -> Iterator[Clustered]:
-    """As `by_prototypes`, with spherical k-means over the embeddings of all images, which are held in memory.
+    """As `by_prototypes`, but with spherical k-means over the embeddings of all images, which are kept in memory.
 
     Raises:
-        ValueError: fewer images can be read than there are to be clusters.
+        ValueError: fewer images can be read than clusters are requested.
     """
     chunks, parts = [], []
     for chunk, outputs in embedder.stream(store, indices, batch_size):
@@ -50,7 +50,7 @@ def by_kmeans(
         parts.append(normalize(outputs.embeddings, dim=1))
     rows = torch.cat([part for part in parts if len(part)] or [torch.empty(0, 1)])
     if len(rows) < num_clusters:
-        raise ValueError(f"clusters is {num_clusters}, but {len(rows)} images can be read: ask for fewer clusters.")
+        raise ValueError(f"clusters is {num_clusters}, but {len(rows)} images can be read: use fewer clusters.")
     start = spread_rows(rows, num_clusters, make_keys(seed, "clusters"))
     centroids, _ = kmeans(rows, rows[start], ITERATIONS)
     for chunk, part in zip(chunks, parts, strict=True):

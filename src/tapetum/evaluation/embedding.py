@@ -1,4 +1,4 @@
-"""Running a method over images for evaluation and prediction: fixed views, no gradient, evaluation mode."""
+"""Runs a method over images for evaluation and prediction: fixed views, no gradient, evaluation mode."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tapetum.methods.base import Method, modes_kept
 from tapetum.ops.collectives import rank, world_size
 
 BATCH_SIZE = 500
-"""Images in one forward."""
+"""Number of images in one forward pass."""
 
 
 class Compute(Protocol):
-    """Where and in which precision to run; the engine's runtime is one."""
+    """The device and precision to run in; the engine's runtime is one."""
 
     device: torch.device
 
@@ -34,24 +34,24 @@ class Compute(Protocol):
 
 
 class Outputs(NamedTuple):
-    """What a method says of N images, float32 on the CPU."""
+    """A method's outputs for N images, float32 on the CPU."""
 
     embeddings: Tensor
     """(N, D)."""
     logits: Tensor | None
-    """(N, C) of the method's own classifier; None if it has none."""
+    """(N, C) from the method's own classifier; None if it has none."""
 
 
 @dataclass(frozen=True)
 class Embedder:
-    """A trained method with all it takes to run it over images: their view, and the device and precision.
+    """A trained method with everything needed to run it over images: their view, the device and the precision.
 
-    The method is in evaluation mode while images stream; afterwards each of its modules is in the mode it was in.
+    The method is in evaluation mode while images stream; afterwards each of its modules returns to its earlier mode.
     """
 
     method: Method
     views: ViewsConfig
-    """Of which the evaluation view, the mean and the standard deviation count."""
+    """Only the evaluation view, the mean and the standard deviation are used."""
     compute: Compute
 
     @torch.no_grad()
@@ -72,7 +72,7 @@ class Embedder:
     def stream_images(
         self, store: Store, batches: Sequence[npt.NDArray[np.int64]]
     ) -> Iterator[tuple[ImageChunk, Tensor | None]]:
-        """Each batch as the method takes it, (n, C, S, S): the images that can be read; None where none can."""
+        """Yield the readable images of each batch as the method takes them, (n, C, S, S); None if none is readable."""
         with modes_kept(self.method):
             self.method.eval()
             for chunk in read_chunks(store, batches, self.views.evaluation, len(self.views.mean)):
@@ -83,7 +83,7 @@ class Embedder:
                 yield chunk, self.compute.place_images(normalise(pixels, self.views.mean, self.views.std))
 
     def outputs(self, store: Store, indices: npt.NDArray[np.int64], batch_size: int = BATCH_SIZE) -> Outputs:
-        """As `stream`, at once.
+        """As `stream`, but for all images at once.
 
         Raises:
             ValueError: an image cannot be read; names it and the fix.
@@ -97,10 +97,10 @@ class Embedder:
 
     @torch.no_grad()
     def own_share(self, store: Store, pool: npt.NDArray[np.int64], then: Callable[[Tensor], Tensor]) -> Tensor:
-        """`then` of the embeddings of this process's share of a pool, (P_own, ...), on the device.
+        """Apply `then` to the embeddings of this process's share of a pool; returns (P_own, ...), on the device.
 
-        Images are embedded in batches, so only what `then` returns is ever held for all of them. All processes work
-        through the same batches at the same time, because batch statistics are those of all processes together.
+        Images are embedded in batches, so only what `then` returns is ever in memory for all of them. All processes
+        work through the same batches at the same time, because batch statistics cover all processes.
 
         Raises:
             ValueError: an image cannot be read; names it and the fix.
@@ -120,11 +120,11 @@ class Embedder:
 
 
 def own_batches(count: int, rank: int, world_size: int) -> list[npt.NDArray[np.int64]]:
-    """A process's part of each batch of a pool of `count` images: places in the pool, rising.
+    """Return a process's part of each batch of a pool of `count` images: places in the pool, ascending.
 
-    A process has the places rank, rank + world_size, and so on. A batch takes every n-th image: pools often come class
-    by class, and statistics of one class would take away what tells it from the others. With an odd n, batches are the
-    same for 1, 2, 4, ... processes, and each of these has a part of every one.
+    A process has the places rank, rank + world_size, and so on. A batch takes every n-th image, because pools are often
+    sorted by class, and batch statistics of one class would remove what distinguishes it from others. With an odd n,
+    batches are the same for 1, 2, 4, ... processes, and each process has a part of every batch.
     """
     batches = max(1, count // BATCH_SIZE) | 1
     while math.gcd(batches, world_size) != 1:

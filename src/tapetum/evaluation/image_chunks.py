@@ -1,4 +1,4 @@
-"""Images in the view that evaluation and prediction see: read ahead by threads, in memory that no folder exceeds."""
+"""Reads images in the evaluation view: in advance, by threads, in bounded memory however many images there are."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from tapetum.data.views.draw import EvaluationViewConfig
 
 Indices = npt.NDArray[np.int64]
 
-_THREADS = 2  # Pillow decodes without Python's lock; more would take the compute from the network
-_VALUES_HELD = 2**25  # of whole photographs, before they are cut
+_THREADS = 2  # Pillow decodes without Python's lock; more threads would take compute from the network
+_VALUES_HELD = 2**25  # pixel values of whole photographs in memory before they are cropped
 
 
 class ImageChunk(NamedTuple):
     """A few images of a store."""
 
     indices: Indices
-    """(n,) those that could be read."""
+    """(n,) indices of the images that could be read."""
     pixels: Tensor
     """(n, C, S, S) uint8: their evaluation views."""
     unreadable: dict[int, str]
-    """Why the others could not: image -> a sentence."""
+    """Why the others could not be read: index of the image -> a sentence."""
 
 
 def in_batches(indices: Indices, size: int) -> list[Indices]:
-    """`indices` in order, `size` at a time."""
+    """Split `indices`, in order, into batches of `size`."""
     return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
 def read_chunks(
     store: Store, batches: Sequence[Indices], view: EvaluationViewConfig, channels: int
 ) -> Iterator[ImageChunk]:
-    """The images of each batch, in order, those of the next ones being read meanwhile.
+    """Yield the images of each batch, in order, while threads read the next batches.
 
     Args:
-        store: of images of any sizes; from files one photograph is decoded at a time.
-        batches: which images go together.
-        view: its crop and resize.
+        store: images of any sizes; photographs in files are decoded one at a time.
+        batches: indices of the images of each batch.
+        view: the crop and resize to apply.
         channels: 1 or 3, as the network takes them; colour becomes luminance, grey becomes three equal channels.
     """
     pool = ThreadPoolExecutor(_THREADS)
@@ -88,7 +88,7 @@ def _read(store: Store, indices: Indices, view: EvaluationViewConfig, channels: 
 
 
 def _cut(images: list[Tensor], view: EvaluationViewConfig) -> Tensor:
-    # Images that need no resizing pass as one tensor untouched.
+    # Images of one shape pass as one tensor, so those that need no resizing stay untouched.
     alike = all(image.shape == images[0].shape for image in images)
     return evaluation_view(torch.stack(images) if alike else images, view)
 
@@ -103,7 +103,7 @@ def _check_size(image: Tensor, name: str, view: EvaluationViewConfig) -> None:
 
 
 def _with_channels(images: Tensor, channels: int) -> Tensor:
-    """uint8 (..., C, H, W) with 1 or 3 channels as asked for; grey is luminance as in ITU-R 601."""
+    """Convert uint8 (..., C, H, W) to 1 or 3 channels; grey is luminance as in ITU-R 601."""
     if images.shape[-3] == channels:
         return images
     if channels == 3:

@@ -1,4 +1,4 @@
-"""How far a measured accuracy may lie from the true one."""
+"""Confidence intervals: how far a measured accuracy may be from the true one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ _Z = 1.959964  # 97.5% point of the normal distribution
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:
-    """The 95% interval of a share after `right` of `count` trials, in percent (Wilson, JASA 1927).
+    """Compute the 95% interval of a share after `right` of `count` trials, in percent (Wilson, JASA 1927).
 
-    Unlike the textbook's, it stays within 0 and 100 and has width where all trials went one way.
+    Unlike the textbook interval, it stays within 0 and 100, and has a width even if all trials have the same outcome.
 
     Raises:
-        ValueError: no trial, or more right ones than trials.
+        ValueError: there are no trials, or `right` is not between 0 and `count`.
 
     Example:
         >>> [round(end, 1) for end in wilson(9, 10)]
@@ -24,6 +24,6 @@ def wilson(right: int, count: int) -> tuple[float, float]:
     share, z2 = right / count, _Z**2
     middle = share + z2 / (2 * count)
     spread = _Z * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
-    # At the ends the two terms cancel, and rounding may leave a digit outside.
+    # At the ends the two terms cancel, and rounding may leave the result just outside.
     low, high = ((middle + sign * spread) / (1 + z2 / count) for sign in (-1, 1))
     return 100 * max(0.0, low), 100 * min(1.0, high)

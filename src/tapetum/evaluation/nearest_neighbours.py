@@ -1,6 +1,6 @@
-"""Weighted k-NN evaluation, the usual judge of representations that were learned without labels.
+"""Weighted k-NN evaluation, the usual measure of representations that were learned without labels.
 
-The votes of Wu et al., "Unsupervised feature learning via non-parametric instance discrimination", CVPR 2018,
+Votes as in Wu et al., "Unsupervised feature learning via non-parametric instance discrimination", CVPR 2018,
 https://arxiv.org/abs/1805.01978, as used for SwAV and DINO.
 """
 
@@ -15,11 +15,11 @@ from torch.nn.functional import normalize
 from tapetum.ops.precision import full_precision
 
 NEIGHBOURS = (20, 200)
-"""Numbers of neighbours of the published evaluations of SwAV; the first is what is quoted."""
+"""Numbers of neighbours in SwAV's published evaluations; the first is the one quoted."""
 TEMPERATURE = 0.07
 """tau of the votes' weights in the published protocol."""
 SCORES_AT_ONCE = 2**24
-"""Similarities held at a time: 64 MiB in float32."""
+"""Number of similarities in memory at a time: 64 MiB in float32."""
 
 
 @torch.no_grad()
@@ -27,14 +27,14 @@ SCORES_AT_ONCE = 2**24
 def nearest_neighbour_votes(
     queries: Tensor, neighbours: Tensor, labels: Tensor, num_classes: int, counts: Sequence[int] = NEIGHBOURS
 ) -> dict[int, Tensor]:
-    """Class probabilities of each query by its k nearest labelled images, which vote with exp(cosine / 0.07).
+    """Compute class probabilities of each query from its k nearest labelled images, which vote with exp(cosine / 0.07).
 
     Args:
         queries: (N, D), any scale.
         neighbours: (S, D) embeddings of labelled images, any scale.
-        labels: (S,) int64 their classes.
+        labels: (S,) int64, their classes.
         num_classes: C.
-        counts: the numbers k of neighbours; where there are fewer than k, all of them vote.
+        counts: the numbers k of neighbours; if there are fewer than k labelled images, all of them vote.
 
     Returns:
         For each k, (N, C) rows that sum to one.
@@ -50,7 +50,7 @@ def nearest_neighbour_votes(
     votes: dict[int, list[Tensor]] = {count: [] for count in counts}
     for part in normalize(queries, dim=1).split(max(1, SCORES_AT_ONCE // len(anchors))):
         similarities, nearest = (part @ anchors.T).topk(most, dim=1)  # nearest first
-        weights = (similarities / TEMPERATURE).exp()  # cosines: at most 1.6e6
+        weights = (similarities / TEMPERATURE).exp()  # at most 1.6e6, because similarities are cosines
         for count in votes:
             sums = weights.new_zeros(len(part), num_classes)
             sums.scatter_add_(1, labels[nearest[:, :count]], weights[:, :count])

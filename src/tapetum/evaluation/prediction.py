@@ -1,4 +1,4 @@
-"""What a trained method says of an image, and which labelled images it is nearest to."""
+"""Predictions of a trained method, and the labelled images nearest to each image."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tapetum.evaluation.embedding import Outputs
 from tapetum.evaluation.soft_neighbours import TEMPERATURE
 from tapetum.ops.precision import full_precision
 
-_LEAST = 1e-30  # probability whose logarithm stands for that of 0
+_LEAST = 1e-30  # smaller probabilities count as this one, because 0 has no logarithm
 
 
 class Supports(NamedTuple):
-    """The labelled images that predictions rest on."""
+    """The labelled images that predictions are based on."""
 
     embeddings: Tensor
     """(S, D), of any scale."""
@@ -26,16 +26,16 @@ class Supports(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """Of N images."""
+    """Predictions for N images."""
 
     scores: Tensor
-    """(N, C): softmax(scores / T) are probabilities; the classifier's logits, or logarithms of soft-NN shares."""
+    """(N, C) the classifier's logits, or logarithms of soft-NN shares; softmax(scores / T) gives probabilities."""
     neighbours: Tensor
-    """(N, K) rows of the supports, nearest first."""
+    """(N, K) row numbers of the supports, nearest first."""
     weights: Tensor
-    """(N, K) their shares in the soft-NN prediction; over all supports they sum to one."""
+    """(N, K) their shares in the soft-NN prediction; the shares of all supports sum to one."""
     nearest: Tensor
-    """(N,) cosines with the nearest supports."""
+    """(N,) cosine of each image with its nearest support."""
 
     @property
     def labels(self) -> Tensor:
@@ -46,19 +46,19 @@ class Predictions(NamedTuple):
 @torch.no_grad()
 @full_precision
 def _cosines(queries: Tensor, supports: Tensor) -> Tensor:
-    """(N, S) of embeddings."""
+    """Compute the cosines between embeddings, (N, S)."""
     return normalize(queries, dim=1) @ normalize(supports, dim=1).T
 
 
 def predict_from(outputs: Outputs, supports: Supports, predicts_by: str, num_neighbours: int) -> Predictions:
-    """Classes and neighbours of N images.
+    """Predict the classes of N images and find their neighbours.
 
     Args:
-        outputs: of the images.
+        outputs: the method's outputs for the images.
         supports: labelled images, embedded by the same method.
-        predicts_by: the method's: "soft_neighbours" or "classifier". Neighbours are given either way, but explain the
-            prediction only where they make it.
-        num_neighbours: K, cut to the number of supports.
+        predicts_by: what the method predicts with, "soft_neighbours" or "classifier". Neighbours are returned for both,
+            but explain the prediction only with "soft_neighbours".
+        num_neighbours: K, reduced to the number of supports if these are fewer.
     """
     cosines = _cosines(outputs.embeddings, supports.embeddings)
     nearest = cosines.amax(dim=1)

@@ -1,4 +1,4 @@
-"""What there is to show of a run, as numbers: the input of figures and pages."""
+"""Everything to show of a run, as numbers: the input of figures and pages."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ JUDGES = {
     "eval/knn_top1": "votes of the 20 nearest",
     "eval/classifier_top1": "the method's classifier",
 }
-"""Accuracies while training, by their columns of metrics.csv."""
+"""Names of the accuracies measured during training, by their columns of metrics.csv."""
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a run says of N images of a store."""
+    """A run's predictions for N images of a store."""
 
     store: Store
     rows: Integers
-    """(N,) which images."""
+    """(N,) indices of the images in the store."""
     labels: Integers
     """(N,) predicted classes."""
     confidence: Floats
     """(N,)."""
     truth: Integers
-    """(N,) true classes, -1 where not known."""
+    """(N,) true classes, -1 if unknown."""
     neighbours: Integers
-    """(N, K) nearest labelled images of the pool."""
+    """(N, K) indices of the nearest labelled images of the pool."""
     weights: Floats
-    """(N, K) their shares."""
+    """(N, K) their shares in the prediction."""
     embeddings: Floats
     """(N, D) rows of unit length."""
 
@@ -50,13 +50,13 @@ class Predicted:
 
     @property
     def shown_classes(self) -> Integers:
-        """(N,) the true class where it is known, else the predicted one."""
+        """(N,) the true class if it is known, else the predicted one."""
         return np.where(self.truth == UNLABELLED, self.labels, self.truth)
 
 
 @dataclass(frozen=True)
 class Judged:
-    """Images with known labels, none of which trained or supported what judged them."""
+    """Predictions for images with known labels, none of which was used for training or as a support."""
 
     predicted: Predicted
     what: str
@@ -69,60 +69,60 @@ class Judged:
 
     @property
     def top1(self) -> float:
-        """Percent."""
+        """Accuracy in percent."""
         return 100 * float(self.right.mean())
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95% interval of `top1`, percent."""
+        """Wilson's 95% interval of `top1`, in percent."""
         return wilson(int(self.right.sum()), len(self.right))
 
     def confusion(self, num_classes: int) -> Integers:
-        """(C, C) images of true class (row) by predicted class (column)."""
+        """Count images by true class (row) and predicted class (column), (C, C)."""
         cells = self.predicted.truth * num_classes + self.predicted.labels
         return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 @dataclass(frozen=True)
 class Review:
-    """A run, seen from outside."""
+    """Everything that figures and pages show of a run."""
 
     name: str
     command: str
     recipe: str
     """The text of recipe.yaml."""
     settings: Mapping[str, str]
-    """The few that matter most, in words."""
+    """The most important settings: name -> value, in words."""
     classes: tuple[str, ...]
     curves: Mapping[str, tuple[Integers, Floats]]
-    """Column of metrics.csv -> steps and values, where it has some."""
+    """Column of metrics.csv -> steps and values; columns without values are left out."""
     pool: Store
     pool_labels: Integers
-    """(N,) of the pool's images, -1 where not labelled."""
+    """(N,) classes of the pool's images, -1 if unlabelled."""
     judged: Judged | None
-    """None where every label trained the model."""
+    """None if every label trained the model."""
     sample: Predicted
-    """Some images of the pool, labelled ones among them."""
+    """Some images of the pool, including labelled ones."""
     calibration: Calibration
     predicts_by: str
 
     @property
     def no_accuracy(self) -> str:
-        """Why there is no figure of accuracy, where there is none."""
+        """Why no accuracy is shown, if there is none."""
         return (
-            "No accuracy is shown, because every label trained the model: what a model makes of its own labels says "
-            "nothing about new images. Hold labels out (data.held_out_share), or name labelled test images."
+            "No accuracy is shown, because every label trained the model: accuracy on images trained on says nothing "
+            "about new images. Hold labels out (data.held_out_share), or give labelled test images."
         )
 
 
 def smooth(steps: Integers, values: Floats, points: int = 200) -> tuple[Floats, Floats]:
-    """Means of equal stretches, so that a curve of any length has about as many points."""
+    """Average equal stretches of a curve, so that a curve of any length has at most `points` points."""
     parts = np.array_split(np.arange(len(values)), min(points, len(values)))
     return np.array([steps[p].mean() for p in parts]), np.array([values[p].mean() for p in parts])
 
 
 def principal_components(embeddings: Floats) -> Floats:
-    """(N, 2): the two directions in which (N, D) embeddings differ most; the largest entry of each is positive."""
+    """Project embeddings (N, D) on the two directions in which they differ most, each with a positive largest entry."""
     centred = embeddings - embeddings.mean(axis=0)
     _, vectors = np.linalg.eigh(centred.T @ centred)
     axes = vectors[:, ::-1][:, :2]
@@ -133,7 +133,7 @@ def principal_components(embeddings: Floats) -> Floats:
 
 
 def umap(embeddings: Floats) -> Floats:
-    """(N, 2) by UMAP (McInnes et al., 2018), which keeps neighbours together.
+    """Place embeddings in two dimensions, (N, 2), by UMAP (McInnes et al., 2018), which keeps neighbours together.
 
     Raises:
         ValueError: umap-learn is not installed, or there are too few images.

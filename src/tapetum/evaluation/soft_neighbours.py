@@ -1,4 +1,4 @@
-"""Soft nearest-neighbour evaluation, as published for PAWS: every labelled image is a support, labels are hard."""
+"""Soft nearest-neighbour evaluation, as published for PAWS: every labelled image is a support, and labels are hard."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEMPERATURE = 0.1
 def classify_by_neighbours(
     queries: Tensor, supports: Tensor, labels: Tensor, num_classes: int, chunk: int = 4096
 ) -> Tensor:
-    """(N, C) soft-NN probabilities of (N, D) queries among (S, D) supports with (S,) labels, in chunks of queries."""
+    """Compute soft-NN probabilities (N, C) of queries (N, D) from supports (S, D) with labels (S,), chunk by chunk."""
     hard = one_hot(labels, num_classes).to(supports.dtype)
     parts = [soft_neighbours(part, supports, hard, TEMPERATURE, over_ranks=False) for part in queries.split(chunk)]
     return torch.cat(parts)

@@ -1,4 +1,4 @@
-"""Weights from and for other tools: which layouts there are, and how their tensors are named here.
+"""Weights from and for other tools: their layouts, and how their tensors are named in Tapetum.
 
-Imports `methods.base` and `engine.checkpoint`; reads files as tensors and never runs what is in them.
+Imports `methods.base` and `engine.checkpoint`; reads files as tensors and never runs code in them.
 """

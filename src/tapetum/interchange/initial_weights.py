@@ -1,6 +1,6 @@
-"""Starting a training from weights that exist: those of a run, or a file in the forms that the field uses.
+"""Starts training from existing weights: those of a run, or a file in one of the usual formats.
 
-Files are read as tensors and never run: safetensors, or torch's own format with everything but tensors refused.
+Files are read as tensors, and code in them is never run: safetensors, or torch's format with all but tensors refused.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ _TORCH_SUFFIXES = (".pt", ".pth", ".tar", ".bin", ".ckpt")
 
 
 def load_initial_weights(method: Method, source: str | Path) -> str:
-    """Fill a new method's backbone, and whatever else fits by name and shape, from a run or a file.
+    """Load a new method's backbone, and everything else that fits by name and shape, from a run or a file.
 
-    A backbone is found under any prefix, as in "encoder.conv1.weight" or "module.conv1.weight", and has to be there
-    whole. Heads and classifiers are taken from files of Tapetum alone, where their shapes agree.
+    A backbone is found under any prefix, as in "encoder.conv1.weight" or "module.conv1.weight", and must be complete.
+    Heads and classifiers are taken only from Tapetum's own files, if their shapes agree.
 
     Args:
-        method: as built; changed in place.
+        method: newly built; modified in place.
         source: the folder of a run, or a file: .safetensors, .pt, .pth, .pth.tar, .bin or .ckpt.
 
     Returns:
-        What was taken, in words.
+        A line that says what was taken.
 
     Raises:
-        ValueError: nothing there, a file that holds more than tensors, or another network; names the first difference.
+        ValueError: the source is missing, holds more than tensors, or is of another network; names the first mismatch.
     """
     found = read_weights(source)
     own = {name: tensor for name, tensor in method.state_dict().items() if isinstance(tensor, Tensor)}
@@ -52,10 +52,10 @@ def load_initial_weights(method: Method, source: str | Path) -> str:
 
 
 def read_weights(source: str | Path) -> dict[str, Tensor]:
-    """Every tensor of a run's last checkpoint or of a file, by dotted name; dictionaries in it are joined by dots.
+    """Read every tensor of a run's last checkpoint or of a file, by name; keys of nested dictionaries join with dots.
 
     Raises:
-        ValueError: it cannot be read as tensors alone.
+        ValueError: the source does not exist or cannot be read as nothing but tensors.
     """
     path = Path(source)
     if path.is_dir():
@@ -69,13 +69,13 @@ def read_weights(source: str | Path) -> dict[str, Tensor]:
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path} is cut short or no safetensors file ({error}): get it again.") from error
+            raise ValueError(f"{path} is cut short or not a safetensors file ({error}): get it again.") from error
     if path.suffix not in _TORCH_SUFFIXES:
         known = ", ".join((".safetensors", *_TORCH_SUFFIXES))
-        raise ValueError(f"{path} is no kind of file that holds weights: give one that ends in {known}.")
+        raise ValueError(f"{path} is not a file of weights: give one that ends in {known}.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever torch's reader comes upon in a file that it was not made for
+    except Exception as error:  # torch's reader fails in many ways on files that it was not made for
         reason = " ".join(str(error).split())[:120]
         raise ValueError(
             f"{path} holds more than tensors, or is damaged, and is not opened ({reason}): save a state dict."
@@ -92,7 +92,7 @@ def _tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
 
 
 def _backbone(own: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str | Path) -> dict[str, Tensor]:
-    """The backbone's tensors by their names in the method, from under the prefix where most of them are."""
+    """Find the backbone's tensors, under the prefix that has most of them, and name them as the method does."""
     start = "backbone."
     wanted = {name.removeprefix(start): tensor for name, tensor in own.items() if name.startswith(start)}
     first = next(iter(wanted))
@@ -101,19 +101,19 @@ def _backbone(own: Mapping[str, Tensor], found: Mapping[str, Tensor], source: st
         shown = ", ".join(list(found)[:3]) or "nothing"
         raise ValueError(
             f"init: {source} has no tensor named {first}, with which the backbone begins (it has {shown}, ...): "
-            f"choose the backbone that these weights are of."
+            f"choose the backbone that these weights belong to."
         )
-    # A run's checkpoint holds every weight once more, as momentum.
+    # A run's checkpoint holds every weight's name a second time, for its momentum.
     prefix = max(sorted(prefixes), key=lambda p: (p.startswith("method."), sum(p + name in found for name in wanted)))
     for name, tensor in wanted.items():
         if prefix + name not in found:
             if name.endswith("num_batches_tracked"):
                 continue
-            raise ValueError(f"init: {source} lacks {prefix}{name}: choose the backbone that these weights are of.")
+            raise ValueError(f"init: {source} lacks {prefix}{name}: choose the backbone that these weights belong to.")
         shape = found[prefix + name].shape
         if shape != tensor.shape:
             raise ValueError(
                 f"init: {prefix}{name} of {source} is {tuple(shape)}, but the backbone's is {tuple(tensor.shape)}: "
-                f"choose the backbone that these weights are of, and images with its number of channels."
+                f"choose the backbone that these weights belong to, and images with its number of channels."
             )
     return {start + name: found[prefix + name] for name in wanted if prefix + name in found}

@@ -1,4 +1,4 @@
-"""The fields of configs: what their types mean for a recipe (a section, a choice by `kind`, a value), and in words."""
+"""Config fields: what their types mean in a recipe (a section, a choice by `kind`, a value), and their descriptions."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tapetum.methods.registry import MethodConfig, method_class, method_kinds
 
 @functools.cache
 def field_types(config: type) -> dict[str, Any]:
-    """The types of a config dataclass's fields, in order, with every forward reference resolved."""
+    """Return the types of a config dataclass's fields, in order, with every forward reference resolved."""
     hints = get_type_hints(config)
     return {field.name: hints[field.name] for field in dataclasses.fields(config) if field.init}
 
 
 @functools.cache
 def field_docstrings(config: type) -> dict[str, str]:
-    """The text under each field of a class and of the config classes that it extends, on one line."""
+    """Return the text under each field of a class and of the config classes that it extends, each on one line."""
     texts: dict[str, str] = {}
     for part in reversed(config.__mro__):
         texts |= _own_docstrings(part) if dataclasses.is_dataclass(part) else {}
@@ -32,10 +32,10 @@ def field_docstrings(config: type) -> dict[str, str]:
 
 
 def _own_docstrings(config: type) -> dict[str, str]:
-    """As pydantic's `use_attribute_docstrings` reads them."""
+    """Read the text under each field, as pydantic's `use_attribute_docstrings` does."""
     try:
         body = ast.parse(textwrap.dedent(inspect.getsource(config))).body[0]
-    except OSError:  # a class typed into a session has no source
+    except OSError:  # a class typed at a Python prompt has no source
         return {}
     assert isinstance(body, ast.ClassDef)
     texts: dict[str, str] = {}
@@ -47,13 +47,13 @@ def _own_docstrings(config: type) -> dict[str, str]:
 
 
 def required_fields(config: type) -> list[str]:
-    """The fields without a default."""
+    """List the fields without a default."""
     missing = dataclasses.MISSING
     return [f.name for f in dataclasses.fields(config) if f.default is missing and f.default_factory is missing]
 
 
 def options(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union, or the one type itself."""
+    """Return the members of a union; for any other type, the type itself."""
     if get_origin(annotation) is Annotated:
         return options(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
@@ -66,18 +66,18 @@ def admits_null(annotation: Any) -> bool:
 
 
 def is_section(annotation: Any) -> bool:
-    """Whether a value of this type is written as a section: some dataclass, chosen by `kind` if there are several."""
+    """Return whether recipes write this type as a section: a dataclass, chosen by `kind` if there are several."""
     return any(option is MethodConfig or dataclasses.is_dataclass(option) for option in options(annotation))
 
 
 def section_item(annotation: Any) -> Any:
-    """X where the type is `tuple[X, ...]` and X is written as a section; else None."""
+    """Return X if the type is `tuple[X, ...]` and X is written as a section; else None."""
     items = get_args(annotation) if get_origin(annotation) is tuple else ()
     return items[0] if len(items) == 2 and items[1] is Ellipsis and is_section(items[0]) else None
 
 
 def section_kinds(annotation: Any) -> tuple[str, ...]:
-    """The kinds that a section of this type can have; empty where it has no `kind`."""
+    """Return the kinds that a section of this type can have; empty if it has no `kind`."""
     kinds: list[str] = []
     for option in options(annotation):
         if option is MethodConfig:
@@ -88,7 +88,7 @@ def section_kinds(annotation: Any) -> tuple[str, ...]:
 
 
 def section_class(annotation: Any, kind: str | None) -> type:
-    """The config dataclass of a kind; with None, the only one there is. The kind must be one of `section_kinds`."""
+    """Return the config dataclass of `kind`, which is one of `section_kinds`; if None, return the only one."""
     for option in options(annotation):
         if option is MethodConfig:
             if kind is not None and kind in method_kinds():
@@ -101,7 +101,7 @@ def section_class(annotation: Any, kind: str | None) -> type:
 
 
 def in_words(annotation: Any) -> str:
-    """The type as a recipe's author knows it.
+    """Describe a type in the words of a recipe's author.
 
     Example:
         >>> in_words(tuple[float, float] | None)
@@ -137,7 +137,7 @@ _YAML_WORDS = {"None": "null", "True": "true", "False": "false"}
 
 
 def show(value: Any) -> str:
-    """A value as a recipe writes it, cut to a readable length."""
+    """Format a value as a recipe writes it, cut to a readable length."""
     if isinstance(value, list | tuple):
         text = f"[{', '.join(show(item) for item in value)}]"
     elif isinstance(value, dict):
@@ -148,20 +148,20 @@ def show(value: Any) -> str:
 
 
 class FieldNote(NamedTuple):
-    """What there is to know about a config field."""
+    """The description of a config field."""
 
     key: str
     """Dotted, e.g. "head.output"."""
     type: str
-    """In words."""
+    """The type in words."""
     default: str
-    """As in YAML; "required" where there is none."""
+    """As in YAML; "required" if there is none."""
     text: str
     """The docstring under the field: meaning, unit, source."""
 
 
 def field_notes(config: type, prefix: str = "") -> Iterator[FieldNote]:
-    """Every field of a config dataclass, those of the sections in it included."""
+    """Describe every field of a config dataclass, including the fields of its sections."""
     described = field_docstrings(config)
     for entry in dataclasses.fields(config):
         annotation = field_types(config)[entry.name]

@@ -1,4 +1,4 @@
-"""Recipes as files: the shipped ones by name, others by path, what they extend, and overrides on top."""
+"""Reads recipe files: finds them by name or path, merges in the recipes that they extend, and applies overrides."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from pathlib import Path
 from tapetum.recipe.yaml_with_lines import Node, RecipeError, read_yaml
 
 Keeps = Callable[[Node, tuple[str, ...], str, str], bool]
-"""(whole recipe, path of a section, its new kind, a key of it): whether the key's value holds for the new kind too."""
+"""(whole recipe, path of a section, its new kind, a key of it): whether the new kind can keep the key's value."""
 
 _ALTERNATIVES: dict[tuple[str, ...], tuple[str, ...]] = {("trainer",): ("epochs", "steps", "minutes")}
-"""Keys of which a section has one: setting one replaces the others."""
+"""Keys of which a section has only one: setting one replaces the others."""
 
 RECIPE = "recipe.yaml"
-"""A run's own recipe, in its folder."""
+"""Name of a run's own recipe, in its folder."""
 _SUFFIXES = (".yaml", ".yml")
 
 
 def shipped_recipes() -> tuple[str, ...]:
-    """The names of the recipes in the package, sorted."""
+    """Return the names of the recipes in the package, sorted."""
     return tuple(sorted(p.name.removesuffix(".yaml") for p in _shipped().iterdir() if p.name.endswith(".yaml")))
 
 
 def recipe_text(name_or_path: str | os.PathLike[str]) -> tuple[str, str]:
-    """The text of a recipe, and the name under which errors speak of it.
+    """Return the text of a recipe, and the name that errors use for it.
 
     Raises:
         RecipeError: there is no such recipe, or it cannot be read.
@@ -56,13 +56,13 @@ def recipe_text(name_or_path: str | os.PathLike[str]) -> tuple[str, str]:
 
 
 def read_recipe(text: str, name: str, keeps: Keeps, overrides: Sequence[str] = ()) -> Node:
-    """A recipe's text as nodes, with what it extends filled in and overrides applied in order.
+    """Parse a recipe's text into nodes, merge in the recipe that it extends, and apply overrides in order.
 
-    `extends: NAME` at the top names a shipped recipe, or a file beside this one; sections are merged key by key and
-    this recipe's values win.
+    `extends: NAME` at the top names a shipped recipe or a file next to this one. Sections are merged key by key; if
+    both recipes set a value, this recipe's is used.
 
     Raises:
-        RecipeError: the text is no YAML mapping, recipes extend each other in a circle, or an override is malformed.
+        RecipeError: the text is not a YAML mapping, recipes extend each other in a circle, or an override is malformed.
     """
     root = _extended(text, name, keeps, seen=(name,))
     for override in overrides:
@@ -82,7 +82,7 @@ def _extended(text: str, name: str, keeps: Keeps, seen: tuple[str, ...]) -> Node
     if extends is None:
         return root
     if not isinstance(extends.value, str):
-        raise RecipeError(f"{extends.place}: extends names one recipe: a shipped one or a file beside this one.")
+        raise RecipeError(f"{extends.place}: extends names one recipe: a shipped one or a file next to this one.")
     parent = extends.value
     if parent not in shipped_recipes():
         parent = os.path.join(os.path.dirname(name), parent)
@@ -143,7 +143,7 @@ def _override(root: Node, override: str, keeps: Keeps) -> None:
 
 
 def _set(root: Node, section: Node, path: tuple[str, ...], key: str, node: Node, keeps: Keeps) -> None:
-    """Set a value; a new `kind` clears the section, except for values that hold for the new kind too."""
+    """Set a value; a new `kind` clears the section, except for values that the new kind can keep."""
     assert isinstance(section.value, dict)
     old = section.value.get(key)
     section.value[key] = node

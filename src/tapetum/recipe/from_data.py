@@ -1,7 +1,7 @@
-"""A recipe for images that nobody has tuned one for: a look at the data, and settings that follow from it.
+"""Chooses a recipe for images that no recipe has been tuned for: examines the data and derives settings from it.
 
-A shipped recipe is where everything starts from that the data say nothing about: one for many labels a class or one
-for few. What is chosen is written as a recipe that extends it, so that overrides and errors work as in any other.
+Settings that the data do not decide come from a shipped recipe: one for many labels per class or one for few. The
+settings chosen are written as a recipe that extends it, so overrides and errors work as in any other recipe.
 """
 
 from __future__ import annotations
@@ -24,47 +24,47 @@ from tapetum.recipe.recipe import Recipe, load_recipe
 from tapetum.system.machine import available_threads
 
 MANY_LABELS, FEW_LABELS = "paws_cifar10_cpu", "paws_cifar10_250_cpu"
-"""Recipes to start from: mild views for many labels a class, strong ones for few, which are soon learned by heart."""
+"""Recipes to start from: mild views for many labels per class, strong views for few, which are soon memorised."""
 FEW_UP_TO = 100
-"""Mean number of labels a class up to which they count as few."""
+"""Greatest mean number of labels per class that counts as few."""
 SMALL_UP_TO = 40
-"""Pixels of the shorter side up to which images count as small, like CIFAR's."""
+"""Greatest shorter side, in pixels, of images that count as small, like CIFAR's."""
 SHRUNK_TO = 48
-"""Pixels of the shorter side that a CPU works on at most."""
+"""Greatest shorter side, in pixels, of the images that a CPU works on."""
 READ_AT = 2 * SHRUNK_TO
-"""Pixels of the shorter side that it reads, so that a quarter of an image still has those of a view."""
-_SIZED, _READ = 2048, 128  # images whose size and whose pixels are looked at
-_LOOKED_AT = 256  # pixels of the shorter side that are enough for their colours
-_BASE_SIZE = 32  # pixels of the images that the base recipe is for
-_BASE_CLASSES = 10  # and their classes
+"""Shorter side, in pixels, at which a CPU reads images, so that a quarter of an image has enough for a view."""
+_SIZED, _READ = 2048, 128  # number of images whose sizes and whose pixels are examined
+_LOOKED_AT = 256  # shorter side, in pixels, that is enough to measure their colours
+_BASE_SIZE = 32  # side, in pixels, of the images that the base recipe is for
+_BASE_CLASSES = 10  # and their number of classes
 _WARMUP_STEPS, _WARMUP_LIMIT = 200, 0.1
 _LEAST_OF_GREY = 0.5
-"""Share of a small grey image that a view shows at least: letters, garments and scans fill their frame, and a quarter
-of one may be any other. On held-out images of Fashion-MNIST with 10 labels a class 77% instead of 74."""
-_ELONGATED = 1.5  # longer by shorter side from which the central square leaves a third or more of an image out
+"""Least share of a small grey image that a view shows: letters, garments and scans fill their frame, and a quarter of
+one could be any other. This gives 77% instead of 74% on held-out images of Fashion-MNIST with 10 labels per class."""
+_ELONGATED = 1.5  # ratio of longer to shorter side; above it, the central square leaves out over a third of an image
 
 
 @dataclass(frozen=True)
 class Glance:
-    """What matters about a pool."""
+    """The properties of a pool that settings follow from."""
 
     num_images: int
     size: int
     """Median shorter side, pixels."""
     aspect: float
-    """Median of longer by shorter side."""
+    """Median ratio of longer to shorter side."""
     one_size: bool
-    """Whether all images looked at have the same height and width."""
+    """Whether all images in the sample have the same height and width."""
     decoded_once: bool
-    """Whether the pool lies in memory or is small enough to be decoded into a cache."""
+    """Whether the pool is in memory or small enough to be decoded into a cache."""
     is_grey: bool
-    """Whether colour carries nothing: one channel, or three equal ones."""
+    """Whether colour carries no information: one channel, or three equal ones."""
     mean: tuple[float, ...]
-    """Per channel, for values in [0, 1]."""
+    """Mean per channel, for values in [0, 1]; so is `std`, the standard deviation."""
     std: tuple[float, ...]
     num_classes: int
     fewest: int
-    """Labels of the class that has fewest."""
+    """Number of labels of the class that has the fewest."""
     num_labels: int
 
     @property
@@ -74,7 +74,7 @@ class Glance:
 
 @dataclass(frozen=True)
 class Choice:
-    """A setting and why."""
+    """A setting and the reason for it."""
 
     what: str
     value: str
@@ -82,11 +82,11 @@ class Choice:
 
 
 def glance(store: Store, labels: Labels) -> Glance:
-    """Look at a sample of a pool's images, always the same one.
+    """Measure a sample of a pool's images, the same one at each call.
 
     Args:
         store: the pool.
-        labels: those that training will use.
+        labels: the labels that training will use.
 
     Raises:
         ValueError: an image of the sample cannot be read; names it and the fix.
@@ -96,7 +96,7 @@ def glance(store: Store, labels: Labels) -> Glance:
         sizes = header_sizes([store.root / store.names[int(i)] for i in np.sort(order[:_SIZED])])
     else:
         sizes = store.sizes[:_SIZED]
-    # One at a time, for whole photographs together may exceed the memory; and each weighs the same, however large.
+    # One at a time, because whole photographs together may exceed memory, and so that each counts the same at any size.
     small = shrunk(store, _LOOKED_AT)
     looks = [_colours(small, index) for index in np.sort(order[:_READ])]
     mean, square = (torch.stack(values).mean(dim=0) for values in list(zip(*looks))[:2])
@@ -117,20 +117,20 @@ def glance(store: Store, labels: Labels) -> Glance:
 
 
 def _colours(store: Store, index: int) -> tuple[torch.Tensor, torch.Tensor, bool]:
-    """Per channel the mean and the mean square of an image, in [0, 1], and whether its channels are equal."""
+    """Return mean and mean square of each channel of an image, in [0, 1], and whether its channels are equal."""
     (image,) = store.read(np.array([index]))
     values = image.reshape(len(image), -1).double() / 255
     return values.mean(dim=1), (values**2).mean(dim=1), bool((image == image[:1]).all())
 
 
 def choose(seen: Glance, *, shrink: bool) -> tuple[dict[str, Any], list[Choice]]:
-    """Sections of a recipe for a pool, and what was chosen and why.
+    """Choose the sections of a recipe for a pool; also returns what was chosen and why.
 
     Args:
         seen: the pool.
-        shrink: work on photographs as on small images, of `SHRUNK_TO` pixels: for a CPU, unless a network is given that
-            wants more. In four minutes on two cores, 3,000 photographs with 10 labels a class were right in 42% so, and
-            in 33% with a resnet18 and twice the pixels, which had trained on a third of the images.
+        shrink: treat photographs like small images, of `SHRUNK_TO` pixels: for a CPU, unless a network is given that
+            needs more. In four minutes on two cores, accuracy on 3,000 photographs with 10 labels per class was 42%; a
+            resnet18 with twice the pixels reached 33%, having trained on a third of the images.
     """
     name = FEW_LABELS if seen.labels_are_few else MANY_LABELS
     base = load_recipe(name)
@@ -146,25 +146,25 @@ def choose(seen: Glance, *, shrink: bool) -> tuple[dict[str, Any], list[Choice]]
     warmup_epochs = _WARMUP_STEPS / max(1, seen.num_images // batch_size)
     lr |= {"warmup_epochs": round(warmup_epochs, 4), "warmup_limit": _WARMUP_LIMIT}
     colour = "grey" if seen.is_grey else "colour"
-    per_class = f"{seen.num_labels / seen.num_classes:.3g} labels a class"
-    few, many = f"{per_class} are soon learned by heart", f"{per_class}, whose images had better stay as they are"
+    per_class = f"{seen.num_labels / seen.num_classes:.3g} labels per class"
+    few, many = f"{per_class} are soon memorised", f"{per_class}: their images are best left almost unchanged"
     numbers = f"mean {', '.join(f'{m:.3f}' for m in seen.mean)}, std {', '.join(f'{s:.3f}' for s in seen.std)}"
     if shrink_to:
-        choices.append(Choice("reading", f"{shrink_to} pixels", "images are larger; reduced once, they are read fast"))
+        choices.append(Choice("reading", f"{shrink_to} pixels", "images are larger; shrunk once, they are read fast"))
     choices += [
         _crops(seen, sections, base),
-        Choice("colours", numbers, f"measured on {min(_READ, seen.num_images)} images, which are {colour}"),
+        Choice("colours", numbers, f"measured on {min(_READ, seen.num_images)} {colour} images"),
         Choice("support views", *(("strong", few) if seen.labels_are_few else ("mild", many))),
-        Choice("mirroring", "left-right", f"fits most photographs; {_no_mirroring(sections)} for letters and digits"),
+        Choice("mirroring", "left-right", f"suits most photos; set {_no_mirroring(sections)} for letters and digits"),
         batch_choice,
         support_choice,
-        Choice("learning rate", f"{lr['peak']:g}", f"that of {name}, for this network and batch"),
+        Choice("learning rate", f"{lr['peak']:g}", f"that of {name}, adapted to this network and batch"),
     ]
     return sections, choices
 
 
 def _small(seen: Glance, name: str) -> tuple[dict[str, Any], list[Choice]]:
-    """A recipe's network and views, in proportion to the images."""
+    """Take a recipe's network and views, and scale the views in proportion to the images."""
     base = load_recipe(name)
     # Below 16 pixels the network has nothing left to pool, so tiny images are enlarged.
     worked_at = min(SHRUNK_TO, max(seen.size, round(16 * _BASE_SIZE / base.views.large.size)))
@@ -182,20 +182,20 @@ def _small(seen: Glance, name: str) -> tuple[dict[str, Any], list[Choice]]:
     shown = scaled(base.views.evaluation.crop)
     views["evaluation"] = {"crop": shown, "resize": shown}
     sections = {"views": views, "optimizer": {"lr": {"peak": base.optimizer.lr.peak}}}
-    sizes = f"{views['large']['size']} pixels, {shown} when judged"
+    sizes = f"{views['large']['size']} pixels, {shown} for evaluation"
     network, proportion = f"images are small: {seen.size} pixels (median shorter side)", "in proportion"
     if seen.size > SMALL_UP_TO:
         network = f"there is no GPU, and images are larger: {seen.size} pixels (median shorter side)"
         proportion = f"in proportion to {worked_at}: more pixels would leave time for too few steps"
     return sections, [
         Choice("network", base.backbone.kind, network),
-        Choice("views", sizes, f"as {name} for {_BASE_SIZE} pixels, {proportion}"),
+        Choice("views", sizes, f"those of {name} for {_BASE_SIZE} pixels, scaled {proportion}"),
     ]
 
 
 def _photographs(seen: Glance) -> tuple[dict[str, Any], list[Choice]]:
     size = min(128, max(64, 8 * round(0.5 * seen.size / 8)))
-    shown = 9 * size // 8  # crops enlarge what they show, so that objects are of about one size in both
+    shown = 9 * size // 8  # crops enlarge what they show, so objects have about the same size in both
     colour = {"jitter": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "grayscale": 0.2}
     large = {"size": size, "count": 2, "scale": [0.2, 1.0], "flip": 0.5, "solarize": 0, "equalize": 0, **colour}
     blur = {"blur": 0.5, "blur_radius": [0.1, max(0.2, round(2 * size / 224, 2))]}
@@ -216,23 +216,23 @@ def _photographs(seen: Glance) -> tuple[dict[str, Any], list[Choice]]:
         Choice("network", "resnet18", f"images have more than {SMALL_UP_TO} pixels: {seen.size} (median shorter side)"),
         Choice(
             "views",
-            f"{size} pixels, {shown} when judged",
-            "half the images' size, but from 64 to 128 to keep steps fast",
+            f"{size} pixels, {shown} for evaluation",
+            "half the images' size, but between 64 and 128 to keep steps fast",
         ),
     ]
 
 
 def _crops(seen: Glance, sections: Mapping[str, Any], base: Recipe) -> Choice:
-    """What of an image views cut out: written by the photographs' recipe, inherited by that of small images."""
+    """Describe how much of an image crops show: photographs set it in the recipe, small images inherit it."""
     least, most = sections["views"]["large"].get("scale", base.views.large.scale)
     value = f"{100 * least:.0f}% to {100 * most:.0f}% of an image's area"
     is_wide = seen.is_grey and least >= _LEAST_OF_GREY
-    usual = "wide, as grey images fill their frame" if is_wide else "as usual for images of this size"
+    usual = "large, because grey images fill their frame" if is_wide else "as usual for images of this size"
     if seen.aspect <= _ELONGATED:
-        return Choice("crops", value, f"{usual}; judged on the central square")
+        return Choice("crops", value, f"{usual}; evaluated on the central square")
     lost = f"{100 * (1 - 1 / seen.aspect):.0f}%"
     return Choice(
-        "crops", value, f"images are {seen.aspect:g} times as long as wide: {lost} lie beyond the square judged"
+        "crops", value, f"images are {seen.aspect:g} times as long as wide: {lost} lies outside the evaluated square"
     )
 
 
@@ -256,25 +256,25 @@ def _batch(seen: Glance, name: str) -> tuple[int, Choice]:
 def _support(seen: Glance, base: Recipe) -> tuple[dict[str, Any], Choice]:
     assert base.support is not None
     supports = base.support.images_per_class * _BASE_CLASSES
-    # Two or more, as SuNCEt's loss asks of each image who else is of its class. However few the labels: several views
-    # of one image are worth their time. With 1, 2 and 4 labels a class of CIFAR-10, 12 supports a class were better
-    # than twice the labels by 3 points on held-out labels in equal time, by 4 to 7 in equal steps.
+    # Two or more, because SuNCEt's loss needs another image of each image's class. However few the labels are, several
+    # views of one image are worth their time: with 1, 2 and 4 labels per class of CIFAR-10, 12 supports per class were
+    # better than twice the labels, by 3 points on held-out labels in equal time, and by 4 to 7 in equal steps.
     per_class = max(2, min(16, supports // seen.num_classes))
     classes = supports // per_class if seen.num_classes * per_class > supports else None
     shown = "each class" if classes is None else f"{classes} classes"
-    reason = f"{seen.num_classes} classes, {seen.num_labels} labels, at least {seen.fewest} a class"
+    reason = f"{seen.num_classes} classes, {seen.num_labels} labels, at least {seen.fewest} per class"
     section = {"images_per_class": per_class, "classes_per_batch": classes}
-    return section, Choice("supports", f"{per_class} labelled images of {shown} a step", reason)
+    return section, Choice("supports", f"{per_class} labelled images of {shown} per step", reason)
 
 
 def _workers(seen: Glance) -> int:
-    """Processes that decode and cut ahead of the training; on a CPU they would take its time just to cut."""
+    """Return how many processes decode and crop in advance; on a CPU, just cropping would take time from training."""
     if seen.decoded_once and (seen.one_size or not torch.cuda.is_available()):
         return 0
     return min(8, max(1, available_threads() // 2))
 
 
 def describe(choices: list[Choice]) -> str:
-    """One line a choice."""
+    """Format choices, one line each."""
     what, value = (max(len(getattr(c, name)) for c in choices) for name in ("what", "value"))
     return "\n".join(f"  {c.what:<{what}}  {c.value:<{value}}  {c.reason}" for c in choices)

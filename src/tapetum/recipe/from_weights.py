@@ -1,4 +1,4 @@
-"""What a run that starts from given weights takes over from them: network, size of images, colours."""
+"""Adapts a recipe to the weights that a run starts from: network, image size and colours."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from tapetum.recipe.recipe import load_recipe
 
 TIMM = "timm:"
 BACKBONE_LR = 0.1
-"""Learning rate of a backbone that has learned already, as a multiple of that of new layers."""
+"""Learning rate of a backbone that is already trained, as a multiple of that of new layers."""
 
 
 def start_from(
     weights: str | Path, sections: Mapping[str, Any], *, frozen: bool
 ) -> tuple[dict[str, Any], list[Choice]]:
-    """Change the settings chosen for images to those of weights to start from.
+    """Adapt settings that were chosen for images to the weights to start from.
 
     Args:
-        weights: `timm:NAME`, the folder of a run, or a file of tensors; of a file nothing is known but the tensors.
-        sections: as `choose` made them; left as they are.
-        frozen: train nothing.
+        weights: `timm:NAME`, the folder of a run, or a file of tensors, which says nothing about network or images.
+        sections: as `choose` returns them; not modified.
+        frozen: True trains nothing.
 
     Returns:
         Sections of a recipe, and what was chosen and why.
 
     Raises:
-        ValueError: timm is missing, or knows no such network or no weights for it.
+        ValueError: timm is not installed, or has no such network or no weights for it.
     """
     changed = {name: dict(value) if isinstance(value, Mapping) else value for name, value in sections.items()}
     if str(weights).startswith(TIMM):
@@ -44,7 +44,7 @@ def start_from(
         changed["trainer"] = {"steps": 0}
         return changed, [*choices, Choice("training", "none", "the weights stay as they are")]
     changed["optimizer"] = {**changed["optimizer"], "backbone_lr": BACKBONE_LR}
-    slower = Choice("backbone", f"{BACKBONE_LR:g} of the learning rate", "it has learned already, the heads have not")
+    slower = Choice("backbone", f"{BACKBONE_LR:g} of the learning rate", "it is already trained, the heads are not")
     return changed, [*choices, slower]
 
 
@@ -65,8 +65,8 @@ def _from_timm(name: str, sections: dict[str, Any]) -> list[Choice]:
     sections["views"] = _sized(sections["views"], size) | {"evaluation": {"crop": size, "resize": shown}}
     _colours(sections["views"], found.mean, found.std)
     return [
-        Choice("network", name, "its published weights are the beginning"),
-        Choice("views", f"{size} pixels", "what these weights were trained on, and their colours"),
+        Choice("network", name, "training starts from its published weights"),
+        Choice("views", f"{size} pixels", "size and colour statistics are those that these weights were trained on"),
     ]
 
 
@@ -76,21 +76,21 @@ def _from_run(folder: Path, sections: dict[str, Any]) -> list[Choice]:
     sections["backbone"] = asdict(recipe.backbone)
     sections["views"] = _sized(sections["views"], views.large.size) | {"evaluation": asdict(views.evaluation)}
     _colours(sections["views"], views.mean, views.std)
-    size = f"{views.large.size} pixels, {views.evaluation.crop} when judged"
+    size = f"{views.large.size} pixels, {views.evaluation.crop} for evaluation"
     return [
         Choice("network", recipe.backbone.kind, f"that of the run {folder}"),
-        Choice("views", size, "what this run was trained on, and its colours"),
+        Choice("views", size, "sizes and colour statistics are those that this run was trained on"),
     ]
 
 
 def _sized(views: Mapping[str, Any], size: int) -> dict[str, Any]:
-    """Views of one size; small ones are left out, for networks that take no other."""
+    """Set views to one size and leave out small views, because some networks take only one size."""
     kinds = {kind: {**views[kind], "size": size} for kind in ("large", "support") if views.get(kind)}
     return {**views, **kinds, "small": None}
 
 
 def _colours(views: dict[str, Any], mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    """The weights' normalisation; of grey images the mean over its channels."""
+    """Set the weights' normalisation; for grey images, average it over its channels."""
     channels = len(views["mean"])
     for key, values in (("mean", mean), ("std", std)):
         views[key] = list(values) if len(values) == channels else [round(sum(values) / len(values), 4)] * channels

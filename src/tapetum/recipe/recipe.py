@@ -1,11 +1,11 @@
-"""The recipe: everything that determines a run, and the one door through which recipes come in and go out.
+"""The recipe: everything that determines a run, and the functions that read and write recipes.
 
     recipe = load_recipe("paws_cifar10_4000", ["data.images=cifar", "trainer.epochs=50"])
 
-A recipe is YAML; each section becomes the frozen dataclass beside the class that it configures. Whatever is wrong
-with a recipe is said in one sentence with file, line, dotted key, value and what would be right. Values are only ever
-values: a recipe names registered kinds, and nothing in it is imported or run. This file is the only one that imports
-pydantic, which checks the single values.
+A recipe is YAML; each section becomes the frozen dataclass next to the class that it configures. An error in a recipe
+is one sentence with file, line, dotted key, value and what would be right. Values are only data: a recipe names
+registered kinds, and nothing in it is imported or run. This is the only file that imports pydantic, which checks single
+values.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Recipe:
     """The network below the method's heads, chosen by `kind`."""
     init: str | None = None
     """Start from these weights: the folder of a run, or a file of tensors (.safetensors, .pth); null for random ones.
-    The backbone must be theirs; heads are taken where they fit."""
+    They must be of the same backbone; heads are taken if they fit."""
     data: DataConfig
     """Images, labels and batch size."""
     views: ViewsConfig
@@ -90,7 +90,7 @@ class Recipe:
             raise ValueError(f"support is null, but {kind} draws labelled images: give it images_per_class.")
         if self.data.folds is not None and self.runtime.devices > 1:
             raise ValueError(
-                f"data.folds is {self.data.folds}, for which runtime.devices must be 1: set one of them so."
+                f"data.folds is {self.data.folds}, for which runtime.devices must be 1: change one of them."
             )
 
 
@@ -99,11 +99,11 @@ def load_recipe(name_or_path: str | os.PathLike[str], overrides: Sequence[str] =
 
     Args:
         name_or_path: the name of a shipped recipe (`tapetum recipes` lists them) or the path of a YAML file.
-        overrides: `key.path=value` each, the value written as in YAML; applied in order. Setting a section's `kind`
+        overrides: `key.path=value` each, with the value as in YAML; applied in order. Setting a section's `kind`
             drops those of its values that the new kind cannot have; `key=null` removes an optional section.
 
     Raises:
-        RecipeError: one sentence that says where, what and what would be right.
+        RecipeError: the recipe or an override is wrong; one sentence with the place, the value and what would be right.
 
     Example:
         >>> load_recipe("paws_cifar10_4000", ["trainer.epochs=50"]).trainer.epochs
@@ -114,20 +114,20 @@ def load_recipe(name_or_path: str | os.PathLike[str], overrides: Sequence[str] =
 
 
 def parse_recipe(text: str, name: str = "recipe", overrides: Sequence[str] = ()) -> Recipe:
-    """As `load_recipe`, from text; `name` is what errors call it and where files that it extends are looked for."""
+    """As `load_recipe`, but from text; `name` appears in errors, and extended files are looked up in its folder."""
     root = read_recipe(text, name, _keeps, overrides)
     return cast(Recipe, _build(Recipe, root, ()))
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as YAML, with every field written out; `parse_recipe` reads it back to an equal recipe."""
+    """Write the recipe as YAML, with every field; `parse_recipe` reads it back to an equal recipe."""
     return write_yaml(_plain(recipe))
 
 
 def deciding_values(recipe: Recipe) -> dict[str, str]:
-    """What of a recipe decides the bits of a step, by dotted key: where images lie and what is logged does not.
+    """Return the values that decide the bits of a step, by dotted key; image paths and logging, for example, do not.
 
-    Lengths and the seed are left to the trainer, which knows them resolved.
+    Lengths and the seed are left to the trainer, which knows their resolved values.
 
     Example:
         >>> deciding_values(load_recipe("paws_cifar10_4000"))["optimizer.momentum"]
@@ -146,10 +146,10 @@ def _flat(value: Any, key: str) -> dict[str, str]:
 
 
 def find_config(wanted: str) -> tuple[str, type]:
-    """The config class of a method, of another `kind`, or of a recipe's section, and how a recipe selects it.
+    """Find the config class of a method, of another `kind`, or of a recipe's section, and how a recipe selects it.
 
     Raises:
-        ValueError: nothing of this name exists.
+        ValueError: nothing has this name, or it is a section with several kinds.
 
     Example:
         >>> find_config("lars")[0]
@@ -215,7 +215,7 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
 
 
 def _value(annotation: Any, node: Node, path: tuple[str, ...]) -> Any:
-    # Strict, and as JSON: "5", 5.0 and yes are then no 5, 5 and true, while a list still makes a tuple.
+    # Strict, and as JSON, so that "5", 5.0 and yes are not accepted as 5, 5 and true, but a list still makes a tuple.
     try:
         return _adapter(annotation).validate_json(json.dumps(node.plain()), strict=True)
     except ValidationError as error:
@@ -230,12 +230,12 @@ def _unknown(key: str, value: Node, path: tuple[str, ...], known: dict[str, Any]
     near = [f"'{name}'" for name in difflib.get_close_matches(key, known, n=1, cutoff=0.8)]
     near = near or [note.key for note in field_notes(Recipe) if note.key.endswith(f".{key}")]
     near = near or [f"'{name}'" for name in difflib.get_close_matches(key, known, n=1, cutoff=0.5)]
-    advice = f"did you mean {' or '.join(near)}?" if near else f"known here are {', '.join(known)}."
+    advice = f"did you mean {' or '.join(near)}?" if near else f"known keys here are {', '.join(known)}."
     return _wrong(value, (*path, key), f"(value {show(value.plain())}) is not a known key: {advice}")
 
 
 def _refused(error: ValueError, config: type, node: Node, path: tuple[str, ...]) -> RecipeError:
-    """A config class refused its values; its message begins with the name of the field wherever it blames one."""
+    """Add place and dotted key to a config class's error; its message begins with a field's name if it blames one."""
     if isinstance(error, RecipeError):
         return error
     assert isinstance(node.value, dict)
@@ -251,7 +251,7 @@ def _refused(error: ValueError, config: type, node: Node, path: tuple[str, ...])
 
 
 def _keeps(root: Node, path: tuple[str, ...], kind: str, key: str) -> bool:
-    """Whether a section's value stays when the section becomes another kind: if that kind can have it."""
+    """Return whether a section's value stays when its kind changes: it does if the new kind can have it."""
     annotation: Any = Recipe
     node = root
     try:

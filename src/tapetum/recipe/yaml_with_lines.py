@@ -1,7 +1,7 @@
-"""Reading YAML with the place of every value, so that an error can name its line. The only YAML import but the dump.
+"""Reads YAML with the place of every value, so that errors can name the line. The only file that imports YAML.
 
 It differs from PyYAML's reader in four ways: 1e-6 is a number; on, off, yes, no and dates stay words (YAML 1.2);
-a key that is given twice is an error; tags and aliases are errors, so nothing in a file is ever constructed.
+repeated keys are errors; tags and aliases are errors, so a file can never construct Python objects.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import Any
 import yaml
 
 Place = Callable[[int], str]
-"""From a line number, counted from 1, to the words that begin an error, e.g. "my.yaml, line 3"."""
+"""Turns a line number, counted from 1, into the beginning of an error, e.g. "my.yaml, line 3"."""
 
 
 class RecipeError(ValueError):
-    """A recipe or an override that cannot be used; the text is one sentence that says where, what and what to do."""
+    """A recipe or an override that cannot be used; the message is one sentence with place, problem and fix."""
 
 
 @dataclass
 class Node:
-    """A value and the place where it was written."""
+    """A value and the place where it is written."""
 
     value: bool | int | float | str | list[Node] | dict[str, Node] | None
     place: str
 
     def plain(self) -> Any:
-        """The value as Python's own dicts, lists and scalars."""
+        """Return the value as Python's own dicts, lists and scalars."""
         if isinstance(self.value, dict):
             return {key: node.plain() for key, node in self.value.items()}
         if isinstance(self.value, list):
@@ -50,7 +50,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes every word that this reader or a YAML 1.1 reader would take for something else."""
+    """Quotes every word that this reader or a YAML 1.1 reader would mistake for another type."""
 
     yaml_implicit_resolvers = {key: list(found) for key, found in yaml.SafeDumper.yaml_implicit_resolvers.items()}  # noqa: RUF012
 
@@ -73,7 +73,7 @@ def read_yaml(text: str, place: Place) -> Node:
     """Read one YAML document.
 
     Raises:
-        RecipeError: it is no YAML, holds a key twice, or uses tags or aliases.
+        RecipeError: the text is not YAML, has a repeated key, or uses tags or aliases.
 
     Example:
         >>> read_yaml("lr: 1e-6\\nflip: on", lambda line: f"line {line}").plain()
@@ -97,7 +97,7 @@ def read_yaml(text: str, place: Place) -> Node:
 
 
 def write_yaml(value: Any) -> str:
-    """Block-style YAML of dicts, lists and scalars that `read_yaml` reads back to the same values."""
+    """Write dicts, lists and scalars as block-style YAML that `read_yaml` reads back to the same values."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True, default_flow_style=False)
 
 

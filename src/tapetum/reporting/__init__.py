@@ -1,4 +1,4 @@
-"""What people and programs are given to read: tables, figures and pages.
+"""Output for people and programs: tables, figures and pages.
 
-Imports what it shows (`evaluation`, `data`) and `system`; it calculates nothing that is a result.
+Imports what it shows (`evaluation`, `data`) and `ops` and `system`; it computes no results itself.
 """

@@ -1,4 +1,4 @@
-"""Predictions as cards of a page: an image, its prediction, and the labelled images behind it."""
+"""Predictions as cards on a page: an image, its prediction, and the labelled images behind it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tapetum.evaluation.review import Integers, Predicted, Review
 from tapetum.reporting.pictures import Thumbnail, Thumbnails
 
 HARDEST, LEAST_CERTAIN, CONFUSIONS, OF_EACH_CONFUSION = 12, 12, 8, 3
-"""Cards of a page."""
+"""Greatest numbers of cards on a page."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Card:
     label: str
     confidence: float
     truth: str | None
-    """None where the true class is not known."""
+    """None if the true class is unknown."""
     causes: tuple[Cause, ...]
 
     @property
@@ -56,7 +56,7 @@ class Cards:
         self._judged = self.pool if same or judged is None else Thumbnails(judged.predicted.store)
 
     def of(self, predicted: Predicted, positions: Iterable[int]) -> list[Card]:
-        """Cards of some of the predicted images."""
+        """Make the cards of some of the predicted images."""
         return [self._card(predicted, int(i)) for i in positions]
 
     def _card(self, predicted: Predicted, i: int) -> Card:
@@ -82,19 +82,19 @@ class Cards:
 
 
 def hardest(predicted: Predicted) -> Integers:
-    """Positions of the wrong predictions that were surest."""
+    """Return the positions of the most confident wrong predictions."""
     wrong = np.flatnonzero(predicted.labels != predicted.truth)
     return wrong[np.argsort(-predicted.confidence[wrong], kind="stable")][:HARDEST]
 
 
 def least_certain(predicted: Predicted) -> Integers:
-    """Positions of the unlabelled images whose predictions are least sure."""
+    """Return the positions of the least confident predictions for unlabelled images."""
     unknown = np.flatnonzero(predicted.truth == UNLABELLED)
     return unknown[np.argsort(predicted.confidence[unknown], kind="stable")][:LEAST_CERTAIN]
 
 
 def confusions(counts: Integers) -> list[tuple[int, int]]:
-    """(true, predicted) classes that are confused most often, from (C, C) counts."""
+    """Return the (true, predicted) classes that are confused most often, from (C, C) counts."""
     wrong = counts * (1 - np.eye(len(counts), dtype=np.int64))
     order = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]
     cells = [divmod(int(cell), len(counts)) for cell in order]
@@ -102,6 +102,6 @@ def confusions(counts: Integers) -> list[tuple[int, int]]:
 
 
 def examples(predicted: Predicted, true: int, taken: int) -> Integers:
-    """Positions of the surest predictions of one confusion."""
+    """Return the positions of the most confident predictions of one confusion."""
     those = np.flatnonzero((predicted.truth == true) & (predicted.labels == taken))
     return those[np.argsort(-predicted.confidence[those], kind="stable")][:OF_EACH_CONFUSION]

@@ -1,4 +1,4 @@
-"""Embeddings as a file, written as they come: .npz for numpy, .parquet for tables."""
+"""Writes embeddings to a file as they are computed: .npz for numpy, .parquet for tables."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def write_embeddings(path: Path, parts: Parts, num_images: int) -> None:
     Args:
         path: ends in .npz (arrays `paths`, (N,) text, and `embeddings`, (N, D) float32) or in .parquet (columns
             `path` and `embedding`, a list of D numbers).
-        parts: of N images together.
+        parts: names and embeddings, of N images in all.
         num_images: N.
 
     Raises:
-        ValueError: another ending, pyarrow is not installed, or the file cannot be written.
+        ValueError: the path ends differently, pyarrow is not installed, or the file cannot be written.
     """
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path} ends in neither .npz nor .parquet: give --output such as {path.with_suffix('.npz')}.")
@@ -39,7 +39,7 @@ def write_embeddings(path: Path, parts: Parts, num_images: int) -> None:
 
 
 def _write_npz(path: Path, parts: Parts, num_images: int) -> None:
-    """As numpy.savez, whose arrays would have to be in memory whole."""
+    """Write the same file as numpy.savez, which would need whole arrays in memory."""
     names: list[str] = []
     with zipfile.ZipFile(path, "w", allowZip64=True) as archive:
         with archive.open("embeddings.npy", "w", force_zip64=True) as file:

@@ -1,4 +1,4 @@
-"""Figures for people who have not seen the code: each says in words what it shows. The one door to matplotlib."""
+"""Figures for people who have not seen the code: each explains what it shows. The only file that imports matplotlib."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PALETTE = ("#4269d0", "#ff725c", "#3ca951", "#efb118", "#a463f2", "#6cc5b0", "#ff8ab7", "#9c6b4e", "#97bbf5", "#7d8796")
-"""Colours of classes, told apart by people with the common kinds of colour blindness as far as ten can be."""
+"""Colours of classes, as distinguishable as ten colours can be with the common kinds of colour blindness."""
 _MARKERS = "o^sDvP*X<>"  # with more classes than colours, the shape tells them apart
-_LEGEND_UP_TO, _NAMES_UP_TO, _COUNTS_UP_TO = 30, 40, 12  # classes
+_LEGEND_UP_TO, _NAMES_UP_TO, _COUNTS_UP_TO = 30, 40, 12  # numbers of classes
 
 
 def write_figures(review: Review, folder: Path, with_umap: bool = False) -> list[Path]:
     """Draw everything that a run has numbers for, each as PNG and SVG.
 
     Returns:
-        The files: loss, accuracy, map_pca, map_umap, confusion and reliability, as far as there are such.
+        The files: loss, accuracy, map_pca, map_umap, confusion and reliability, without those that lack numbers.
 
     Raises:
         ValueError: matplotlib or umap-learn is not installed, or the folder cannot be written to.
@@ -37,7 +37,7 @@ def write_figures(review: Review, folder: Path, with_umap: bool = False) -> list
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ValueError(
-            "matplotlib is not installed: pip install 'tapetum[plots]'; `tapetum report` does without it."
+            "matplotlib is not installed: pip install 'tapetum[plots]'; `tapetum report` works without it."
         ) from error
     drawings: dict[str, Callable[[Figure], None]] = {}
     if "train/loss" in review.curves:
@@ -50,7 +50,7 @@ def write_figures(review: Review, folder: Path, with_umap: bool = False) -> list
     )
     if with_umap:
         near = umap(review.sample.embeddings)
-        drawings["map_umap"] = lambda figure: _map(figure, review, near, "like ones near each other (UMAP)")
+        drawings["map_umap"] = lambda figure: _map(figure, review, near, "similar images lie close (UMAP)")
     judged = review.judged
     if judged is not None:
         drawings["confusion"] = lambda figure: _confusion(figure, judged, review)
@@ -82,20 +82,20 @@ def _titled(figure: Figure, title: str, note: str) -> Axes:
 
 def _loss(figure: Figure, review: Review) -> None:
     steps, values = review.curves["train/loss"]
-    axes = _titled(figure, f"{review.name}: the loss while training", "Lower is better. Pale: each step; dark: means.")
+    axes = _titled(figure, f"{review.name}: loss during training", "Lower is better. Pale: each step; dark: means.")
     axes.plot(steps, values, color=PALETTE[0], alpha=0.25, linewidth=0.8)
     axes.plot(*smooth(steps, values, max(2, min(40, len(steps) // 5))), color=PALETTE[0], linewidth=2)
     axes.set(xlabel="step", ylabel="loss")
 
 
 def _accuracy(figure: Figure, review: Review) -> None:
-    note = "Share of held-out labels, which train nothing, that are predicted rightly."
-    axes = _titled(figure, f"{review.name}: accuracy on held-out labels while training", note)
+    note = "Share of held-out labels, which are not trained on, that are predicted correctly."
+    axes = _titled(figure, f"{review.name}: accuracy on held-out labels during training", note)
     for colour, (column, (steps, values)) in zip(
         PALETTE, ((c, v) for c, v in review.curves.items() if c.startswith("eval/"))
     ):
         axes.plot(steps, values, "o-", color=colour, markersize=4, label=JUDGES.get(column, column[5:]))
-    axes.set(xlabel="step", ylabel="right, %", ylim=(0, 101), xlim=(0, None))
+    axes.set(xlabel="step", ylabel="correct, %", ylim=(0, 101), xlim=(0, None))
     axes.legend(frameon=False, loc="lower left")
 
 
@@ -121,9 +121,9 @@ def _confusion(figure: Figure, judged: Judged, review: Review) -> None:
     classes = review.classes
     counts = judged.confusion(len(classes))
     low, high = judged.interval
-    title = f"{review.name}: {judged.top1:.1f}% of {judged.what} are right (95% interval {low:.1f} to {high:.1f}%)"
+    title = f"{review.name}: {judged.top1:.1f}% of {judged.what} correct (95% interval {low:.1f} to {high:.1f}%)"
     axes = _titled(
-        figure, title, "Each row is a true class, each column what was predicted. Right ones lie on the diagonal."
+        figure, title, "Each row is a true class, each column a predicted one. Correct predictions are on the diagonal."
     )
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -145,7 +145,7 @@ def _write_counts(axes: Axes, counts: Integers, shares: Floats) -> None:
 def _reliability(figure: Figure, judged: Judged, review: Review) -> None:
     found = judged.reliability
     axes = _titled(figure, f"{review.name}: how far confidence can be trusted", review.calibration.describe())
-    axes.plot([0, 100], [0, 100], "--", color="#999999", linewidth=1, label="confidence that means what it says")
+    axes.plot([0, 100], [0, 100], "--", color="#999999", linewidth=1, label="confidence equal to accuracy")
     right = np.rint(found.accuracy * found.counts).astype(np.int64)
     ends = np.array([wilson(int(r), int(count)) for r, count in zip(right, found.counts)])
     x, y = 100 * found.confidence, 100 * found.accuracy
@@ -153,6 +153,6 @@ def _reliability(figure: Figure, judged: Judged, review: Review) -> None:
     axes.errorbar(x, y, abs(ends.T - y), fmt="o", color=PALETTE[0], capsize=3, label=label)
     for place, count in zip(zip(x, y), found.counts):
         axes.annotate(f"{count:,}", place, (6, -11), textcoords="offset points", fontsize=8, color="#555555")
-    axes.set(xlabel="confidence, %", ylabel="of these right, %", xlim=(0, 104), ylim=(0, 104))
+    axes.set(xlabel="confidence, %", ylabel="correct, %", xlim=(0, 104), ylim=(0, 104))
     axes.legend(frameon=False, loc="upper left")
     axes.text(103, 2, f"mean distance {100 * found.error:.1f} points", ha="right", color="#555555")

@@ -1,4 +1,4 @@
-"""The health of a pool as one HTML page: what templates/health.html shows, worked out from what was found."""
+"""The health of a pool as one HTML page: turns what was found into the values that templates/health.html shows."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tapetum.ops.randomness import make_keys, permutation
 from tapetum.reporting.pages import render_page
 from tapetum.reporting.pictures import SHEET_IMAGES, Thumbnails, contact_sheet, data_uri
 
-_GROUPS, _OF_A_GROUP = 24, 8  # shown of each kind
-_SHEETS = 100  # classes
-_ROWS = 200  # of a table
-_SIZES = 12  # of images, the most common
+_GROUPS, _OF_A_GROUP = 24, 8  # groups shown of each kind, and images shown of each group
+_SHEETS = 100  # number of classes shown
+_ROWS = 200  # rows of a table
+_SIZES = 12  # number of image sizes shown, the most common ones
 _MODES = {"1": "black and white", "L": "grey", "LA": "grey with transparency", "P": "palette", "I;16": "grey, 16 bits"}
-"""Plain words for Pillow's names of how an image is stored."""
+"""Pillow's image modes in plain words."""
 
 
 def render(health: Health, title: str, findings: Sequence[str]) -> str:
-    """The page, as text."""
+    """Render the page as text."""
     shown = _Shown(health)
     of_class: dict[str | None, list[int]] = {}
     for i, name in enumerate(health.pool.classes):
@@ -67,12 +67,12 @@ class _Shown:
         self._thumbnails = [Thumbnails(part.source.store, side=128) for part in parts]
 
     def groups(self, found: Sequence[Group]) -> dict[str, Any]:
-        """Some groups, spread over all: they come in the order of names, and so of classes."""
+        """Choose some groups, spread over all, because these are sorted by name and so by class."""
         spread = np.unique(np.linspace(0, len(found) - 1, _GROUPS).astype(np.int64)).tolist() if found else []
         return {"total": len(found), "shown": [self._group(found[number].members) for number in spread]}
 
     def _group(self, members: tuple[int, ...]) -> dict[str, Any]:
-        # The test's images come last, and a leak shows only beside one of them.
+        # Test images come last, and a leak is visible only if one of them is shown.
         some = members[: _OF_A_GROUP - 1] + members[-1:] if len(members) > _OF_A_GROUP else members
         return {"size": len(members), "members": [self._member(i) for i in some]}
 
@@ -83,7 +83,7 @@ class _Shown:
 
 
 def _sheet(part: Part, members: Sequence[int], name: str | None) -> dict[str, Any]:
-    """A contact sheet of some of a class's images, always the same ones."""
+    """Make a contact sheet of some of a class's images, always the same ones."""
     chosen = np.sort(permutation(make_keys(0, "contact sheet"), len(members))[:SHEET_IMAGES])
     sheet = contact_sheet(part.source.store, [members[int(i)] for i in chosen])
     return {"label": name, "size": len(members), "shown": len(chosen), "uri": data_uri(sheet)}

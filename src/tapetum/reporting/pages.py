@@ -1,4 +1,4 @@
-"""HTML pages from the templates beside this file: the one door to Jinja."""
+"""Renders HTML pages from the templates in this room; the only file that imports Jinja."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 @cache
 def _environment() -> Environment:
-    """Escapes every value that is no `Markup`, so that no file name or recipe can add markup or a script."""
+    """Escapes every value that is not `Markup`, so that no file name or recipe can add markup or a script."""
     return Environment(
         loader=FileSystemLoader(Path(str(files("tapetum.reporting"))) / "templates"),
         autoescape=True,
@@ -26,18 +26,18 @@ def _environment() -> Environment:
 
 
 def _printable(value: Any) -> Any:
-    """File names may hold bytes that are no text: these are shown as escapes."""
+    """Show bytes that are not text, which file names may contain, as escapes."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return value.encode(errors="backslashreplace").decode()
     return value
 
 
 def render_page(template: str, title: str, **context: Any) -> str:
-    """A whole page, as text.
+    """Render a whole page as text.
 
     Args:
         template: a file in templates/ that extends page.html.
-        title: of the page.
-        context: what the template names.
+        title: title of the page.
+        context: the values that the template uses.
     """
     return _environment().get_template(template).render(title=title, **context)

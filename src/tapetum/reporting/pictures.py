@@ -1,4 +1,4 @@
-"""Small copies of images: as text that a page can hold, and side by side on contact sheets."""
+"""Small copies of images: as text to embed in a page, and side by side on contact sheets."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from PIL import Image
 from tapetum.data.images.stores import Store
 
 SHEET_IMAGES = 24
-"""Images on a contact sheet, at most, in rows of 12."""
+"""Greatest number of images on a contact sheet, in rows of 12."""
 _SHEET_COLUMNS = 12
-_SIDE = 64  # pixels of an image on a sheet
-_TINY = 40  # pixels up to which an image is shown pixel by pixel
+_SIDE = 64  # longer side, in pixels, of an image on a sheet
+_TINY = 40  # longer side, in pixels, up to which an image is enlarged without smoothing
 
 
 class Thumbnail(NamedTuple):
     """A small copy of an image."""
 
     uri: str
-    """`data:image/...`, the picture itself."""
+    """The picture itself, as `data:image/...`."""
     is_tiny: bool
     """Whether it should be enlarged without smoothing."""
 
@@ -33,8 +33,8 @@ class Thumbnails:
     """Thumbnails of the images of one store, each made once.
 
     Args:
-        store: of images of any sizes.
-        side: longest side of a thumbnail, pixels.
+        store: images of any sizes.
+        side: longest side of a thumbnail, in pixels.
     """
 
     def __init__(self, store: Store, side: int = 96) -> None:
@@ -49,16 +49,16 @@ class Thumbnails:
 
 
 def data_uri(image: Image.Image) -> str:
-    """The image as text that a page can hold, in PNG up to 16 pixels and else in JPEG."""
+    """Encode an image as text to embed in a page: PNG up to 16 pixels, else JPEG."""
     content = io.BytesIO()
-    # JPEG smears the few pixels of a tiny image; from some size on PNG would be many times larger.
+    # JPEG blurs the few pixels of a tiny image; for larger images, PNG would take many times the space.
     kind = "png" if max(image.size) <= 16 else "jpeg"
     image.save(content, kind, **({"quality": 82} if kind == "jpeg" else {}))
     return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def contact_sheet(store: Store, indices: Sequence[int]) -> Image.Image:
-    """Some images of a store side by side, 64 pixels each."""
+    """Place some images of a store side by side, 64 pixels each."""
     rows, columns = -(-len(indices) // _SHEET_COLUMNS), min(len(indices), _SHEET_COLUMNS)
     sheet = Image.new("RGB", (columns * (_SIDE + 2), rows * (_SIDE + 2)), "white")
     for place, index in enumerate(indices):

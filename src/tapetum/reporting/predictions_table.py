@@ -1,4 +1,4 @@
-"""Predictions as lines of CSV or JSON, one for each image."""
+"""Predictions as lines of CSV or JSON, one per image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Neighbour(NamedTuple):
-    """A labelled image beside a predicted one."""
+    """A labelled image near a predicted one."""
 
     path: str
     label: str
@@ -18,21 +18,21 @@ class Neighbour(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What is said of one image."""
+    """The prediction for one image."""
 
     path: str
     label: str | None
-    """None where the image could not be read."""
+    """None if the image could not be read."""
     confidence: float | None
     neighbours: Sequence[Neighbour]
     problem: str | None = None
     """Why the image could not be read."""
     in_domain: float | None = None
-    """How much the image is like labelled ones, where the method says so."""
+    """How similar the image is to labelled ones, if the method reports it."""
 
 
 def csv_header(num_neighbours: int, has_domain: bool) -> bytes:
-    """The first line."""
+    """Make the first line."""
     names = ["path", "label", "confidence", "calibrated", *(["in_domain"] if has_domain else [])]
     for i in range(1, num_neighbours + 1):
         names += [f"neighbour_{i}", f"neighbour_{i}_label", f"neighbour_{i}_weight"]
@@ -40,12 +40,12 @@ def csv_header(num_neighbours: int, has_domain: bool) -> bytes:
 
 
 def csv_lines(rows: Iterable[Row], num_neighbours: int, is_calibrated: bool, has_domain: bool) -> bytes:
-    """A line for each row; what an unreadable image has no value for is empty."""
+    """Make one line per row; fields for which an unreadable image has no value are empty."""
     return csv_text(_cells(rows, num_neighbours, "yes" if is_calibrated else "no", has_domain))
 
 
 def json_lines(rows: Iterable[Row], is_calibrated: bool, has_domain: bool) -> bytes:
-    """A JSON object in a line for each row."""
+    """Make one line per row, each a JSON object."""
     lines = []
     for row in rows:
         content = row._asdict() | {"neighbours": [n._asdict() for n in _rounded(row.neighbours)]}
@@ -54,7 +54,7 @@ def json_lines(rows: Iterable[Row], is_calibrated: bool, has_domain: bool) -> by
         domain = content.pop("in_domain")
         if has_domain:
             content["in_domain"] = None if domain is None else round(domain, 6)
-        # As ASCII: file names may hold bytes that are no text.
+        # As ASCII, because file names may contain bytes that are not text.
         lines.append(json.dumps(content | {"calibrated": is_calibrated}) + "\n")
     return "".join(lines).encode()
 
@@ -78,7 +78,7 @@ def _rounded(neighbours: Sequence[Neighbour]) -> list[Neighbour]:
 
 
 def csv_text(cells: Iterable[Sequence[str]]) -> bytes:
-    """Lines of CSV; file names keep the bytes that they have."""
+    """Make lines of CSV; file names keep their original bytes."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(cells)
     return text.getvalue().encode(errors="surrogateescape")

@@ -1,4 +1,4 @@
-"""All about a run in one HTML page: what templates/report.html shows, worked out from a review."""
+"""A run on one HTML page: turns a review into the values that templates/report.html shows."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tapetum.reporting import svg
 from tapetum.reporting.cards import Card, Cards, confusions, examples, hardest, least_certain
 from tapetum.reporting.pages import render_page
 
-_MATRIX_UP_TO = 20  # classes
-_PLACES = (900, 720)  # pixels of a map
-_CELLS = 18  # pictures side by side
+_MATRIX_UP_TO = 20  # number of classes
+_PLACES = (900, 720)  # width and height of a map, in pixels
+_CELLS = 18  # number of pictures side by side
 
 
 def render(review: Review) -> str:
-    """The page, as text."""
+    """Render the page as text."""
     cards, judged = Cards(review), review.judged
     context: dict[str, Any] = _curves(review) | _map(review, cards)
     context |= {"reliability": None, "hard": [], "uncertain": cards.of(review.sample, least_certain(review.sample))}
@@ -32,28 +32,28 @@ def render(review: Review) -> str:
 
 
 def _curves(review: Review) -> dict[str, Any]:
-    """Drawings of the loss and of held-out accuracies, where there are any."""
+    """Draw the loss and the held-out accuracies, if there are any."""
     drawn: dict[str, Any] = {"loss": None, "accuracy_curves": None, "judges": []}
     if "train/loss" in review.curves:
         loss = smooth(*review.curves["train/loss"])
         drawn["loss"] = svg.curves({"loss": loss}, "loss", f"The loss, from {loss[1][0]:.2f} to {loss[1][-1]:.2f}")
     named = {JUDGES.get(n, n[5:]): smooth(*c) for n, c in review.curves.items() if n.startswith("eval/")}
     if named:
-        label = "Accuracy on held-out labels while training"
-        drawn |= {"accuracy_curves": svg.curves(named, "right, %", label, (0.0, 100.0)), "judges": list(named)}
+        label = "Accuracy on held-out labels during training"
+        drawn |= {"accuracy_curves": svg.curves(named, "correct, %", label, (0.0, 100.0)), "judges": list(named)}
     return drawn
 
 
 @dataclass(frozen=True)
 class _Confused:
-    """One class taken for another."""
+    """One class mistaken for another."""
 
     anchor: str
     true: str
     taken: str
     count: int
     total: int
-    """Images of the true class."""
+    """Number of images of the true class."""
     cards: list[Card]
 
 
@@ -63,19 +63,19 @@ class _Cell:
 
     count: int
     share: float
-    """Of the true class, from 0 to 1."""
+    """Share of the true class, from 0 to 1."""
     is_right: bool
     anchor: str | None
-    """Of the examples, where the page has some."""
+    """Anchor of the examples; None if the page has none."""
 
     @property
     def shade(self) -> float:
-        """How much colour, in percent."""
+        """Strength of the colour, in percent."""
         return min(100.0, 8 + 80 * self.share)
 
 
 def _accuracy(review: Review, judged: Judged, cards: Cards) -> dict[str, Any]:
-    """Accuracy of each class, the confusion matrix unless there are too many classes, and the worst confusions."""
+    """Compute accuracy per class, the confusion matrix unless there are too many classes, and the worst confusions."""
     classes, predicted = review.classes, judged.predicted
     counts = judged.confusion(len(classes))
     anchors = {pair: f"c{pair[0]}-{pair[1]}" for pair in confusions(counts)}
@@ -108,16 +108,16 @@ def _reliability(judged: Judged) -> Markup:
     points = [
         (100 * c, 100 * a, *end, int(n)) for c, a, end, n in zip(found.confidence, found.accuracy, ends, found.counts)
     ]
-    return svg.reliability(points, "Confidence beside the share of right predictions")
+    return svg.reliability(points, "Confidence against the share of correct predictions")
 
 
 def _map(review: Review, cards: Cards) -> dict[str, Markup]:
-    """Two drawings of a sample of the pool, as dots and as pictures."""
+    """Draw a sample of the pool twice, as dots and as pictures."""
     sample = review.sample
     places = _fitted(principal_components(sample.embeddings))
     colours = (sample.shown_classes % 10).tolist()
     dots = svg.scatter([(float(x), float(y)) for x, y in places], colours, (sample.truth >= 0).tolist())
-    label = f"{len(sample):,} images placed by likeness"
+    label = f"{len(sample):,} images placed by similarity"
     return {
         "dots": svg.drawing(dots, label, *_PLACES),
         "pictures": svg.drawing(_pictures(review, cards, places), f"{label}, as pictures", *_PLACES),
@@ -125,7 +125,7 @@ def _map(review: Review, cards: Cards) -> dict[str, Markup]:
 
 
 def _fitted(flat: Floats) -> Floats:
-    """Coordinates stretched to the drawing, both by the same factor, with a margin."""
+    """Scale coordinates to fill the drawing, both by the same factor, with a margin."""
     low, high = flat.min(axis=0), flat.max(axis=0)
     size = np.array(_PLACES)
     factor = ((size - 24) / np.maximum(high - low, 1e-9)).min()
@@ -133,7 +133,7 @@ def _fitted(flat: Floats) -> Floats:
 
 
 def _pictures(review: Review, cards: Cards, places: Floats) -> str:
-    """The image nearest to the middle of each cell that has one."""
+    """Draw, in each cell that has any images, the one nearest to its middle."""
     sample, side = review.sample, _PLACES[0] / _CELLS
     cells = np.floor(places / side).astype(np.int64)
     distance = ((places - (cells + 0.5) * side) ** 2).sum(axis=1)

@@ -1,4 +1,4 @@
-"""Small drawings as inline SVG, coloured by the page's style sheet, so that they follow light and dark."""
+"""Small drawings as inline SVG; the page's style sheet colours them, so that they adapt to light and dark mode."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Curve = tuple[Sequence[float] | Floats, Sequence[float] | Floats]
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers between two ends.
+    """Choose round numbers between two ends.
 
     Example:
         >>> ticks(0, 104)
@@ -32,7 +32,7 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 class Frame:
-    """Axes: a place in the drawing for each pair of numbers."""
+    """Axes, which give each pair of numbers a place in the drawing."""
 
     def __init__(self, x: tuple[float, float], y: tuple[float, float]) -> None:
         self.x, self.y = x, y
@@ -43,7 +43,7 @@ class Frame:
         return _LEFT + across * (WIDTH - _LEFT - _RIGHT), HEIGHT - _BOTTOM - up * (HEIGHT - _TOP - _BOTTOM)
 
     def grid(self, x_name: str, y_name: str) -> str:
-        """Lines, numbers and names of both axes."""
+        """Draw the lines, numbers and names of both axes."""
         parts = []
         for value in ticks(*self.y):
             _, y = self.place(self.x[0], value)
@@ -51,7 +51,7 @@ class Frame:
             parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:,g}</text>')
         for value in ticks(*self.x):
             if x_name == "step" and value % 1:
-                continue  # there are no half ones
+                continue  # there are no half steps
             x, _ = self.place(value, self.y[0])
             parts.append(f'<text x="{x:.1f}" y="{HEIGHT - _BOTTOM + 16}" text-anchor="middle">{value:,g}</text>')
         middle = (WIDTH + _LEFT - _RIGHT) / 2
@@ -64,12 +64,12 @@ class Frame:
 
 
 def drawing(content: str, label: str, width: int = WIDTH, height: int = HEIGHT) -> Markup:
-    """A whole SVG that scales with the page; `label` says to those who cannot see it what it shows."""
+    """Make a whole SVG that scales with the page; `label` describes it to people who cannot see it."""
     return Markup(f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{content}</svg>')
 
 
 def curves(named: Mapping[str, Curve], y_name: str, label: str, y_range: tuple[float, float] | None = None) -> Markup:
-    """Lines over steps; single points are dots."""
+    """Draw lines over steps; short ones have a dot at each point."""
     xs = [float(x) for steps, _ in named.values() for x in steps]
     ys = [float(y) for _, values in named.values() for y in values]
     frame = Frame((0.0, max(xs)), y_range or (min(ys), max(ys)))
@@ -85,23 +85,23 @@ def curves(named: Mapping[str, Curve], y_name: str, label: str, y_range: tuple[f
 
 
 def reliability(points: Sequence[tuple[float, float, float, float, int]], label: str) -> Markup:
-    """Confidence, share of right ones, both ends of its interval (all in percent) and number, for each bin."""
+    """Draw bins from confidence, share correct, both ends of its interval (all in percent) and number of images."""
     frame = Frame((0.0, 100.0), (0.0, 100.0))
     (x0, y0), (x1, y1) = frame.place(0, 0), frame.place(100, 100)
-    parts = [frame.grid("confidence, %", "of these right, %"), f'<path class="ideal" d="M{x0} {y0}L{x1} {y1}"/>']
+    parts = [frame.grid("confidence, %", "correct, %"), f'<path class="ideal" d="M{x0} {y0}L{x1} {y1}"/>']
     for confidence, share, low, high, count in points:
         x, y = frame.place(confidence, share)
         bottom, top = frame.place(0, low)[1], frame.place(0, high)[1]
         parts.append(f'<path class="line c0" d="M{x:.1f} {bottom:.1f}V{top:.1f}"/>')
         parts.append(
             f'<circle class="dot c0" cx="{x:.1f}" cy="{y:.1f}" r="5">'
-            f"<title>{count:,} images: confidence {confidence:.0f}%, right {share:.0f}%</title></circle>"
+            f"<title>{count:,} images: confidence {confidence:.0f}%, correct {share:.0f}%</title></circle>"
         )
     return drawing("".join(parts), label)
 
 
 def scatter(places: Sequence[tuple[float, float]], colours: Sequence[int], ringed: Sequence[bool]) -> str:
-    """Dots at places of the drawing; those of labelled images have a ring."""
+    """Draw dots at places of the drawing; dots of labelled images have a ring."""
     order = sorted(range(len(places)), key=lambda i: ringed[i])  # rings on top
     return "".join(
         f'<circle class="p{colours[i]}{" ringed" if ringed[i] else ""}" cx="{places[i][0]:.1f}" '

@@ -1,4 +1,4 @@
-"""The run folder and everything done with one: made from a recipe, trained, brought back, judged, queued.
+"""Run folders and everything done with one: make it from a recipe, train, reload, evaluate and queue it.
 
-The one room where data, methods and engine meet. Imports every room but `cli`, `verbs` and `reporting`.
+The only room where data, methods and engine meet. Imports every room except `cli`, `verbs` and `reporting`.
 """

@@ -1,4 +1,4 @@
-"""The checkpoint that predicts held-out labels best, where a recipe asks for it and there are enough of them."""
+"""Finds the checkpoint that predicts held-out labels best (`trainer.keep_best`), if there are enough of these."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from tapetum.engine.checkpoint import CHECKPOINTS, Checkpoint, checkpoint_path, 
 from tapetum.engine.loggers import METRICS, read_curves
 
 LEAST_TO_CHOOSE_BY = 100
-"""Held-out labels; with fewer, checkpoints differ by a few images, and the best of them is mostly the luckiest."""
+"""Least number of held-out labels. With fewer, checkpoints differ by a few images, and the best is mostly lucky."""
 
 
 def check_choosable(held_out: Labels | None) -> None:
-    """Whether there are enough held-out labels to choose a checkpoint by.
+    """Check that there are enough held-out labels to choose a checkpoint by.
 
     Raises:
-        ValueError: there are not.
+        ValueError: there are too few.
     """
     count = 0 if held_out is None else len(held_out.labelled)
     if count < LEAST_TO_CHOOSE_BY:
@@ -27,14 +27,14 @@ def check_choosable(held_out: Labels | None) -> None:
 
 
 def best_checkpoint(folder: Path, predicts_by: str) -> Checkpoint:
-    """Of the kept checkpoints of a finished run, that of the highest held-out accuracy in metrics.csv.
+    """Read the kept checkpoint of a finished run that has the highest held-out accuracy in metrics.csv.
 
     Args:
         folder: the run folder.
-        predicts_by: the method's: "soft_neighbours" or "classifier".
+        predicts_by: what the method predicts with: "soft_neighbours" or "classifier".
 
     Raises:
-        ValueError: metrics.csv has no accuracy of any of them, or the best one is damaged.
+        ValueError: metrics.csv has no accuracy for any kept checkpoint, or the best one is damaged.
     """
     column = "eval/classifier_top1" if predicts_by == "classifier" else "eval/soft_nn_top1"
     steps, values = read_curves(folder / METRICS).get(column, ([], []))
@@ -43,7 +43,7 @@ def best_checkpoint(folder: Path, predicts_by: str) -> Checkpoint:
     found = [(value, step) for value, step in found if checkpoint_path(folder / CHECKPOINTS, step) in kept]
     if not found:
         raise ValueError(
-            f"{folder / METRICS} has no {column} for a checkpoint that is there: set trainer.keep_best to false in "
+            f"{folder / METRICS} has no {column} for any kept checkpoint: set trainer.keep_best to false in "
             f"{folder}'s recipe, which uses the last one."
         )
     return read_checkpoint(checkpoint_path(folder / CHECKPOINTS, max(found)[1]))

@@ -1,4 +1,4 @@
-"""A run as a job of a cluster. The job's own process only waits, so nothing here loads torch."""
+"""A run as a cluster job. The job's own process only waits for the training, so nothing here loads torch."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from typing import Any
 from tapetum.system.interruption import STOPPED
 
 PATIENCE = 90.0
-"""Seconds that a run has to finish its step and save; the cluster gives 120, and requeueing takes some."""
+"""Seconds that a run has to finish its step and save. The cluster gives 120, and requeueing takes some of them."""
 
 
 class Training:
-    """`tapetum train` in a process of its own, or `tapetum resume` where the run has begun before.
+    """`tapetum train` in a separate process, or `tapetum resume` if the run has already begun.
 
     Args:
-        recipe: the file to train.
-        run: its run folder.
+        recipe: the recipe file.
+        run: the run folder.
         plugins: modules to import first.
     """
 
@@ -37,7 +37,7 @@ class Training:
 
         Raises:
             RuntimeError: the command failed.
-            SystemExit: it was stopped, and has saved.
+            SystemExit: the run was stopped and has saved.
         """
         from submitit import JobEnvironment
 
@@ -46,7 +46,7 @@ class Training:
             words = ["resume", str(self.run)]
         words += [word for plugin in self.plugins for word in ("--plugin", plugin)]
         command = [sys.executable, "-m", "tapetum", *words]
-        # Slurm's warning also reaches what a task has started; `checkpoint` alone is to answer it.
+        # Slurm's warning signal also reaches processes that a task has started; only `checkpoint` should react to it.
         warning = getattr(signal, f"SIG{JobEnvironment.USR_SIG}")
         self._process = subprocess.Popen(command, preexec_fn=partial(signal.signal, warning, signal.SIG_IGN))
         try:
@@ -54,14 +54,14 @@ class Training:
         finally:
             self._stop()
         if code == STOPPED:
-            # A bad exit of another rank would end rank 0 before it has given the job back to the queue.
+            # If another rank exited with an error, that would end rank 0 before it has requeued the job.
             sys.exit(code if JobEnvironment().global_rank == 0 else 0)
         if code != 0:
-            raise RuntimeError(f"tapetum {words[0]} ended with exit code {code}: its last words are above.")
+            raise RuntimeError(f"tapetum {words[0]} ended with exit code {code}: see its output above.")
         return dict(json.loads((self.run / "summary.json").read_text(encoding="utf-8")))
 
     def checkpoint(self) -> Any:
-        """Stop and save; returns what the job does when its turn comes again. submitit calls it in rank 0."""
+        """Stop and save; returns what the job does once it is requeued. submitit calls this in rank 0."""
         from submitit.helpers import DelayedSubmission
 
         self._stop()
@@ -70,12 +70,12 @@ class Training:
     def _stop(self) -> None:
         if self._process is None or self._process.returncode is not None:
             return
-        # Popen's own `wait` may be what a signal has just interrupted, holding its lock: ask the system instead.
+        # A signal may have interrupted Popen's own `wait`, which then holds its lock: ask the system instead.
         with suppress(ProcessLookupError, ChildProcessError):
             os.kill(self._process.pid, signal.SIGTERM)
             deadline = time.monotonic() + PATIENCE
             while os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
                 if time.monotonic() > deadline:
-                    # Checkpoints are whole at any moment; a job that is late is not put back into the queue.
+                    # Checkpoints are complete at any moment, and a job that is late is not requeued.
                     os.kill(self._process.pid, signal.SIGKILL)
                 time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""An accuracy from all labels: short runs that each hold another part of them out, one after the other."""
+"""Measures accuracy on all labels (cross-validation): short runs, one after another, hold out one part each."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tapetum.system.notices import notify
 
 @dataclass(frozen=True)
 class FoldedAccuracy:
-    """What the runs of all folds got right together; each label was judged once, by a run that it did not train."""
+    """Accuracy over all folds; each label was used to evaluate once, in a run that did not train on it."""
 
     right: int
     count: int
-    """Labels judged."""
+    """Number of labels evaluated on."""
     fold_top1: tuple[float, ...]
     """Accuracy of each fold, in percent."""
 
@@ -43,18 +43,18 @@ class FoldedAccuracy:
 
 
 def measure_folds(recipe: Recipe, folder: Path, inexact: bool = False) -> FoldedAccuracy:
-    """Train and judge the runs of `data.folds` that `folder` does not hold yet.
+    """Train and evaluate those runs of `data.folds` that `folder` does not contain yet.
 
-    Each takes its share of the recipe's steps, and of the warm-up, so that all of them take as long as the recipe.
+    Each run gets its share of the recipe's steps and warm-up, so all of them together take as long as the recipe.
 
     Args:
-        recipe: resolved; its `data.folds` is set.
+        recipe: resolved, with `data.folds` set.
         folder: the run folder; each fold is a run folder in its `folds/`.
-        inexact: take up a stopped fold although machine or versions differ.
+        inexact: continue a stopped fold even if the machine or versions differ.
 
     Raises:
-        Interrupted: Ctrl-C; what is finished counts when the run is resumed.
-        ValueError: too few labels for so many folds.
+        Interrupted: Ctrl-C was pressed; finished work is used when the run is resumed.
+        ValueError: there are too few labels for this many folds.
     """
     assert recipe.data.folds is not None
     folds = recipe.data.folds

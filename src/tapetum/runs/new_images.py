@@ -1,4 +1,4 @@
-"""Images to use a run on: those to predict, embed or cluster."""
+"""Opens the images to use a run on: to predict, embed or cluster."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tapetum.data.sources.open_source import NO_LABELS, open_test_part
 
 
 def open_new_images(path: Any, shrink_to: int | None) -> Store:
-    """Images to predict: all below a folder, or one file; of other sources the test part, where there is one.
+    """Open images to predict: all images below a folder, or one file; for other sources, the test part if any.
 
     Args:
         path: a folder, a file, or any other source.
-        shrink_to: `data.shrink_to` of the run, so that they are read as its pool was.
+        shrink_to: `data.shrink_to` of the run, so that images are read as its pool was.
 
     Raises:
-        ValueError: nothing there, or nothing recognised.
+        ValueError: the path does not exist or is not recognised.
     """
     return shrunk(_new_images(path), shrink_to)
 

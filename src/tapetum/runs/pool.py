@@ -1,4 +1,4 @@
-"""Opening the images that a run trains on and those that it is judged by, with what is said about them on stderr."""
+"""Opens the images and labels that a run trains on, and its held-out labels; reports progress on stderr."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ class PoolData:
     labels: Labels
     """Labels that training uses; -1 for all other images."""
     held_out: Labels | None
-    """Labels kept out of everything but the accuracy while training."""
+    """Labels used only to measure accuracy during training; None if there are none."""
     pool: npt.NDArray[np.int64]
-    """Images that may be drawn unlabelled."""
+    """Indices of the images that may be drawn as unlabelled images."""
     description: str
     opened: Store
-    """The store as it was opened: where images come from files, these are known by it."""
+    """The store as opened, before decoding: if the images are files, it knows their paths."""
     unreadable: tuple[Unreadable, ...] = ()
     """Image files that were skipped."""
 
     @property
     def fingerprint(self) -> dict[str, str]:
-        """How many there are of each part and a hash of them: a refusal to resume names the parts that differ."""
+        """Number of images and hash of each part, so that a refusal to resume can name the parts that differ."""
         pool = hashlib.blake2b(np.ascontiguousarray(self.pool).tobytes()).hexdigest()
         parts = {
             "data": (len(self.store), self.store.fingerprint),
@@ -55,11 +55,11 @@ class PoolData:
 
 
 def open_pool(config: DataConfig, decode: bool = True, needs_labels: bool = True) -> PoolData:
-    """Open, decode and check the pool of a recipe (unless few of its images will be read), and choose its labels.
+    """Open and check the pool of a recipe, and choose its labels; with `decode`, decode image files in advance.
 
     Raises:
-        ValueError: no images, no labels where they are needed, an unreadable image, too few labels; names the file or
-            field.
+        ValueError: there are no images, no labels although they are needed, too few labels, or an unreadable image;
+            names the file or field.
     """
     if config.images is None:
         raise ValueError("data.images is not set: name the folder of images, for example data.images=photos.")
@@ -67,8 +67,8 @@ def open_pool(config: DataConfig, decode: bool = True, needs_labels: bool = True
     asks = next((name for name in _CHOICES_OF_LABELS if getattr(config, name) is not None), None)
     if source.labels is None and (needs_labels or asks):
         raise ValueError(
-            f"{config.images} has no labels{f', which data.{asks} asks for' if asks else ''}: give a CSV of "
-            "path,label lines as data.labels, or one folder a class."
+            f"{config.images} has no labels{f', which data.{asks} needs' if asks else ''}: give a CSV of "
+            "path,label lines as data.labels, or one folder per class."
         )
     source, unreadable = skip_unreadable(source, config.strict)
     store = shrunk(source.store, config.shrink_to)
@@ -93,7 +93,7 @@ def open_pool(config: DataConfig, decode: bool = True, needs_labels: bool = True
 
 @contextmanager
 def _blamed_on(field: str) -> Iterator[None]:
-    """Puts the field of a recipe before what a function says that knows of no recipe."""
+    """Prefix errors of functions that do not know recipes with the recipe's field."""
     try:
         yield
     except ValueError as error:

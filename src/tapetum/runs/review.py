@@ -1,4 +1,4 @@
-"""Looking at a trained run: its curves, what it says of images whose labels it never saw, and of some of its pool."""
+"""Reviews a trained run: its curves, and its predictions for images whose labels it never saw and for its pool."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from tapetum.runs.trained_run import TrainedRun
 from tapetum.system.notices import notify
 
 SAMPLE = 2500
-"""Images of the pool that are looked at."""
-_LABELLED = 500  # of them, at most, labelled ones
+"""Number of pool images in a review."""
+_LABELLED = 500  # greatest number of labelled images among them
 _NEIGHBOURS = 5
 
 
 def review(trained: TrainedRun) -> Review:
-    """Look at a run: a few thousand images of its pool, and the images that can judge it.
+    """Review a run on a few thousand images of its pool and on the images that can evaluate it.
 
-    Judged by: the test images that the run names or was last evaluated on, else its held-out labels, else nothing.
+    The latter are the test images that the run names or was last evaluated on, else its held-out labels, else none.
     """
     summary = read_summary(trained.folder)
     judged = _judged(trained, summary.get("test_images") or trained.parts.recipe.data.test)
@@ -83,7 +83,7 @@ def _predicted(
     known: Labels,
     calibration: Calibration,
 ) -> Predicted:
-    """What the run says of some images of a store; `supports` are the images that `known` labels."""
+    """Predict some images of a store; `supports` are the images that are labelled in `known`."""
     outputs = trained.embedder_for(store).outputs(store, rows)
     predictions = predict_from(outputs, supports, trained.predicts_by, _NEIGHBOURS)
     confidence, predicted = calibration.probabilities(predictions.scores).max(dim=1)
@@ -100,7 +100,7 @@ def _predicted(
 
 
 def _sample(trained: TrainedRun) -> np.ndarray:
-    """The same images at each call: some labelled ones, then others."""
+    """Choose some labelled images of the pool and some others, the same ones at each call."""
     seed, labelled = trained.parts.recipe.seed, trained.all_labels.labelled
     some = labelled[permutation(make_keys(seed, "review"), len(labelled))[:_LABELLED]]
     others = np.setdiff1d(np.arange(len(trained.parts.data.store)), labelled)

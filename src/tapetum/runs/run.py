@@ -1,4 +1,4 @@
-"""From a recipe to the parts of a run: the one place where data, method, optimizer and engine meet."""
+"""Builds the parts of a run from a recipe: the only place where data, method, optimizer and engine meet."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ class Run:
 
     @property
     def embedder(self) -> Embedder:
-        """The method over images as the recipe's evaluation view shows them."""
+        """Runs the method over images in the recipe's evaluation view."""
         return Embedder(self.method, self.recipe.views, self.runtime)
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
-        """Batches of steps start..stop-1, `accumulate` for each."""
+        """Yield the batches of steps start..stop-1, `accumulate` batches per step."""
         factor = self.recipe.trainer.accumulate
         return self.pipeline.batches(
             start * factor,
@@ -70,7 +70,7 @@ class Run:
         )
 
     def resolve(self) -> None:
-        """Turn epochs or minutes into steps, and every automatic choice into what was chosen."""
+        """Turn epochs or minutes into steps, and replace every automatic choice by the value chosen."""
         trainer = resolve_steps(self.recipe.trainer, self.steps_per_epoch, self._measure)
         self.recipe = replace(self.recipe, trainer=trainer, runtime=self.runtime.resolved())
 
@@ -89,7 +89,7 @@ class Run:
         )
 
     def _embed_all(self, then: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """Indices of the pool, without images held out, and what `then` makes of this process's embeddings."""
+        """Return the pool's indices, without held-out images, and `then` of this process's embeddings."""
         pool = self.data.pool
         rows = self.embedder.own_share(self.data.store, pool, then)
         return torch.from_numpy(pool), rows
@@ -109,9 +109,9 @@ class Run:
         inexact: bool = False,
         part_of: Path | None = None,
     ) -> Trainer:
-        """The trainer of a resolved run; it resumes from checkpoints that `folder` holds."""
+        """Make the trainer of a resolved run; it resumes from the checkpoints in `folder`, if any."""
         recipe, steps, data = self.recipe, self.recipe.trainer.steps, self.data.fingerprint
-        assert steps is not None, "resolve() comes first"
+        assert steps is not None, "call resolve() first"
 
         def schedule(step: int) -> None:
             set_schedules(self.optimizer, recipe.optimizer, step, self.steps_per_epoch, steps)
@@ -144,7 +144,7 @@ class Run:
         return {name: judge.top1 for name, judge in judges.items()}
 
     def evaluate(self, store: Store, labels: Labels) -> Evaluation:
-        """Judge the method on labelled images, with the training labels as supports."""
+        """Evaluate the method on labelled images, with the training labels as supports."""
         pool, pool_labels = self.data.store, self.data.labels
         return evaluate_method(self.embedder, pool=pool, pool_labels=pool_labels, test=store, test_labels=labels)
 
@@ -152,14 +152,14 @@ class Run:
 def assemble(recipe: Recipe, *, weights: bool = True, decode: bool = True) -> Run:
     """Build every part of a run.
 
-    Initial weights are a function of the recipe's seed, or those that it starts from.
+    Initial weights depend only on the recipe's seed, or are the weights that the recipe starts from.
 
     Args:
-        weights: False where a checkpoint will replace them: weights to start from are then neither looked for nor read.
-        decode: False leaves image files in the pool as they are, where few of them will be read.
+        weights: False if a checkpoint will replace the weights: those to start from are then not looked up or read.
+        decode: False does not decode the pool's image files in advance, for callers that read few of them.
 
     Raises:
-        ValueError: whatever does not fit: names the field and the fix.
+        ValueError: something does not fit; names the field and the fix.
     """
     runtime = Runtime(recipe.runtime)
     runtime.launch()
@@ -199,7 +199,7 @@ def assemble(recipe: Recipe, *, weights: bool = True, decode: bool = True) -> Ru
 
 
 def setting_of(recipe: Recipe, num_classes: int | None) -> Setting:
-    """What the rules need of a resolved recipe."""
+    """Collect what the collapse doctor's rules need to know of a resolved recipe."""
     return Setting(
         method=recipe.method,
         batch_size=recipe.data.batch_size,

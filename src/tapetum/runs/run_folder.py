@@ -1,4 +1,4 @@
-"""What a run folder holds: recipe.yaml, metrics.csv, summary.json, checkpoints/ and, at need, unreadable.csv."""
+"""Run folders and the files in them: recipe.yaml, metrics.csv, summary.json, checkpoints/, perhaps unreadable.csv."""
 
 from __future__ import annotations
 
@@ -23,48 +23,48 @@ from tapetum.system.files import RESUME, write_text
 SUMMARY = "summary.json"
 UNREADABLE = "unreadable.csv"
 GIVEN = "given"
-"""Folder of images and labels that the caller had in memory."""
+"""Name of the folder for images and labels that the caller passed in memory."""
 FOLDS = "folds"
-"""Folder of the short runs that measured an accuracy in turn; each is a run folder."""
+"""Name of the folder for the short runs that cross-validation makes; each is a run folder."""
 _PARTIAL = ".partial"
 
 
 @contextmanager
 def new_run_folder(path: str | Path) -> Iterator[Path]:
-    """Make an empty run folder. It goes again if what it was made for fails before there is anything in it.
+    """Make an empty run folder. It is removed again if the `with` block fails while the folder is still empty.
 
     Raises:
-        ValueError: there is something in it already, and nothing is touched; or it cannot be made.
+        ValueError: the folder is not empty (it is then left untouched) or cannot be created.
     """
     folder = Path(path)
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: give a new folder as --output.")
-    # These are what a run leaves that was killed before it began.
+    # A run that was killed before it began leaves only these files.
     if folder.is_dir() and any(entry.name not in (RECIPE + _PARTIAL, GIVEN) for entry in folder.iterdir()):
-        go_on = f"go on with it by `tapetum resume {folder}`, or " if (folder / RECIPE).is_file() else ""
+        go_on = f"continue the run with `tapetum resume {folder}`, or " if (folder / RECIPE).is_file() else ""
         raise ValueError(f"{folder} is not empty: {go_on}give another --output.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise ValueError(f"the folder {folder} cannot be made ({reason}): give another --output.") from error
+        raise ValueError(f"the folder {folder} cannot be created ({reason}): give another --output.") from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"{folder} may not be written to: change its permissions or give another --output.")
+        raise ValueError(f"{folder} is not writable: change its permissions or give another --output.")
     try:
         yield folder
     except BaseException:
-        with suppress(OSError):  # there is something in it
+        with suppress(OSError):  # the folder is not empty
             for place in made:
                 place.rmdir()
         raise
 
 
 def open_run_folder(path: str | Path) -> tuple[Path, Recipe]:
-    """A run folder and its resolved recipe.
+    """Open a run folder; returns its path and its resolved recipe.
 
     Raises:
-        ValueError: it is no run folder.
+        ValueError: it is not a run folder.
     """
     folder = Path(path)
     if not (folder / RECIPE).is_file():
@@ -85,10 +85,10 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """summary.json; no more than the command where the run has not finished.
+    """Read summary.json; it holds at most the command if the run has not finished.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: the file is damaged.
     """
     path = folder / SUMMARY
     if not path.is_file():
@@ -96,11 +96,11 @@ def read_summary(folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is no JSON object ({error}): delete it, and it is written anew.") from error
+        raise ValueError(f"{path} is not a JSON object ({error}): delete it, and it is written again.") from error
 
 
 def environment() -> dict[str, Any]:
-    """Versions, the kind of machine and peak memory so far, for a summary."""
+    """Return versions, the kind of machine and peak memory so far, for a summary."""
     # ru_maxrss is in kilobytes on Linux and in bytes on macOS.
     scale = 1024 if sys.platform == "darwin" else 1
     return {
@@ -121,7 +121,7 @@ def environment() -> dict[str, Any]:
 
 
 def command() -> str:
-    """What was typed to start this process."""
+    """Return the command line that started this process."""
     name = Path(sys.argv[0]).name
     program = "tapetum" if name == "__main__.py" else name  # as `python -m tapetum` calls it
     return shlex.join([program, *sys.argv[1:]])

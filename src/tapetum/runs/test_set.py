@@ -1,4 +1,4 @@
-"""Labelled images that judge a run: opening them, and refusing those that would flatter it."""
+"""Opens labelled test images, and refuses any on which accuracy would look better than on new images."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tapetum.system.notices import notify, progress_notices
 def open_test(
     path: str | Path, classes: tuple[str, ...], strict: bool = False, shrink_to: int | None = None
 ) -> tuple[Store, Labels]:
-    """Labelled test images, their labels in the class order of training.
+    """Open labelled test images; their labels are in the class order of training.
 
-    A source with a test part of its own gives that part; any other is taken whole. Images that cannot be read are
-    skipped, with a notice, or refused where `strict`. `shrink_to` is that of the pool, `data.shrink_to`.
+    If the source has a test part, only that is used, else all of it. Images that cannot be read are skipped with a
+    notice, or refused if `strict`. `shrink_to` is the pool's `data.shrink_to`.
 
     Raises:
-        ValueError: nothing there, a damaged test part, no labels, or a class that training did not know.
+        ValueError: the source does not exist, its test part is damaged, it has no labels, or training lacks a class.
     """
     source, _ = skip_unreadable(find_test(path, classes), strict)
     assert source.labels is not None
@@ -33,28 +33,28 @@ def open_test(
 
 
 def find_test(path: str | Path, classes: tuple[str, ...]) -> Source:
-    """Labelled test images, their labels in the class order of training; nothing is decoded yet."""
+    """Find labelled test images without decoding them; their labels are in the class order of training."""
     source = open_test_part(path)
     if source.labels is None:
-        raise ValueError(f"{path} has no labels to judge by: give one folder a class.")
+        raise ValueError(f"{path} has no labels to evaluate with: give one folder per class.")
     return replace(source, labels=source.labels.in_order_of(classes))
 
 
 def check_evaluation(store: Store, views: ViewsConfig, trained_on: Store | None = None) -> None:
-    """Whether images can be judged, asked before training and not after it.
+    """Check that images can be evaluated, before training rather than after it.
 
     Raises:
-        ValueError: images smaller than the evaluation's crop, of other channels, or the very images trained on.
+        ValueError: images are smaller than the evaluation crop, have other channels, or are the images trained on.
     """
     if trained_on is not None and store.fingerprint == trained_on.fingerprint:
         raise ValueError(
-            "the test images are the images trained on, whose accuracy says nothing about new ones: name others, or "
-            "keep some out of training with data.held_out_per_class."
+            "the test images are the images trained on, so their accuracy says nothing about new images: give others, "
+            "or keep some out of training with data.held_out_per_class."
         )
     if store.channels != len(views.mean):
         raise ValueError(
-            f"the images to judge have {store.channels} channels but views.mean has {len(views.mean)} numbers: "
-            "train and judge with images of one kind."
+            f"the images to evaluate have {store.channels} channels but views.mean has {len(views.mean)} numbers: "
+            "train and evaluate on images with the same number of channels."
         )
     crop, smallest = views.evaluation.crop, int(store.sizes.min())
     if views.evaluation.resize is None and smallest < crop:
@@ -65,16 +65,16 @@ def check_evaluation(store: Store, views: ViewsConfig, trained_on: Store | None 
 
 
 def check_unseen(opened: Store, used: Labels, tests: Source, test: str | Path) -> None:
-    """No accuracy on labels that train the model; a notice where the model sees test images without labels.
+    """Refuse test images whose labels train the model; report those that it sees without their labels.
 
     Args:
         opened: the pool's images, not decoded.
-        used: their labels that train.
+        used: the pool's labels that are used for training.
         tests: labelled test images, not decoded.
-        test: what they are called.
+        test: what errors call the test images.
 
     Raises:
-        ValueError: test images are among the labelled ones.
+        ValueError: some test images are labelled training images.
     """
     assert tests.labels is not None
     if isinstance(opened, FileStore) and isinstance(tests.store, FileStore):
@@ -87,7 +87,7 @@ def check_unseen(opened: Store, used: Labels, tests: Source, test: str | Path) -
     if labelled:
         raise ValueError(
             f"test is {test}, but {len(labelled)} of its images, such as {opened.names[labelled[0]]}, have labels that "
-            f"train the model: give images of which no label is used."
+            f"train the model: give images whose labels are not used for training."
         )
     if shared:
         notify(f"{len(shared)} test images are in the pool too: the model sees them, though not their labels")

@@ -1,4 +1,4 @@
-"""A run folder brought to life again: its network, its labelled images, and what they say of any others."""
+"""Loads a trained run from its folder: its network and its labelled images, which together predict other images."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run's checkpoint with all that is needed to use it."""
+    """A run's checkpoint with everything needed to use it."""
 
     folder: Path
     parts: Run
-    """Its method has the trained weights."""
+    """The parts of the run; the method has the trained weights."""
     checkpoint: Checkpoint
-    """The last one, or the best of a finished run that asks for it."""
+    """The last one, or the best one of a finished run with `trainer.keep_best`."""
     is_finished: bool
 
     @property
@@ -50,16 +50,16 @@ class TrainedRun:
 
     @cached_property
     def held_out(self) -> Labels | None:
-        """Labels that the training kept out of everything; None where there are none, or where they can't be told."""
+        """Labels that were kept out of training; None if there are none or if labels have changed since."""
         saved, now = self.checkpoint.scalars.get("fingerprint", {}), self.parts.data.fingerprint
         if any(saved.get(part) != now.get(part) for part in ("labels", "held_out")):
-            notify("the labels are not those of the training any more, so none of them counts as held out")
+            notify("the labels have changed since training, so none of them counts as held out")
             return None
         return self.parts.data.held_out
 
     @cached_property
     def all_labels(self) -> Labels:
-        """Training labels, and those held out: after training they support predictions, too."""
+        """Training and held-out labels: after training, held-out ones support predictions, too."""
         labels, held_out = self.parts.data.labels, self.parts.data.held_out
         if held_out is None:
             return labels
@@ -72,12 +72,12 @@ class TrainedRun:
 
     @cached_property
     def training_supports(self) -> Supports:
-        """Those with training labels, in the order of their `labelled`: what held-out labels are measured with."""
+        """Images with training labels, in the order of their `labelled`; used to evaluate on held-out labels."""
         return self._supports(self.parts.data.labels)
 
     @cached_property
     def calibration(self) -> Calibration:
-        """How sure predictions may be, by held-out labels and the training labels as supports."""
+        """Calibration of confidences on the held-out labels, with the training labels as supports."""
         if self.held_out is None:
             return calibrate(torch.empty(0, len(self.classes)), torch.empty(0, dtype=torch.int64))
         outputs, labels = self._outputs_of(self.held_out)
@@ -86,7 +86,7 @@ class TrainedRun:
 
     @cached_property
     def digest(self) -> str:
-        """Hash of the weights and of the labels that predictions rest on."""
+        """Hash of the weights and labels that predictions depend on."""
         digest = hashlib.blake2b(self.all_labels.fingerprint.encode(), digest_size=16)
         for name, tensor in sorted(self.checkpoint.part("method").items()):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -94,7 +94,7 @@ class TrainedRun:
         return digest.hexdigest()
 
     def embedder_for(self, store: Store) -> Embedder:
-        """The method over a store's images; those of other sizes than the pool's are brought to the same size."""
+        """Return the embedder for a store's images; if their size differs from the pool's, they are resized to it."""
         own, pool = self.parts.embedder, self.parts.data.store
         if own.views.evaluation.resize is not None or store is pool or pool.image_size is None:
             return own
@@ -106,7 +106,7 @@ class TrainedRun:
         return Supports(outputs.embeddings, classes, labels.num_classes)
 
     def _outputs_of(self, labels: Labels) -> tuple[Outputs, Tensor]:
-        """What the method says of labelled images of the pool, and their classes."""
+        """Return the method's outputs for labelled images of the pool, and their classes."""
         rows = labels.labelled
         among = torch.from_numpy(np.searchsorted(self.all_labels.labelled, rows))
         embeddings, logits = self._labelled_outputs
@@ -115,7 +115,7 @@ class TrainedRun:
 
     @cached_property
     def _labelled_outputs(self) -> Outputs:
-        """Of all labelled images, each of which is read once, whatever it is needed for."""
+        """Outputs for all labelled images, kept so that each image is read only once."""
         return self.parts.embedder.outputs(self.parts.data.store, self.all_labels.labelled)
 
 
@@ -125,22 +125,22 @@ def open_trained_run(
     """Load the last checkpoint of a run, on one device.
 
     Args:
-        run: its folder.
+        run: the run folder.
         plugins: modules to import first, which register methods.
-        decode: whether all images of the pool are about to be read, so that decoding them into a cache pays.
-        needs_labels: whether what comes next predicts by labelled images.
+        decode: True decodes the pool into a cache, which pays off if all its images are about to be read.
+        needs_labels: whether the caller predicts from labelled images.
 
     Raises:
-        ValueError: no run folder, no checkpoint in it that fits its recipe, its images are gone, or no image is
-            labelled where that is needed.
+        ValueError: it is not a run folder, it has no checkpoint that fits its recipe, its images are gone, or no
+            image is labelled although labels are needed.
     """
     load_plugins(plugins)
     folder, recipe = open_run_folder(run)
     parts = assemble(replace(recipe, runtime=replace(recipe.runtime, devices=1)), weights=False, decode=decode)
     if needs_labels and not parts.data.labels.num_classes:
         raise ValueError(
-            f"{folder} learned from images without labels, and none says what its classes are: see what it learned "
-            f"with `tapetum cluster` or `tapetum embed`, or learn labels from there with `tapetum fit DIR --labels "
+            f"{folder} was trained without labels, so it has no classes to predict: see what it learned with "
+            f"`tapetum cluster` or `tapetum embed`, or continue from it with labels by `tapetum fit DIR --labels "
             f"FILE --init {folder}`."
         )
     checkpoint = latest_checkpoint(folder / CHECKPOINTS, notify)
@@ -153,7 +153,7 @@ def open_trained_run(
         parts.method.load_state_dict(checkpoint.part("method"))
     except RuntimeError as error:
         raise ValueError(
-            f"the checkpoint in {folder} is of another model than its {RECIPE} describes: restore that recipe."
+            f"the checkpoint in {folder} is of another model than its {RECIPE} describes: restore the run's own recipe."
         ) from error
     parts.runtime.setup(parts.method, parts.optimizer)
     return TrainedRun(folder, parts, checkpoint, is_finished)

@@ -120,7 +120,7 @@ def fit(
             choices = [*taken, *(choice for choice in choices if choice.what not in replaced)]
         recipe = _recipe(sections, kept, overrides)
         if process_rank() == 0:
-            print(f"Found {kept.description}. Settings chosen for them, which KEY=VALUE can change:")
+            print(f"Found {kept.description}. Chosen settings (change any with KEY=VALUE):")
             print(describe(choices), flush=True)
         return train(recipe, folder)
 

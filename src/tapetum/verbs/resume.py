@@ -28,7 +28,7 @@ def resume(run: str | Path, inexact: bool = False, plugins: Sequence[str] = ()) 
         The run's summary, as in summary.json.
 
     Raises:
-        ValueError: there is no run folder, its checkpoint is foreign, or the machine differs (the message says how).
+        ValueError: no run folder, a foreign checkpoint, or another machine, version or file (the message says which).
 
     Example:
         >>> import tapetum
