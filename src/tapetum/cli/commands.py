@@ -4,8 +4,6 @@ Verbs are imported when their command is called, so that `tapetum --help` loads 
 to the verbs, not here.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 from collections.abc import Callable

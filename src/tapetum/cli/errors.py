@@ -1,7 +1,5 @@
 """Reports an error in one sentence on stderr, and only once however many processes a run has."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time

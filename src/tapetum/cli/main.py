@@ -1,7 +1,5 @@
 """The entry point: runs one command; if its input is wrong, prints one line on stderr and exits with code 2."""
 
-from __future__ import annotations
-
 import io
 import os
 import sys

@@ -1,7 +1,5 @@
 """The data of a training step, in plain dataclasses because Fabric rebuilds every object that passes its wrapper."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """The collapse doctor: watches a training, and reads the metrics of an earlier one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 

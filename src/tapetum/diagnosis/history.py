@@ -1,7 +1,5 @@
 """The input of the collapse doctor's rules, a training's metrics and settings, and their output, findings."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,7 +71,7 @@ class History:
         return (below + above) / 2
 
     def since(self, holds: npt.NDArray[np.bool_], patience: int = 1) -> int | None:
-        """The step since which a condition has held until now without a break; None if for less than `patience` steps."""
+        """The step since which a condition has held without a break; None if for fewer than `patience` steps."""
         breaks = np.flatnonzero(~holds)
         first = int(breaks[-1]) + 1 if len(breaks) else 0
         if first == len(holds):

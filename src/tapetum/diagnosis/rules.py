@@ -7,8 +7,6 @@ it into `RULES`, causes before their consequences.
 K is the number of prototypes, C the number of classes. Guessing evenly costs a loss of ln K or ln C.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable

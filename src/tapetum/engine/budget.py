@@ -1,7 +1,5 @@
 """Number of training steps. A budget in minutes becomes steps once, by measuring; after that no clock matters."""
 
-from __future__ import annotations
-
 import copy
 import math
 import time

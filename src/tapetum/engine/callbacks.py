@@ -1,7 +1,5 @@
 """Callbacks observe a training. They receive Python numbers, never the method, so removing one changes no weight."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 

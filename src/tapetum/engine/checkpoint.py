@@ -9,8 +9,6 @@ Nothing is pickled, so reading a checkpoint cannot run code. Tensors are written
 format supports, and get their strides back when read, because a norm over a channels-last weight sums in another order.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

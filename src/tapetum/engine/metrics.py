@@ -1,7 +1,5 @@
 """Step metrics stay on the device and are copied to the host together, once per logging interval."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

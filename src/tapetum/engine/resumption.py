@@ -1,7 +1,5 @@
 """Resumes a training from its last checkpoint, on each rank."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The training loop: start reading at `Trainer.fit`."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace

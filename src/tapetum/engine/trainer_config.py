@@ -1,7 +1,5 @@
 """How long to train and what happens when: the `trainer:` section of a recipe."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Accuracy: how many images a method classifies correctly, by several measures."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 

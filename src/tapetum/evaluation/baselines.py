@@ -1,7 +1,5 @@
 """Baselines that a model has to beat: simple methods on raw pixels of the same images, with the same labels."""
 
-from __future__ import annotations
-
 import itertools
 import warnings
 from typing import Any, NamedTuple

@@ -4,8 +4,6 @@ Guo, Pleiss, Sun & Weinberger, "On calibration of modern neural networks" (ICML 
 softmax(scores / T) with the one T that makes the true labels likeliest. The order of the classes does not change.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Clusters of images: a method's own prototypes, or k-means over its embeddings."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

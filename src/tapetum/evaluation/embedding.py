@@ -1,7 +1,5 @@
 """Runs a method over images for evaluation and prediction: fixed views, no gradient, evaluation mode."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager

@@ -1,7 +1,5 @@
 """Reads images in the evaluation view: in advance, by threads, in bounded memory however many images there are."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor

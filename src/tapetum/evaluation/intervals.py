@@ -1,7 +1,5 @@
 """Confidence intervals: how far a measured accuracy may be from the true one."""
 
-from __future__ import annotations
-
 import math
 
 _Z = 1.959964  # 97.5% point of the normal distribution

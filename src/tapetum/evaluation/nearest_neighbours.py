@@ -4,8 +4,6 @@ Votes as in Wu et al., "Unsupervised feature learning via non-parametric instanc
 https://arxiv.org/abs/1805.01978, as used for SwAV and DINO.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Predictions of a trained method, and the labelled images nearest to each image."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -1,7 +1,5 @@
 """Everything to show of a run, as numbers: the input of figures and pages."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Soft nearest-neighbour evaluation, as published for PAWS: every labelled image is a support, and labels are hard."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot

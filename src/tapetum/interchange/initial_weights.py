@@ -3,8 +3,6 @@
 Files are read as tensors, and code in them is never run: safetensors, or torch's format with all but tensors refused.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any

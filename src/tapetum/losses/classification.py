@@ -1,7 +1,5 @@
 """Cross-entropy with given labels."""
 
-from __future__ import annotations
-
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 

@@ -1,7 +1,5 @@
 """The loss of DeepCluster-v2 and SeLa-v2 (Caron et al., NeurIPS 2020, https://arxiv.org/abs/2006.09882, appendix D)."""
 
-from __future__ import annotations
-
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 

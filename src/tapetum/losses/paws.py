@@ -4,8 +4,6 @@ Symbols: B images, two large views and M small ones of each, S supports, C class
 nearest neighbours, T the temperature of sharpening.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -3,8 +3,6 @@
 Symbols as in `losses/paws.py`; U is one view of all unlabelled images, over all processes.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

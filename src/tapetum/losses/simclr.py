@@ -3,8 +3,6 @@
 Symbols: B images, V views of each, tau the temperature, s the cosine of two projections.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize

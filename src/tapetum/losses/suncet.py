@@ -3,8 +3,6 @@
 Every labelled image is classified by its soft nearest neighbours among the other labelled images of the batch.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize

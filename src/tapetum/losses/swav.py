@@ -3,8 +3,6 @@
 Symbols: B images, V views of each, A of which assign codes, K prototypes, tau the temperature.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

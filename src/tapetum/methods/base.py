@@ -5,8 +5,6 @@ in named hooks. It never sees the trainer, the optimizer, a logger or a rank, so
 on its own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field

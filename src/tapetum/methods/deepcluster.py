@@ -21,8 +21,6 @@ Where this differs from the published code, on purpose:
 - no optimiser step ever changes the centroids.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal

@@ -4,8 +4,6 @@ With a good pretrained backbone and very few labels this is hard to beat, and it
 It is also the baseline that a warm start has to beat.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

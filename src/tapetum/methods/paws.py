@@ -21,8 +21,6 @@ Where this differs from the published code, on purpose:
 - the order of classes among the supports does not matter, so any labels work, even with uneven counts.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 

@@ -21,8 +21,6 @@ Where this differs from the published code, on purpose:
 - and the differences listed in `methods/paws.py`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 

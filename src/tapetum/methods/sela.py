@@ -20,8 +20,6 @@ We chose, because no source specifies them:
   both as in DeepCluster-v2.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Literal
 

@@ -16,8 +16,6 @@ Where this differs from the published code, on purpose:
 - running BatchNorm statistics of the backbone come only from the large-view call.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any, Literal
 

@@ -17,8 +17,6 @@ Where this differs from the published code, on purpose:
 - and the differences listed in `methods/swav.py`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 

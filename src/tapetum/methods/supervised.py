@@ -4,8 +4,6 @@ It has the same backbone, labels, support sampler and support views as the metho
 cross-entropy of a linear classifier with label smoothing. It sees no unlabelled images.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal
 

@@ -25,8 +25,6 @@ Where this differs from the published code, on purpose:
 - a queue that does not fit the batch is an error; the published code silently shortens it, even to nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal

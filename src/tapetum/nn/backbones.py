@@ -3,8 +3,6 @@
 A backbone is a module with an integer attribute `num_features` that maps images (B, C, H, W) to (B, num_features).
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field

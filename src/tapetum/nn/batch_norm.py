@@ -5,8 +5,6 @@ of each channel; these triples are gathered and merged with the formula of Chan,
 computing the sample variance", 1983), which avoids the cancellation of a difference of two large sums.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

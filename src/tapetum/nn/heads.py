@@ -3,8 +3,6 @@
 Layer names match the published PAWS checkpoints (`fc.*` and `pred.*` there).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor, nn

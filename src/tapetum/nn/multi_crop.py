@@ -1,7 +1,5 @@
 """Passes views of several resolutions through one backbone."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Prototypes: one or several sets of K anchors that projections are compared with."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -5,8 +5,6 @@ all stages, as in SimCLR, SwAV and PAWS (torchvision's "wide" networks widen onl
 Module names match torchvision and the published PAWS and SwAV checkpoints.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

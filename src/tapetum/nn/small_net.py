@@ -4,8 +4,6 @@ In the spirit of the networks of the CIFAR-10 speed runs (K. Jordan, "94% on CIF
 GPU", https://arxiv.org/abs/2404.00498): no residual paths, a few wide 3x3 convolutions, early max-pooling.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

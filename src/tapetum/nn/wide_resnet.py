@@ -5,8 +5,6 @@ block, and the 1x1 shortcut sees the raw input rather than the activated one. Mo
 checkpoints.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

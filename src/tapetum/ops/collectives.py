@@ -5,8 +5,6 @@ parameter gradients are *averaged* over ranks. For this, `gather_rows` must sum 
 and `mean_over_ranks` must pass its gradient through unchanged.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

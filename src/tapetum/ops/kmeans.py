@@ -3,8 +3,6 @@
 Dhillon & Modha, "Concept decompositions for large sparse text data using clustering", Machine Learning 2001.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

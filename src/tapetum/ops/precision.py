@@ -1,7 +1,5 @@
 """Keeps losses and operations from running in reduced precision."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar, cast

@@ -8,8 +8,6 @@ The hash chains the finaliser of SplitMix64 (Steele, Lea & Flood, "Fast splittab
 generators", OOPSLA 2014). It mixes bits but is not cryptographic.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

@@ -12,8 +12,6 @@ All steps work with logarithms: exp(scores / epsilon) itself overflows float32 i
 logarithm never does. The rows of all processes form one batch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 import torch

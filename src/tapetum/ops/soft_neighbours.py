@@ -1,7 +1,5 @@
 """The soft nearest-neighbour classifier p = softmax(z . A^T / tau) . Y, the one idea behind Tapetum."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize

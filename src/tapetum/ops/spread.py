@@ -1,7 +1,5 @@
 """Measures how far embeddings are from being all the same, cheaply enough for every step."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize

@@ -4,8 +4,6 @@ Symbols: p a parameter, g its gradient, r its trust ratio, d the step, m the mom
 the learning rate is multiplied into m, so changing the learning rate does not rescale steps already in m.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 

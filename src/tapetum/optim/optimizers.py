@@ -9,8 +9,6 @@
 Learning rate and weight decay depend only on the step, so a resumed run uses exactly those of an uninterrupted one.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Chooses which parameters weight decay and LARS's adaptation apply to."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import nn

@@ -1,7 +1,5 @@
 """Schedules: a value as a pure function of the step. Nothing is stored, so nothing can be resumed wrongly."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Literal

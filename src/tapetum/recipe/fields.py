@@ -1,7 +1,5 @@
 """Config fields: what their types mean in a recipe (a section, a choice by `kind`, a value), and their descriptions."""
 
-from __future__ import annotations
-
 import ast
 import dataclasses
 import functools

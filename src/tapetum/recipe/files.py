@@ -1,7 +1,5 @@
 """Reads recipe files: finds them by name or path, merges in the recipes that they extend, and applies overrides."""
 
-from __future__ import annotations
-
 import difflib
 import os
 from collections.abc import Callable, Sequence

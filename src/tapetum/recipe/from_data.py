@@ -4,8 +4,6 @@ Settings that the data do not decide come from a shipped recipe: one for many la
 settings chosen are written as a recipe that extends it, so overrides and errors work as in any other recipe.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Adapts a recipe to the weights that a run starts from: network, image size and colours."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Mapping
 from dataclasses import asdict

@@ -8,8 +8,6 @@ registered kinds, and nothing in it is imported or run. This is the only file th
 values.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import functools

@@ -1,7 +1,5 @@
 """Predictions as cards on a page: an image, its prediction, and the labelled images behind it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Writes embeddings to a file as they are computed: .npz for numpy, .parquet for tables."""
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The health of a pool as one HTML page: turns what was found into the values that templates/health.html shows."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

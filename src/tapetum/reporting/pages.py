@@ -1,7 +1,5 @@
 """Renders HTML pages from the templates in this room; the only file that imports Jinja."""
 
-from __future__ import annotations
-
 from functools import cache
 from importlib.resources import files
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Small copies of images: as text to embed in a page, and side by side on contact sheets."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Sequence

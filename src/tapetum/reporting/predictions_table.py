@@ -1,7 +1,5 @@
 """Predictions as lines of CSV or JSON, one per image."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

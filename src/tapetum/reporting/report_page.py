@@ -1,7 +1,5 @@
 """A run on one HTML page: turns a review into the values that templates/report.html shows."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

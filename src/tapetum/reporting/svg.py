@@ -1,7 +1,5 @@
 """Small drawings as inline SVG; the page's style sheet colours them, so that they adapt to light and dark mode."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

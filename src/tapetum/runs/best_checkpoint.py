@@ -1,7 +1,5 @@
 """Finds the checkpoint that predicts held-out labels best (`trainer.keep_best`), if there are enough of these."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from tapetum.data.labels.labels import Labels

@@ -1,7 +1,5 @@
 """A run as a cluster job. The job's own process only waits for the training, so nothing here loads torch."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

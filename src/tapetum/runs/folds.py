@@ -1,7 +1,5 @@
 """Measures accuracy on all labels (cross-validation): short runs, one after another, hold out one part each."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Opens the images to use a run on: to predict, embed or cluster."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

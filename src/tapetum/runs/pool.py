@@ -1,7 +1,5 @@
 """Opens the images and labels that a run trains on, and its held-out labels; reports progress on stderr."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager

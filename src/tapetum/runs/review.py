@@ -1,7 +1,5 @@
 """Reviews a trained run: its curves, and its predictions for images whose labels it never saw and for its pool."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch.nn.functional import normalize

@@ -1,7 +1,5 @@
 """Builds the parts of a run from a recipe: the only place where data, method, optimizer and engine meet."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path

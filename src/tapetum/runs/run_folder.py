@@ -1,7 +1,5 @@
 """Run folders and the files in them: recipe.yaml, metrics.csv, summary.json, checkpoints/, perhaps unreadable.csv."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform

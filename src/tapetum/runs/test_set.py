@@ -1,7 +1,5 @@
 """Opens labelled test images, and refuses any on which accuracy would look better than on new images."""
 
-from __future__ import annotations
-
 import functools
 import os
 from dataclasses import replace

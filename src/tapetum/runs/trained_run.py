@@ -1,7 +1,5 @@
 """Loads a trained run from its folder: its network and its labelled images, which together predict other images."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

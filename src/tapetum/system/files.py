@@ -1,7 +1,5 @@
 """Writes files that are either complete or absent, and explains in one sentence why a disk refuses one."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress

@@ -3,8 +3,6 @@
 Reads only environment variables, so that the command line knows its rank before torch is imported.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """How many CPU threads and how much memory this process may use."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

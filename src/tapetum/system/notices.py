@@ -1,7 +1,5 @@
 """Notices on stderr while something runs, printed once however many processes a run has."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """`tapetum check`: find problems in a pool of images before training."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

@@ -1,7 +1,5 @@
 """`tapetum cluster`: group similar images, in a table and in a contact sheet for each cluster."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import heapq

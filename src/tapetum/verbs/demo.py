@@ -1,7 +1,5 @@
 """`tapetum demo`: train on images that come with scikit-learn, and compare with simple methods on the same labels."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 from typing import Any

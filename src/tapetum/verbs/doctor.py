@@ -1,7 +1,5 @@
 """`tapetum doctor`: find out what is wrong with a run, since when, and what to change."""
 
-from __future__ import annotations
-
 import json as json_format
 import math
 from collections.abc import Sequence

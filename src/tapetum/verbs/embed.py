@@ -1,7 +1,5 @@
 """`tapetum embed`: write the embedding of every image of a folder, for use in other programs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any

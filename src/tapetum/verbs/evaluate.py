@@ -1,7 +1,5 @@
 """`tapetum evaluate`: measure how well a run classifies labelled images that it has not seen."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`tapetum fit`: train on your own images, with a recipe chosen to suit them."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`tapetum plot`: draw a run as pictures."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

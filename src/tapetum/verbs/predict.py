@@ -1,7 +1,5 @@
 """`tapetum predict`: the class of every image, the confidence, and the labelled images behind each prediction."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """`tapetum recipes`: list the shipped recipes, print one, or print the fields that can be set."""
 
-from __future__ import annotations
-
 import itertools
 import textwrap
 

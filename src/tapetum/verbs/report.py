@@ -1,7 +1,5 @@
 """`tapetum report`: write everything about a run to one page that opens anywhere."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

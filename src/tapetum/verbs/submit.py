@@ -1,7 +1,5 @@
 """`tapetum submit`: train as jobs of a cluster, which resume exactly after a time limit or preemption."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

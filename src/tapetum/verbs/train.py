@@ -1,7 +1,5 @@
 """`tapetum train`: train a recipe."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

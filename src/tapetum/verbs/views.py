@@ -1,7 +1,5 @@
 """`tapetum views`: see what a recipe's augmentation does to images before training with it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

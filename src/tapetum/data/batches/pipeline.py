@@ -5,8 +5,6 @@ step and may run in a worker process. `Pipeline.finish` distorts colours and nor
 device. Neither keeps state, so any step's batch can be rebuilt on its own, with the same bits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

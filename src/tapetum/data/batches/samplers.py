@@ -4,8 +4,6 @@ No state is stored or advanced, so a resumed run sees the same images as an unin
 which images the other ranks see.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 

@@ -14,8 +14,6 @@ Neither test can separate copies from simple images of the same kind: two shirts
 handwritten ones, two frames of a film. `lookalikes` detects a collection of such images.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 

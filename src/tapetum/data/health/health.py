@@ -1,7 +1,5 @@
 """The health of a pool before training: damaged files, duplicates, leakage, conflicting and missing labels."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

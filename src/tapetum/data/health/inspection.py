@@ -1,7 +1,5 @@
 """Inspects every image of a pool once: whether it can be read, how large it is, and what it looks like."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

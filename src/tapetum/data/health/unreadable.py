@@ -4,8 +4,6 @@ Every file is decoded once. The result is stored next to the cache of decoded im
 files start at once.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Sequence

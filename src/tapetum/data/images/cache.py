@@ -5,8 +5,6 @@ memory is decoded before training into a cache on disk, bit for bit as `FileStor
 once. Images of equal size become an `ArrayStore`, images of different sizes a `RaggedStore`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -9,8 +9,6 @@ Every file becomes an upright image with three channels of eight bits:
 - several frames (GIF, TIFF, WebP): only the first is read.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

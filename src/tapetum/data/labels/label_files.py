@@ -1,7 +1,5 @@
 """Reads labels from files: CSV, JSON, or a text file that lists the images that keep their own labels."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

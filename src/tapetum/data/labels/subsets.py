@@ -4,8 +4,6 @@ Subsets are drawn by *name*: whether an image belongs to one depends only on the
 name. Listing files in another order, or on another machine, changes nothing.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

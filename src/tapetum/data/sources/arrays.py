@@ -1,7 +1,5 @@
 """Images and labels in arrays: .npy and .npz files, which cannot run code when opened, and arrays in memory."""
 
-from __future__ import annotations
-
 import zipfile
 import zlib
 from collections.abc import Mapping

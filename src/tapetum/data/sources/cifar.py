@@ -3,8 +3,6 @@
 No file can run code: the unpickler builds arrays of numbers and plain values, and nothing else.
 """
 
-from __future__ import annotations
-
 import io
 import pickle
 import re

@@ -4,8 +4,6 @@ The labelled images join the pool. People often copy the images that they label.
 name and the same number of bytes as a labelled one, the two count as one image, which is labelled.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """IDX files, the format of MNIST and Fashion-MNIST (yann.lecun.com/exdb/mnist)."""
 
-from __future__ import annotations
-
 import gzip
 import math
 import zlib

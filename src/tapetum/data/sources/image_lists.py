@@ -1,7 +1,5 @@
 """Pools given as lists of image files: a list of paths, a .txt of one path per line, a .csv of paths and labels."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from pathlib import Path

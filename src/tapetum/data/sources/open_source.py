@@ -5,8 +5,6 @@ arrays or SVHN; a folder with CIFAR batches; one with SVHN or IDX files; one wit
 folders; any other folder of images.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Writes data that the caller passed in memory to files, because a run can only be resumed from data on disk."""
 
-from __future__ import annotations
-
 import csv
 import os
 from pathlib import Path

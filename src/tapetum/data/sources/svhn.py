@@ -1,7 +1,5 @@
 """Reads SVHN's MATLAB files (ufldl.stanford.edu/housenumbers) with scipy's reader, which builds only arrays."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

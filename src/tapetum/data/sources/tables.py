@@ -3,8 +3,6 @@
 They are recognised by their attributes, so none of these packages is imported or needed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os

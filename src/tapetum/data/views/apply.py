@@ -4,8 +4,6 @@ Geometry (`crop_resize_flip`) may run in loader workers, on images of any size. 
 the compute device, on whole batches. Both return uint8, so little data moves between them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -5,8 +5,6 @@ convolution by extended box filtering" (SSVM 2011): for a whole radius r, the 2r
 the two just outside have a smaller weight. Beyond the border, the edge pixel is repeated.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

@@ -5,8 +5,6 @@ operations as PIL does. Sums over pixels add whole numbers small enough to be ex
 pixel. So an image gets the same bits alone, in any batch and with any number of threads.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import lru_cache
 

@@ -6,8 +6,6 @@ It differs from the exact jitter in two ways: nothing is rounded or clipped betw
 in HSV, becomes a turn about the grey axis, which keeps luma.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

@@ -11,8 +11,6 @@ Pillow 13: height first if it shrinks, and by more than twice as many pixels as 
 versions always begin with the width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
