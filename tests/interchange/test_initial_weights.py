@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 import tapetum
-from tapetum.interchange.initial_weights import load_initial_weights, read_weights
+from tapetum.interchange.initial_weights import load_initial_weights
+from tapetum.interchange.weight_files import read_weights
 from tapetum.methods.paws import PAWS, PAWSConfig
 from tapetum.nn.heads import HeadConfig
 from tapetum.nn.small_net import SmallNet, SmallNetConfig
@@ -43,10 +44,11 @@ def test_a_backbone_is_found_under_any_prefix(tmp_path, name):
     source, target = paws(1), paws(2)
     fresh = {k: v.clone() for k, v in target.projector.state_dict().items()}
     write(form(source.backbone.state_dict()), tmp_path / name)
-    said = load_initial_weights(target, tmp_path / name)
+    taken = load_initial_weights(target, tmp_path / name)
     assert_equal(target.backbone.state_dict(), source.backbone.state_dict())
     assert_equal(target.projector.state_dict(), fresh)
-    assert "0 of heads" in said
+    assert "0 of heads" in taken.describe()
+    assert not taken.unused
 
 
 @pytest.fixture

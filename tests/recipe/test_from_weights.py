@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tapetum.data.sources.open_source import open_source
-from tapetum.interchange.initial_weights import read_weights
+from tapetum.interchange.weight_files import read_weights
 from tapetum.recipe.from_weights import start_from
 from tapetum.recipe.recipe import load_recipe
 from tapetum.verbs.fit import fit

@@ -190,7 +190,7 @@ def assemble(recipe: Recipe, *, weights: bool = True, decode: bool = True) -> Ru
     check_sizes(backbone, sizes, channels=data.store.channels)
     method = kind(recipe.method, backbone, num_classes=data.labels.num_classes, num_images=len(data.store))
     if weights and recipe.init is not None:
-        notify(load_initial_weights(method, recipe.init))
+        notify(f"started from {recipe.init}: {load_initial_weights(method, recipe.init).describe()}")
     if runtime.world_size > 1:
         convert_batch_norm(method)
     return Run(recipe, runtime, data, method, build_optimizer(recipe.optimizer, method), pipeline)
