@@ -104,7 +104,7 @@ def test_an_interrupted_table_goes_on_where_it_was(recipe, monkeypatch, clusters
     module = importlib.import_module("tapetum.verbs.cluster")
     written = 0
 
-    class Stopping(module.GrowingFile):
+    class Stopping(module.ResumableFile):
         def append(self, content, counts):
             nonlocal written
             written += 1
@@ -113,7 +113,7 @@ def test_an_interrupted_table_goes_on_where_it_was(recipe, monkeypatch, clusters
             super().append(content, counts)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "GrowingFile", Stopping)
+        patch.setattr(module, "ResumableFile", Stopping)
         with pytest.raises(Interrupted, match="Stopped after 14 of 30 images"):
             tapetum.cluster(run, "colours.npz", "out", clusters=clusters)
     assert not Path("out/clusters.csv").exists()

@@ -20,7 +20,7 @@ from tapetum.reporting.pictures import SHEET_IMAGES, contact_sheet
 from tapetum.reporting.predictions_table import csv_text
 from tapetum.runs.new_images import open_new_images
 from tapetum.runs.trained_run import TrainedRun, open_trained_run
-from tapetum.system.growing_file import GrowingFile
+from tapetum.system.resumable_file import ResumableFile
 
 TABLE, SHEETS = "clusters.csv", "sheets"
 _COLUMNS = ("path", "cluster", "confidence", "problem")
@@ -67,7 +67,7 @@ def cluster(
     _check_kind(trained, clusters)
     store = open_new_images(images, trained.parts.recipe.data.shrink_to)
     key = hashlib.blake2b(f"clusters {trained.digest} {store.fingerprint} {clusters}".encode()).hexdigest()
-    with GrowingFile(folder / TABLE, key, csv_text([_COLUMNS])) as table:
+    with ResumableFile(folder / TABLE, key, csv_text([_COLUMNS])) as table:
         with table.resumable(len(store)):
             for rows in _rows(trained, store, table.rows, clusters) if table.rows < len(store) else ():
                 table.append(csv_text(rows), Counter(row[1] for row in rows))

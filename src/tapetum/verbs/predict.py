@@ -16,8 +16,8 @@ from tapetum.methods.base import Method
 from tapetum.reporting.predictions_table import Neighbour, Row, csv_header, csv_lines, json_lines
 from tapetum.runs.new_images import open_new_images
 from tapetum.runs.trained_run import TrainedRun, open_trained_run
-from tapetum.system.growing_file import GrowingFile
 from tapetum.system.notices import notify
+from tapetum.system.resumable_file import ResumableFile
 
 _NEIGHBOURS = 3
 _SHOWN_CLASSES = 20
@@ -69,7 +69,7 @@ def predict(
     header = b"" if json else csv_header(num_neighbours, has_domain)
     key = hashlib.blake2b(f"{trained.digest} {store.fingerprint} {num_neighbours} {json}".encode()).hexdigest()
     is_calibrated = trained.calibration.is_calibrated
-    with GrowingFile(Path(output), key, header) as table:
+    with ResumableFile(Path(output), key, header) as table:
         with table.resumable(len(store)):
             for rows in _rows(trained, store, table.rows, num_neighbours):
                 told = is_calibrated, has_domain

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tapetum.system.growing_file import GrowingFile
+from tapetum.system.resumable_file import ResumableFile
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def names(path: Path) -> list[str]:
 
 
 def test_it_gets_its_name_when_it_is_whole(path):
-    with GrowingFile(path, "key", b"head\n") as table:
+    with ResumableFile(path, "key", b"head\n") as table:
         table.append(b"1\n2\n", Counter(a=2))
         assert names(path) == ["table.csv.partial", "table.csv.partial.json"]
         table.finish()
@@ -29,10 +29,10 @@ def test_it_gets_its_name_when_it_is_whole(path):
 
 @pytest.mark.parametrize("header", [b"head\n", b""])
 def test_it_goes_on_after_the_last_whole_part(path, header):
-    with GrowingFile(path, "key", header) as table:
+    with ResumableFile(path, "key", header) as table:
         table.append(b"1\n2\n", Counter(a=1, b=1))
         table._file.write(b"3 is cut o")
-    with GrowingFile(path, "key", header) as table:
+    with ResumableFile(path, "key", header) as table:
         assert (table.rows, table.counts) == (2, Counter(a=1, b=1))
         table.append(b"3\n", Counter(a=1))
         assert table.counts == Counter(a=2, b=1)
@@ -41,20 +41,20 @@ def test_it_goes_on_after_the_last_whole_part(path, header):
 
 
 def test_what_is_in_the_way_is_not_touched(path):
-    with GrowingFile(path, "key") as table:
+    with ResumableFile(path, "key") as table:
         table.append(b"1\n", Counter(a=1))
     with pytest.raises(ValueError, match=r"table.csv.partial was begun for other images"):
-        GrowingFile(path, "other")
+        ResumableFile(path, "other")
     assert path.with_name("table.csv.partial").read_bytes() == b"1\n"
     os.truncate(path.with_name("table.csv.partial"), 0)  # as a crash of the machine may leave it
     with pytest.raises(ValueError, match="delete it"):
-        GrowingFile(path, "key")
+        ResumableFile(path, "key")
 
 
 def test_a_beginning_without_rows_is_in_nobodys_way(path):
-    with GrowingFile(path, "key", b"a head\n"):
+    with ResumableFile(path, "key", b"a head\n"):
         pass
-    with GrowingFile(path, "other", b"head\n") as table:
+    with ResumableFile(path, "other", b"head\n") as table:
         table.finish()
     assert path.read_bytes() == b"head\n"
 
@@ -62,7 +62,7 @@ def test_a_beginning_without_rows_is_in_nobodys_way(path):
 def test_an_older_file_stays_until_the_new_one_is_whole(path):
     path.parent.mkdir()
     path.write_text("old")
-    with GrowingFile(path, "key") as table:
+    with ResumableFile(path, "key") as table:
         table.append(b"new", Counter(a=1))
         assert path.read_text() == "old"
         table.finish()
@@ -70,7 +70,7 @@ def test_an_older_file_stays_until_the_new_one_is_whole(path):
 
 
 def test_a_full_disk_is_a_sentence_and_keeps_what_there_is(path, monkeypatch):
-    with GrowingFile(path, "key") as table:
+    with ResumableFile(path, "key") as table:
         table.append(b"1\n", Counter(a=1))
 
         def full(descriptor: int) -> None:
@@ -80,7 +80,7 @@ def test_a_full_disk_is_a_sentence_and_keeps_what_there_is(path, monkeypatch):
         with pytest.raises(ValueError, match=r"table.csv cannot be written \(no space left on device\); "):
             table.append(b"2\n", Counter(a=1))
     monkeypatch.undo()
-    with GrowingFile(path, "key") as table:
+    with ResumableFile(path, "key") as table:
         assert table.rows == 1
         table.finish()
     assert path.read_bytes() == b"1\n"
@@ -88,7 +88,7 @@ def test_a_full_disk_is_a_sentence_and_keeps_what_there_is(path, monkeypatch):
 
 def test_a_folder_in_its_place_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is a folder: give a file in it"):
-        GrowingFile(tmp_path, "key")
+        ResumableFile(tmp_path, "key")
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be written"):
-        GrowingFile(tmp_path / "file" / "table.csv", "key")
+        ResumableFile(tmp_path / "file" / "table.csv", "key")

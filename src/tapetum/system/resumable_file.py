@@ -16,7 +16,7 @@ from tapetum.system.interruption import Interrupted
 from tapetum.system.notices import notify
 
 
-class GrowingFile:
+class ResumableFile:
     """A file whose writing can be interrupted and resumed.
 
     It grows as `PATH.partial`, gets its own name when it is finished, and replaces an older file only then.
@@ -109,7 +109,7 @@ class GrowingFile:
             raise self._unwritable(error) from error
         sync_folder(self.path.parent)
 
-    def __enter__(self) -> GrowingFile:
+    def __enter__(self) -> ResumableFile:
         return self
 
     def __exit__(
