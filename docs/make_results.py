@@ -1,6 +1,7 @@
 """Write docs/results.md from docs/results/*.json, as `benchmarks/record_run.py` and `record_pixels.py` leave them: one
 file, one run; from docs/results/coverage/*.json, by `benchmarks/coverage.py`; and from docs/results/speed/*.json, which
-`benchmarks/views.py` and `step.py` write with `--json`, and docs/results/doctor/*.json, by `benchmarks/doctor.py`.
+`benchmarks/views.py` and `step.py` write with `--json`; docs/results/doctor/*.json, by `benchmarks/doctor.py`; and
+docs/results/layouts/*.json, by `benchmarks/layouts.py`.
 
     python docs/make_results.py
 
@@ -35,6 +36,7 @@ RESULTS = DOCS / "results"
 SPEED = RESULTS / "speed"
 DOCTOR = RESULTS / "doctor"
 COVERAGE = RESULTS / "coverage"
+LAYOUTS = RESULTS / "layouts"
 PAGE = DOCS / "results.md"
 
 NOTES = {
@@ -49,6 +51,13 @@ COVERAGE_INTRODUCTION = """## Do the intervals hold?
 `tapetum fit` keeps a fifth of the labels out of the training and says between which bounds the accuracy on new images
 lies with 95% confidence. Each line: many draws of the labels, a training each, and how often the accuracy on thousands
 of test images, which nothing had looked at, lay between the bounds.
+"""
+
+LAYOUTS_INTRODUCTION = """## Published weights
+
+Files in these layouts can be given as `--init` or `init:`. Each was written with known weights, as the published
+training writes it, and loaded; its outputs were compared with those of the published code. The error is relative, in
+float64.
 """
 
 SPEED_INTRODUCTION = """## Speed
@@ -119,6 +128,7 @@ def render(
     speed: Mapping[str, Result] | None = None,
     coverage: Mapping[str, Result] | None = None,
     doctor: Mapping[str, Result] | None = None,
+    layouts: Mapping[str, Result] | None = None,
 ) -> str:
     """The page, as Markdown."""
     parts = [INTRODUCTION.format(factor=LONGEST_OVER_SHORTEST)]
@@ -141,6 +151,8 @@ def render(
         parts += [SPEED_INTRODUCTION, _speed(speed)]
     if doctor:
         parts += [DOCTOR_INTRODUCTION, _doctor(doctor)]
+    if layouts:
+        parts += [LAYOUTS_INTRODUCTION, _layouts(layouts)]
     return "\n".join(parts)
 
 
@@ -203,9 +215,20 @@ def _doctor(doctor: Mapping[str, Result]) -> str:
     return table(heads, rows, left=(0, 1))
 
 
+def _layouts(layouts: Mapping[str, Result]) -> str:
+    """A line for each published file."""
+    rows = []
+    for found in (row for one in layouts.values() for row in one["layouts"]):
+        unused = ", ".join(f"{count} ({why})" for why, count in found["unused"].items()) or ABSENT
+        error = f"{found['golden_error']:.0e}"
+        rows.append([found["file"], found["layout"], str(found["used"]), unused, str(found["new"]), error])
+    heads = ["published file", "recognised as", "tensors used", "not used", "left new", "golden error"]
+    return table(heads, rows, left=(0, 1, 3))
+
+
 if __name__ == "__main__":
     try:
-        found = (read_found(folder) for folder in (SPEED, COVERAGE, DOCTOR))
+        found = (read_found(folder) for folder in (SPEED, COVERAGE, DOCTOR, LAYOUTS))
         PAGE.write_text(render(read_results(), *found), encoding="utf-8")
     except ValueError as error:
         sys.exit(f"make_results: error: {error}")

@@ -45,6 +45,7 @@ def test_the_page_is_up_to_date(make_results):
         make_results.read_found(make_results.SPEED),
         make_results.read_found(make_results.COVERAGE),
         make_results.read_found(make_results.DOCTOR),
+        make_results.read_found(make_results.LAYOUTS),
     ), "run `make docs`"
 
 

@@ -2,14 +2,13 @@
 
 import csv
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from tapetum.data.labels.kept_labels import keep_listed
 from tapetum.data.labels.labels import Labels, labels_from_names
+from tapetum.data.labels.name_matcher import NameMatcher
 
 _PATH_COLUMNS = {"path", "file", "filename", "file_name", "image", "image_id", "id", "name"}
 _LABEL_COLUMNS = {"label", "class", "category", "species", "target"}
@@ -23,48 +22,6 @@ class _Entry(NamedTuple):
     label: str
 
 
-class _NameMatcher:
-    """Finds the image that a line of a label file means: by absolute path, relative path or bare file name, with
-    or without its ending."""
-
-    def __init__(self, names: Sequence[str], root: Path | None, folder: Path) -> None:
-        self._index = {name: i for i, name in enumerate(names)}
-        self._bare: dict[str, list[str]] = {}
-        for name in names:
-            for bare in {PurePosixPath(name).name, PurePosixPath(name).stem}:
-                self._bare.setdefault(bare, []).append(name)
-        # As written and with links resolved, because a label file may use either.
-        self._roots = [] if root is None else [Path(os.path.abspath(root)), Path(os.path.realpath(root))]
-        self._folder = Path(os.path.abspath(folder))
-
-    def _below_root(self, text: str) -> int | None:
-        path = Path(os.path.normpath(self._folder / text))  # an absolute path replaces the folder
-        for candidate in (path, Path(os.path.realpath(path.parent)) / path.name):
-            for root in self._roots:
-                if candidate.is_relative_to(root):
-                    found = self._index.get(candidate.relative_to(root).as_posix())
-                    if found is not None:
-                        return found
-        return None
-
-    def find(self, text: str) -> int:
-        """Return the index of the image. The ValueError lacks file and line, which the caller adds."""
-        posix = text.replace("\\", "/").removeprefix("./")
-        for candidate in (text, posix):
-            if candidate in self._index:
-                return self._index[candidate]
-        found = self._below_root(posix)
-        if found is not None:
-            return found
-        alike = self._bare.get(posix, [])
-        if len(alike) == 1:
-            return self._index[alike[0]]
-        if alike:
-            raise ValueError(f"{text!r} could be {alike[0]} or {alike[1]}: write its path relative to the image folder")
-        where = f" in {self._roots[0]}" if self._roots else ""
-        raise ValueError(f"there is no image {text!r}{where}: correct the path or delete the line")
-
-
 def read_label_file(
     path: Path, names: Sequence[str], root: Path | None = None, own: Callable[[], Labels | None] = lambda: None
 ) -> Labels:
@@ -72,8 +29,8 @@ def read_label_file(
 
     - `.json`: `{"1.jpg": "cat", ...}`, or a list of `{"path": "1.jpg", "label": "cat"}` or of `["1.jpg", "cat"]`;
       null means no label;
-    - `.txt` without a comma in its first line: one name per line, as in the published splits of SimCLR and PAWS. These
-      images keep the labels that they come with; all others are unlabelled;
+    - `.txt` without a comma in its first line: one name or one index per line, as in the published splits of SimCLR and
+      PAWS. These images keep the labels that they come with; all others are unlabelled (see `keep_listed`);
     - anything else: CSV of `path,label` lines, with or without the header `path,label`. Fields are separated by commas,
       or by semicolons or tabs if the first line has no comma.
 
@@ -82,24 +39,24 @@ def read_label_file(
             bare file names, with or without their ending. Images that it does not name are unlabelled.
         names: the store's names; for arrays, the row numbers.
         root: the folder the names are relative to; None for stores that are not files.
-        own: returns the labels that the images come with; called only for lists of names.
+        own: returns the labels that the images come with; called only for lists of names or indices.
 
     Raises:
         ValueError: the file cannot be read, or has an unknown image or column, two labels for one image, a line
-            without a label, or only one class; names file, line, value and the fix.
+            without a label, a faulty index, or only one class; names file, line, value and the fix.
     """
     path = Path(path)
-    matcher = _NameMatcher(names, root, path.parent)
+    matcher = NameMatcher(names, root, path.parent)
     if path.suffix.lower() == ".json":
         return _labels_of(path, _json_entries(path), matcher, names)
     if path.suffix.lower() == ".txt":
         lines = read_lines(path, "labels file")
         if "," not in lines[0][1]:
-            return _only_listed(path, lines, matcher, own())
+            return keep_listed(path, lines, matcher, own())
     return _labels_of(path, _csv_entries(path), matcher, names)
 
 
-def _labels_of(path: Path, entries: Iterator[_Entry], matcher: _NameMatcher, names: Sequence[str]) -> Labels:
+def _labels_of(path: Path, entries: Iterator[_Entry], matcher: NameMatcher, names: Sequence[str]) -> Labels:
     class_of: list[str | None] = [None] * len(names)
     place_of: dict[int, str] = {}
     for place, name, label in entries:
@@ -120,29 +77,6 @@ def _labels_of(path: Path, entries: Iterator[_Entry], matcher: _NameMatcher, nam
         return labels_from_names(names, class_of)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-
-
-def _only_listed(path: Path, lines: list[tuple[int, str]], matcher: _NameMatcher, own: Labels | None) -> Labels:
-    if own is None:
-        raise ValueError(
-            f"{path} lists images without labels, but the images have no labels of their own: put them into one "
-            "folder per class, or write path,label lines"
-        )
-    kept = []
-    for number, name in lines:
-        try:
-            image = matcher.find(name)
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from None
-        if own.values[image] < 0:
-            raise ValueError(
-                f"{path}, line {number}: image {name!r} has no label of its own: put it into a class folder"
-            )
-        kept.append(image)
-    if len(set(own.values[kept].tolist())) < 2:
-        only = own.classes[own.values[kept[0]]]
-        raise ValueError(f"{path} lists images of the class {only!r} only: list images of at least two classes")
-    return own.only(np.unique(kept))
 
 
 def _csv_entries(path: Path) -> Iterator[_Entry]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from tapetum.data.images.decoding import IMAGE_SUFFIXES
 from tapetum.data.images.stores import ArrayStore, FileStore, Store
+from tapetum.data.labels.kept_labels import labels_from_array_file
 from tapetum.data.labels.label_files import read_label_file, read_lines
 from tapetum.data.labels.labels import Labels, labels_from_folders, labels_from_names, labels_from_values
 from tapetum.data.labels.subsets import held_out
@@ -68,10 +69,11 @@ def open_source(
             - a data frame or a Hugging Face data set with a column of images or of their paths (see
               `tapetum.data.sources.tables`);
             - a dict of arrays, named as in a .npz file, or of tables, named "train" and "test".
-        labels: a CSV or JSON of paths and labels, or a list of names (see `tapetum.data.labels.label_files`); for
-            image files also a folder of class folders, whose images join the pool (see `tapetum.data.sources.folders`);
-            an array or a .npy file, one integer or string per image; the name of a table's column; "none" to read no
-            labels; None for the labels that come with the images.
+        labels: a CSV or JSON of paths and labels (see `tapetum.data.labels.label_files`); a .txt list of names or
+            indices, or a .npy file of indices, of the images that keep their own labels (see
+            `tapetum.data.labels.kept_labels`); for image files also a folder of class folders, whose images join the
+            pool (see `tapetum.data.sources.folders`); an array or a .npy file, one integer or string per image; the
+            name of a table's column; "none" to read no labels; None for the labels that come with the images.
         split: which part, if the source has two. A source without parts is all "train" and has no "test".
 
     Raises:
@@ -237,7 +239,7 @@ def _given_labels(labels: Any, store: Store, root: Path | None, own: Callable[[]
     if path.is_dir():
         raise ValueError(f"labels is the folder {path}, but the images are not files: give a .npy file of labels")
     if path.suffix == ".npy":
-        return labels_from_values(store.names, read_numpy(path, "train")[0])
+        return labels_from_array_file(path, read_numpy(path, "train")[0], store.names, own)
     return read_label_file(path, store.names, root, own)
 
 
