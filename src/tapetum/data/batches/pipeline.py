@@ -33,8 +33,9 @@ class DataConfig:
     """The pool: a folder of images (one folder per class, or flat), a .txt or .csv file of image paths,
     `cifar-10-batches-py`, a folder of IDX files or of SVHN's .mat files, an .npy or .npz file, or `digits`."""
     labels: str | None = None
-    """A CSV of `path,label`, a JSON file, a .txt list of the images that keep their own labels, or a folder of class
-    folders whose images join the pool; null takes labels from the class folders of `images`."""
+    """A CSV of `path,label`, a JSON file, a .txt list (names or indices) of the images that keep their own labels, an
+    .npy file of labels or of such indices, or a folder of class folders whose images join the pool; null takes the
+    labels that come with `images`."""
     test: str | None = None
     """Labelled images to evaluate on, only at the end of the run; null for none."""
     labels_per_class: int | None = None

@@ -134,7 +134,7 @@ def _fault_of_indices(array: npt.NDArray[Any], own: Labels | None) -> str | None
         return f"{first if first < 0 else last} is out of range"
     distinct, counts = np.unique(array, return_counts=True)
     if len(distinct) < len(array):
-        return f"{distinct[counts.argmax()]} is there {counts.max()} times; if these are indices, save numpy.unique's"
+        return f"{distinct[counts.argmax()]} is there {counts.max()} times; numpy.unique keeps one of each"
     unlabelled = distinct[own.values[distinct] == UNLABELLED]
     return f"image {unlabelled[0]} has no label of its own" if unlabelled.size else None
 
