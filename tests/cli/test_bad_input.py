@@ -403,7 +403,7 @@ TESTS = [
     Case(
         "grey test images",
         f"{TRAIN} data.test=t.npz",
-        ("1 channels", "views.mean has 3", "one kind"),
+        ("1 channels", "views.mean has 3", "same number of channels"),
         arrays("t.npz", **colours(9, channels=1)),
     ),
     Case(
@@ -531,7 +531,7 @@ EVALUATE = [
     Case(
         "evaluate on grey images",
         "evaluate run --test t.npz",
-        ("1 channels", "views.mean has 3", "one kind"),
+        ("1 channels", "views.mean has 3", "same number of channels"),
         arrays("t.npz", **colours(9, channels=1)),
         True,
     ),

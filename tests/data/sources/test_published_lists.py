@@ -63,14 +63,14 @@ def test_faulty_indices_for_cifar(cifar, tmp_path, indices, message):
             open_source(cifar, tmp_path / name)
 
 
-def test_indices_drawn_with_repetition_can_be_given_once_each(cifar, tmp_path):
+def test_indices_may_be_drawn_with_replacement(cifar, tmp_path):
     """The published random_idx.npy holds 4,000 indices, 3,856 of them distinct."""
-    drawn = np.array([17, 3, 4, 3, 17])
+    drawn = np.append(np.arange(12), 3)
     np.save(tmp_path / "random_idx.npy", drawn)
-    with pytest.raises(ValueError, match=r"random_idx\.npy: .* numpy\.unique keeps one of each"):
-        open_source(cifar, tmp_path / "random_idx.npy")
-    np.save(tmp_path / "distinct.npy", np.unique(drawn))
-    assert sorted(kept(open_source(cifar, tmp_path / "distinct.npy"))) == ["17", "3", "4"]
+    assert open_source(cifar, tmp_path / "random_idx.npy").labels.labelled.tolist() == list(range(12))
+    np.save(tmp_path / "classes.npy", drawn % 6)
+    with pytest.raises(ValueError, match=r"classes\.npy: .* numpy\.unique keeps one of each"):
+        open_source(cifar, tmp_path / "classes.npy")
 
 
 def test_names_of_imagenet_are_found_in_its_class_folders(tmp_path):

@@ -1,7 +1,5 @@
 """Finds the images that a list or a label file means by what it calls them."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
