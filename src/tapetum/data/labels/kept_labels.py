@@ -97,8 +97,8 @@ def labels_from_array_file(
 
     Args:
         path: the file, for errors.
-        array: labels as in `labels_from_values`, if there is one for each image; else (K,) indices from 0, nine tenths of
-            which are distinct: PAWS-TF's array was drawn with replacement.
+        array: labels as in `labels_from_values`, if there is one for each image; else (K,) indices from 0, nine tenths
+            of which are distinct: PAWS-TF's array was drawn with replacement.
         names: N image names.
         own: returns the labels that the images come with; called only for indices.
 
