@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 
 import tapetum
 from tapetum.data.sources.open_source import open_source
+from tapetum.evaluation.linear_probe import linear_probe
+from tapetum.runs.trained_run import open_trained_run
 
 
 def test_evaluate_adds_to_the_summary(run, capsys):
@@ -93,8 +95,28 @@ def test_evaluate_by_nearest_neighbours(run, capsys):
     found = json.loads((run / "summary.json").read_text())["test"]["nearest_neighbours"]
     assert [found[count]["top1"] for count in ("20", "200")] == top1
     assert rows(run)[-1]["eval/knn_top1"]
-    with pytest.raises(ValueError, match="protocol is 'linear': choose one of soft_nn, knn"):
-        tapetum.evaluate(run, "colours.npz", protocol="linear")
+    with pytest.raises(ValueError, match="protocol is 'lines': choose one of soft_nn, knn, linear"):
+        tapetum.evaluate(run, "colours.npz", protocol="lines")
+
+
+def test_evaluate_by_a_linear_probe(run, capsys):
+    trained = open_trained_run(run)
+    data = trained.parts.data
+    tests = open_source("colours.npz", split="test")
+    embeddings = [
+        trained.parts.embedder.outputs(store, labels.labelled).embeddings
+        for store, labels in ((data.store, data.labels), (tests.store, tests.labels))
+    ]
+    known = torch.from_numpy(data.labels.values[data.labels.labelled])
+    logits, regularisation = linear_probe(embeddings[0], known, embeddings[1], 3)
+    right = 100 * (logits.argmax(dim=1).numpy() == tests.labels.values).mean()
+    capsys.readouterr()
+    evaluation = tapetum.evaluate(run, "colours.npz", protocol="linear")
+    assert (evaluation.linear.top1, evaluation.linear_regularisation) == (pytest.approx(right), regularisation)
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said.startswith(f"Linear probe (lambda {regularisation:g}, by cross-validation): top-1 {right:.2f}%, top-5")
+    assert json.loads((run / "summary.json").read_text())["test"]["linear"]["top1"] == evaluation.linear.top1
+    assert "linear" not in tapetum.evaluate(run, "colours.npz").as_dict()
 
 
 def test_evaluate_on_a_folder_per_class(run):

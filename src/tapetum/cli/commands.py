@@ -176,7 +176,9 @@ def doctor(
 def evaluate(
     run: Run,
     test: Annotated[str | None, typer.Option(metavar="DIR", help=_TEST)] = None,
-    protocol: Annotated[str | None, typer.Option(metavar="NAME", help="Print soft_nn (default) or knn.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Print soft_nn (default), knn or linear.")
+    ] = None,
     plugins: Plugins = None,
 ) -> None:
     """Measure a run's accuracy on labelled images.

@@ -16,26 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tapetum.ops.logistic_regression import ROWS_AT_ONCE, Objective
 from tapetum.ops.precision import full_precision
 from tapetum.ops.randomness import make_keys, permutation
 
-CANDIDATES = (10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+CANDIDATES = (10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 """Values of lambda to choose from."""
 DEFAULT_REGULARISATION = 0.1
 """lambda where none can be chosen because no class has two labels."""
-TOLERANCE = 1e-10
-"""A fit ends when its objective is within about half of this of the least possible."""
-ROUGH_TOLERANCE = 1e-5
-"""The same for cross-validation, which only counts correct answers."""
-MOST_ITERATIONS = 500
-ROWS_AT_ONCE = 2048
-"""Rows in one product: few enough to be still in the processor's cache when the gradient needs them again."""
-ABSENT = -1e6
-"""Logit of a class without training images: its probability is zero, and arithmetic with it stays finite."""
-_MEMORY = 10  # pairs of steps and changes of the gradient that L-BFGS keeps
-
-Block = tuple[Tensor, Tensor]
-"""A few rows (n, K) and their labels (n,)."""
+TOLERANCE = 1e-6
+"""Of a fit: no accuracy can tell, and the objective is still nearer its minimum than scikit-learn leaves it."""
+ROUGH_TOLERANCE = 1e-4
+"""Of fits for cross-validation, which only counts correct answers."""
 
 
 class LinearProbe(NamedTuple):
@@ -60,15 +52,15 @@ class Chosen(NamedTuple):
     regularisation: float
     """The best lambda; of equally good ones the strongest."""
     accuracies: dict[float, float]
-    """For each candidate, the share of labels predicted correctly while held out, in percent; empty if none could be."""
+    """For each candidate, the share of labels predicted correctly while held out, in percent; empty if none was."""
 
 
 class _Standardised(NamedTuple):
-    """Standardised training features in their principal axes, where the penalty is the same and L-BFGS is faster."""
+    """Standardised training features and their principal axes."""
 
-    rows: Tensor  # (N, K), K = min(N, D)
-    variances: Tensor  # (K,) of the columns of `rows`
-    axes: Tensor  # (D, K), orthonormal columns
+    rows: Tensor  # (N, D)
+    axes: Tensor  # (D, K) orthonormal columns, K = min(N, D)
+    variances: Tensor  # (K,) of rows along the axes
     mean: Tensor  # (D,) float64
     scale: Tensor  # (D,) float64 standard deviations; infinite for constant columns, which then get no weight
 
@@ -76,7 +68,12 @@ class _Standardised(NamedTuple):
 @torch.no_grad()
 @full_precision
 def fit_linear_probe(
-    features: Tensor, labels: Tensor, num_classes: int, regularisation: float, start: LinearProbe | None = None
+    features: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    regularisation: float,
+    start: LinearProbe | None = None,
+    tolerance: float = TOLERANCE,
 ) -> LinearProbe:
     """Fit multinomial logistic regression to features, with a penalty on the weights but not on the biases.
 
@@ -91,6 +88,8 @@ def fit_linear_probe(
         num_classes: C. A class without training images is never predicted.
         regularisation: lambda, above 0; means the same for any N. scikit-learn's C is 1 / (lambda N).
         start: where to start, such as the probe for another lambda; changes the time, not the result.
+        tolerance: the fit ends when the objective is within about half of this of the least possible. float32 can tell
+            down to about 1e-10.
 
     Raises:
         ValueError: features that are not finite, labels outside 0..C-1, a lambda that is not above 0.
@@ -105,7 +104,7 @@ def fit_linear_probe(
     _check(features, labels, num_classes, [regularisation])
     data = _standardise(features)
     theta = _as_theta(start, data) if start is not None else None
-    return _fit(data, labels, num_classes, regularisation, theta)
+    return _fit(data, labels, num_classes, regularisation, theta, tolerance)
 
 
 @torch.no_grad()
@@ -151,13 +150,13 @@ def linear_probe(
     _check(features, labels, num_classes, CANDIDATES)
     data = _standardise(features)
     chosen = _choose(data, labels, num_classes, CANDIDATES, 5, seed).regularisation
-    return _fit(data, labels, num_classes, chosen, None).logits(test_features), chosen
+    return _fit(data, labels, num_classes, chosen, None, TOLERANCE).logits(test_features), chosen
 
 
 def _check(features: Tensor, labels: Tensor, num_classes: int, candidates: Sequence[float]) -> None:
     if features.ndim != 2 or len(features) != len(labels) or not len(labels):
         raise ValueError(f"features {tuple(features.shape)}, labels {tuple(labels.shape)}: give each row one label.")
-    if not bool(features.mean(dim=0, dtype=torch.float64).isfinite().all()):  # one pass, and no copy
+    if not bool((features.amax(dim=0) - features.amin(dim=0)).isfinite().all()):  # no copy of the features
         row = int((~features.isfinite()).any(dim=1).nonzero()[0])
         raise ValueError(f"features of row {row} are NaN or infinite: the network that made them has diverged.")
     lowest, highest = int(labels.min()), int(labels.max())
@@ -170,17 +169,25 @@ def _check(features: Tensor, labels: Tensor, num_classes: int, candidates: Seque
 
 
 def _standardise(features: Tensor) -> _Standardised:
-    mean = features.mean(dim=0, dtype=torch.float64)
-    rows = features.float() - mean.float()
-    scale = torch.linalg.vector_norm(rows, dim=0, dtype=torch.float64) / math.sqrt(len(rows))
+    features = features.float()
+    mean = sum((part.sum(dim=0).double() for part in features.split(ROWS_AT_ONCE)), torch.tensor(0.0)) / len(features)
+    mean = mean.float()
+    # Columns are first divided by their range, so that squares of features of any scale are float32 numbers.
+    reach = features.amax(dim=0) - features.amin(dim=0)
     # What rounding leaves of a constant column is not to be blown up to standard deviation 1.
-    scale[scale <= (1e-6 * mean.abs()).clamp_min(1e-37)] = math.inf
-    rows *= (1 / scale).float()
+    reach[reach <= (1e-6 * mean.abs()).clamp_min(1e-37)] = math.inf
+    rows = torch.sub(features, mean).div_(reach)
+    squares = sum(((part * part).sum(dim=0).double() for part in rows.split(ROWS_AT_ONCE)), torch.tensor(0.0))
+    deviation = (squares / len(rows)).sqrt()
+    rows.div_(torch.where(deviation > 0, deviation, 1.0).float())
+    scale = torch.where(reach.isinf(), math.inf, reach.double() * deviation)
     if len(rows) < rows.shape[1]:  # the weights lie in the span of the rows
-        left, lengths, axes = torch.linalg.svd(rows, full_matrices=False)
-        return _Standardised(left * lengths, lengths.square() / len(rows), axes.T, mean, scale)
-    variances, axes = torch.linalg.eigh(rows.T @ rows / len(rows))
-    return _Standardised(rows @ axes, variances.clamp_min(0), axes, mean, scale)
+        _, lengths, axes = torch.linalg.svd(rows, full_matrices=False)
+        return _Standardised(rows, axes.T, lengths.square() / len(rows), mean.double(), scale)
+    # Axes guide L-BFGS and change no result, so some of the rows will do; every n-th, as they may be sorted by class.
+    some = rows[:: max(1, len(rows) // (32 * rows.shape[1]))]
+    variances, axes = torch.linalg.eigh(some.T @ some / len(some))
+    return _Standardised(rows, axes, variances.clamp_min(0), mean.double(), scale)
 
 
 def _as_theta(probe: LinearProbe, data: _Standardised) -> Tensor:
@@ -192,10 +199,10 @@ def _as_theta(probe: LinearProbe, data: _Standardised) -> Tensor:
 
 
 def _fit(
-    data: _Standardised, labels: Tensor, num_classes: int, regularisation: float, theta: Tensor | None
+    data: _Standardised, labels: Tensor, num_classes: int, regularisation: float, theta: Tensor | None, tolerance: float
 ) -> LinearProbe:
-    objective = _Objective([(data.rows, labels)], data.variances, num_classes)
-    theta = objective.minimise(regularisation, TOLERANCE, theta)
+    objective = Objective([(data.rows, labels)], data.axes, data.variances, num_classes)
+    theta = objective.minimise(regularisation, tolerance, theta)
     weight = (theta[:, :-1] @ data.axes.T).double() / data.scale
     return LinearProbe(weight.float(), (theta[:, -1] - weight @ data.mean).float())
 
@@ -211,11 +218,11 @@ def _choose(
         rows, truth = parts[fold]
         if not len(rows):
             continue
-        objective = _Objective(parts[:fold] + parts[fold + 1 :], data.variances, num_classes)
+        objective = Objective(parts[:fold] + parts[fold + 1 :], data.axes, data.variances, num_classes)
         theta = None
         for value in path:  # from strong to weak, each from the one before
             theta = objective.minimise(value, ROUGH_TOLERANCE, theta)
-            probe = LinearProbe(theta[:, :-1], theta[:, -1])
+            probe = LinearProbe(theta[:, :-1] @ data.axes.T, theta[:, -1])
             hits[value] += int((probe.logits(rows).argmax(dim=1) == truth).sum())
     held_out = int((fold_of >= 0).sum())
     if not held_out:
@@ -235,118 +242,3 @@ def _folds(labels: np.ndarray, folds: int, seed: int) -> Tensor:
             fold_of[members[order]] = (dealt + np.arange(len(members))) % folds
             dealt += len(members)
     return torch.from_numpy(fold_of)
-
-
-class _Objective:
-    """The objective over blocks of rows, as a function of theta (C, K + 1): weights, and biases in the last column."""
-
-    def __init__(self, parts: Sequence[Block], variances: Tensor, num_classes: int) -> None:
-        self.blocks = [
-            block
-            for rows, labels in parts
-            for block in zip(rows.split(ROWS_AT_ONCE), labels.split(ROWS_AT_ONCE))
-            if len(rows)
-        ]
-        self.count = sum(len(labels) for _, labels in self.blocks)
-        self.counts = sum(labels.bincount(minlength=num_classes) for _, labels in self.blocks)
-        self.variances = torch.cat([variances, variances.new_ones(1)])
-        self.penalised = torch.cat([torch.ones_like(variances), variances.new_zeros(1)])
-
-    def value(self, theta: Tensor, regularisation: float) -> tuple[float, Tensor, Tensor]:
-        """The objective, its gradient, and an estimate of the diagonal of its second derivative."""
-        weight, bias = theta[:, :-1].contiguous(), theta[:, -1]
-        gradient = torch.zeros_like(weight)
-        loss, sums, squares = (theta.new_zeros(n, dtype=torch.float64) for n in (1, len(theta), len(theta)))
-        for rows, labels in self.blocks:
-            p = torch.addmm(bias, rows, weight.T).log_softmax(dim=1)
-            loss -= p.gather(1, labels[:, None]).sum()
-            p.exp_()
-            sums += p.sum(dim=0)
-            squares += (p * p).sum(dim=0)
-            p.scatter_add_(1, labels[:, None], p.new_full((len(p), 1), -1.0))
-            gradient.addmm_(p.T, rows)
-        gradient = torch.cat([gradient, (sums - self.counts).float()[:, None]], dim=1) / self.count
-        gradient += regularisation * self.penalised * theta
-        # As if images' p (1 - p) and features were independent; for the bias, whose feature is 1, it is exact.
-        spread = ((sums - squares) / self.count).clamp_min(1e-7).float()
-        penalty = regularisation / 2 * float(weight.double().square().sum())
-        curvature = spread[:, None] * self.variances + regularisation * self.penalised
-        return float(loss) / self.count + penalty, gradient, curvature
-
-    def start(self, theta: Tensor | None) -> Tensor:
-        """Without a start, zero weights and the classes' log shares; classes without images are out of reach."""
-        bias = (self.counts / self.count).log().clamp_min(ABSENT).float()
-        if theta is None:
-            return torch.cat([bias.new_zeros(len(bias), len(self.variances) - 1), bias[:, None]], dim=1)
-        theta = theta.clone()
-        unusable = (self.counts == 0) | (theta[:, -1] < ABSENT / 2)
-        theta[:, -1] = torch.where(unusable, bias, theta[:, -1])
-        theta[self.counts == 0, :-1] = 0
-        return theta
-
-    def minimise(self, regularisation: float, tolerance: float, theta: Tensor | None) -> Tensor:
-        """L-BFGS (Nocedal & Wright, "Numerical optimization", 2006, section 7.2) with a diagonal first guess.
-
-        It ends when the squared norm of the gradient, each entry divided by the root of its curvature, is below
-        `tolerance`: about twice the distance of the objective from its minimum.
-        """
-        theta = self.start(theta)
-        loss, gradient, curvature = self.value(theta, regularisation)
-        pairs: list[tuple[Tensor, Tensor, float]] = []
-        for _ in range(MOST_ITERATIONS):
-            if float((gradient.square() / curvature).sum()) <= tolerance:
-                break
-            direction = -_apply_inverse(pairs, curvature, gradient)
-            found = self._search(theta, direction, loss, gradient, regularisation)
-            if found is None:  # the objective is as low as float32 can tell
-                break
-            step, loss, new_gradient, curvature = found
-            change = new_gradient - gradient
-            product = float((step * change).sum())
-            if product > 0:
-                pairs = [*pairs[-_MEMORY + 1 :], (step, change, product)]
-            theta, gradient = theta + step, new_gradient
-        present = self.counts > 0
-        theta[present] -= theta[present].mean(dim=0)  # adding a vector to all rows changes no probability
-        return theta
-
-    def _search(
-        self, theta: Tensor, direction: Tensor, loss: float, gradient: Tensor, regularisation: float
-    ) -> tuple[Tensor, float, Tensor, Tensor] | None:
-        """A step that satisfies Wolfe's conditions; None if float32 finds none.
-
-        The slope grows along the direction because the objective is convex, so its zero is bracketed by signs.
-        """
-        slope = float((gradient * direction).sum())
-        low, low_slope, high, size = 0.0, slope, math.inf, 1.0
-        for _ in range(20):
-            step = size * direction
-            new_loss, new_gradient, curvature = self.value(theta + step, regularisation)
-            new_slope = float((new_gradient * direction).sum())
-            # Near the minimum losses differ by less than their rounding, but slopes still tell.
-            falls = new_loss <= loss + 1e-4 * size * slope + 1e-6 * abs(loss)
-            if falls and abs(new_slope) <= 0.9 * -slope:
-                return step, new_loss, new_gradient, curvature
-            if new_slope > 0 or not falls:
-                high, share = size, low_slope / (low_slope - new_slope) if new_slope > 0 else 0.5
-                size = low + (high - low) * min(max(share, 0.1), 0.9)
-            else:
-                low, low_slope = size, new_slope
-                size = 4 * size if high == math.inf else (low + high) / 2
-        return None
-
-
-def _apply_inverse(pairs: list[tuple[Tensor, Tensor, float]], curvature: Tensor, gradient: Tensor) -> Tensor:
-    """L-BFGS's two loops: the inverse second derivative, as far as steps have shown it, times the gradient."""
-    shares = []
-    result = gradient
-    for step, change, product in reversed(pairs):
-        shares.append(float((step * result).sum()) / product)
-        result = result - shares[-1] * change
-    if pairs:
-        _, change, product = pairs[-1]
-        result = result * (product / float((change.square() / curvature).sum()))
-    result = result / curvature
-    for (step, change, product), share in zip(pairs, reversed(shares)):
-        result = result + (share - float((change * result).sum()) / product) * step
-    return result

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tapetum.evaluation.intervals import wilson
+from tapetum.evaluation.accuracy import wilson
 from tapetum.evaluation.review import JUDGES, Floats, Integers, Judged, Review, principal_components, smooth, umap
 from tapetum.system.files import whole_file
 

@@ -141,10 +141,12 @@ class Run:
         judges |= {"classifier_top1": evaluation.classifier} if evaluation.classifier is not None else {}
         return {name: judge.top1 for name, judge in judges.items()}
 
-    def evaluate(self, store: Store, labels: Labels) -> Evaluation:
+    def evaluate(self, store: Store, labels: Labels, linear: bool = False) -> Evaluation:
         """Evaluate the method on labelled images, with the training labels as supports."""
         pool, pool_labels = self.data.store, self.data.labels
-        return evaluate_method(self.embedder, pool=pool, pool_labels=pool_labels, test=store, test_labels=labels)
+        return evaluate_method(
+            self.embedder, pool=pool, pool_labels=pool_labels, test=store, test_labels=labels, linear=linear
+        )
 
 
 def assemble(recipe: Recipe, *, weights: bool = True, decode: bool = True) -> Run:

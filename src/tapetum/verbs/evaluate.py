@@ -8,7 +8,7 @@ from tapetum.runs.run_folder import read_summary, write_summary
 from tapetum.runs.test_set import check_evaluation, check_unseen, find_test, open_test
 from tapetum.runs.trained_run import TrainedRun, open_trained_run
 
-PROTOCOLS = ("soft_nn", "knn")
+PROTOCOLS = ("soft_nn", "knn", "linear")
 
 
 def evaluate(
@@ -25,10 +25,12 @@ def evaluate(
             or if it has none, the labels that the run held out.
         plugins: modules to import first; they register methods.
         protocol: what to print: "soft_nn" (also for None) for soft nearest neighbours and the method's own classifier,
-            or "knn" for the votes of the 20 and the 200 nearest neighbours.
+            "knn" for the votes of the 20 and the 200 nearest neighbours, or "linear" for a linear probe that is trained
+            on the embeddings of the labelled images, its regularisation chosen by cross-validation.
 
     Returns:
-        Accuracies by all protocols, and that of the method's own classifier if it has one.
+        Accuracies by all protocols, by the linear probe only if `protocol` is "linear", and that of the method's own
+        classifier if it has one.
 
     Raises:
         ValueError: there is no run folder or no checkpoint that fits its recipe, or the test images cannot be evaluated
@@ -42,7 +44,8 @@ def evaluate(
         raise ValueError(f"protocol is {protocol!r}: choose one of {', '.join(PROTOCOLS)}.")
     trained = open_trained_run(run, plugins)
     test = test or trained.parts.recipe.data.test
-    evaluation = _judge_held_out(trained) if test is None else _judge(trained, test)
+    linear = protocol == "linear"
+    evaluation = _judge_held_out(trained, linear) if test is None else _judge(trained, test, linear)
     _tell_all(evaluation, protocol or PROTOCOLS[0])
     if test is not None and trained.is_finished:
         judged = {"test": evaluation.as_dict(), "test_top1": evaluation.headline.top1, "test_images": str(test)}
@@ -51,28 +54,31 @@ def evaluate(
     return evaluation
 
 
-def _judge(trained: TrainedRun, test: str | Path) -> Evaluation:
+def _judge(trained: TrainedRun, test: str | Path, linear: bool) -> Evaluation:
     recipe, data = trained.parts.recipe, trained.parts.data
     store, labels = open_test(test, trained.classes, shrink_to=recipe.data.shrink_to)
     check_evaluation(store, recipe.views, trained_on=data.store)
     check_unseen(data.opened, data.labels, find_test(test, trained.classes), test)
-    return trained.parts.evaluate(store, labels)
+    return trained.parts.evaluate(store, labels, linear)
 
 
-def _judge_held_out(trained: TrainedRun) -> Evaluation:
+def _judge_held_out(trained: TrainedRun, linear: bool) -> Evaluation:
     if trained.held_out is None:
         raise ValueError(
             f"{trained.folder} names no test images, and no label counts as held out: "
             "give labelled images that training has not seen with --test DIR"
         )
     print("No --test given, so these are the labels that the run held out.")
-    return trained.parts.evaluate(trained.parts.data.store, trained.held_out)
+    return trained.parts.evaluate(trained.parts.data.store, trained.held_out, linear)
 
 
 def _tell_all(evaluation: Evaluation, protocol: str) -> None:
     if protocol == "knn":
         for count, votes in evaluation.nearest_neighbours.items():
             _tell(f"{count} nearest neighbours", votes)
+        return
+    if evaluation.linear is not None:
+        _tell(f"Linear probe (lambda {evaluation.linear_regularisation:g}, by cross-validation)", evaluation.linear)
         return
     _tell("Soft nearest neighbours", evaluation.soft_neighbours)
     if evaluation.classifier is not None:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tapetum.evaluation.intervals import wilson
+from tapetum.evaluation.accuracy import wilson
 
 
 @pytest.mark.parametrize(
