@@ -6,7 +6,6 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cross_entropy
 
 from tapetum.evaluation import linear_probe as module
-from tapetum.evaluation import logistic_regression
 from tapetum.evaluation.linear_probe import (
     CANDIDATES,
     DEFAULT_REGULARISATION,
@@ -15,6 +14,7 @@ from tapetum.evaluation.linear_probe import (
     fit_linear_probe,
     linear_probe,
 )
+from tapetum.ops import logistic_regression
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
