@@ -135,3 +135,14 @@ def test_other_networks_are_refused_by_the_first_difference(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(ValueError, match="holds no checkpoint"):
         load_initial_weights(wide, tmp_path / "folder")
+
+
+def test_a_run_gives_parts_of_any_name(tmp_path):
+    """As methods from outside have them."""
+    source, target = paws(1), paws(2)
+    for method in (source, target):
+        method.decoder = torch.nn.Linear(3, 2)
+    save_file({f"method.{name}": tensor for name, tensor in source.state_dict().items()}, tmp_path / "a.safetensors")
+    taken = load_initial_weights(target, tmp_path / "a.safetensors")
+    assert (taken.layout, taken.new, taken.unused) == ("Tapetum", (), {})
+    assert_equal(target.state_dict(), source.state_dict())

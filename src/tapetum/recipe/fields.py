@@ -70,8 +70,11 @@ def is_section(annotation: Any) -> bool:
 
 def section_item(annotation: Any) -> Any:
     """Return X if the type is `tuple[X, ...]` and X is written as a section; else None."""
-    items = get_args(annotation) if get_origin(annotation) is tuple else ()
-    return items[0] if len(items) == 2 and items[1] is Ellipsis and is_section(items[0]) else None
+    for option in options(annotation):
+        items = get_args(option) if get_origin(option) is tuple else ()
+        if len(items) == 2 and items[1] is Ellipsis and is_section(items[0]):
+            return items[0]
+    return None
 
 
 def section_kinds(annotation: Any) -> tuple[str, ...]:

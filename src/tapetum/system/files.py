@@ -1,10 +1,12 @@
 """Writes files that are either complete or absent, and explains in one sentence why a disk refuses one."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM)  # what such file systems and folders say
 AGAIN = "run the same command again, or choose another --output"
 RESUME = "continue with `tapetum resume` and the run's folder; what was saved before is intact"
 
@@ -64,11 +66,15 @@ def sync_folder(folder: Path) -> None:
     """Make renames in a folder survive a power failure, if the system supports that."""
     if os.name != "posix":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
 
 
 @contextmanager

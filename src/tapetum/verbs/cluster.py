@@ -66,7 +66,7 @@ def cluster(
     trained = open_trained_run(run, plugins, needs_labels=False)
     _check_kind(trained, clusters)
     store = open_new_images(images, trained.parts.recipe.data.shrink_to)
-    key = hashlib.blake2b(f"clusters {trained.digest} {store.fingerprint} {clusters}".encode()).hexdigest()
+    key = hashlib.blake2b(f"k-means++ {trained.digest} {store.fingerprint} {clusters}".encode()).hexdigest()
     with ResumableFile(folder / TABLE, key, csv_text([_COLUMNS])) as table:
         with table.resumable(len(store)):
             for rows in _rows(trained, store, table.rows, clusters) if table.rows < len(store) else ():

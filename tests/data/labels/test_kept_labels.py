@@ -55,7 +55,6 @@ def test_one_number_that_is_a_name_makes_all_numbers_names(tmp_path):
     "text,message",
     [
         ("0\n5\n", r"line 2: index 5 is out of range, because the 5 images count from 0 to 4: correct it"),
-        ("0\n\n2\n0\n", "line 4: index 0 is already at line 1: delete one of the two"),
         ("0\n4\n", "line 2: image '4' has no label of its own: put it into a class folder, or delete the line"),
         ("0\n1\n", "lists images of the class 'cat' only: list images of at least two classes"),
         (
@@ -83,7 +82,6 @@ def test_faults_of_lists_name_file_line_value_and_fix(tmp_path, text, message):
     "text,message",
     [
         ("1\n12\n", "line 2: index 12 is out of range, because the 12 images count from 0 to 11"),
-        ("1\n2\n1\n", "line 3: index 1 is already at line 1"),
         ("1\n3\n", "line 2: image '3' has no label of its own"),
         ("1\n4\n", "the class 'x' only"),
     ],

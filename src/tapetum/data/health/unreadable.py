@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tapetum.data.images.cache import THREADED_FROM_PIXELS, cache_folder, cache_key
+from tapetum.data.images.cache import CACHE_ADVICE, THREADED_FROM_PIXELS, cache_folder, cache_key
 from tapetum.data.images.decoding import UnreadableImage, read_upright
 from tapetum.data.images.stores import FileStore
 from tapetum.data.sources.open_source import Source
@@ -54,7 +54,7 @@ def find_unreadable(
     remembered = folder / f"unreadable-{cache_key(store)}.json"
     with only_one(remembered.with_suffix(".lock")):
         if not remembered.is_file():
-            write_text(remembered, json.dumps(_decode_all(store.paths, report, threads)))
+            write_text(remembered, json.dumps(_decode_all(store.paths, report, threads)), CACHE_ADVICE)
     return {int(index): reason for index, reason in json.loads(remembered.read_text()).items()}
 
 

@@ -26,6 +26,7 @@ from tapetum.system.notices import ReportProgress
 _FORMAT = 2  # increase when decoding or the folder's layout changes, so that old caches are no longer found
 _CHUNK_BYTES = 4 * 2**20
 MEMORY_FRACTION = 0.25
+CACHE_ADVICE = "run the same command again, or set TAPETUM_CACHE to a folder on another disk"
 THREADED_FROM_PIXELS = 128 * 128  # below this, Python's overhead outweighs decoding and threads only contend
 
 
@@ -174,7 +175,7 @@ def _build(store: FileStore, final: Path, report: ReportProgress | None, threads
         file.flush()
         os.fsync(file.fileno())
     about = {"format": _FORMAT, "root": str(store.root), "images": len(store), "shrink_to": store.shrink_to}
-    write_text(partial / "cache.json", json.dumps(about))
+    write_text(partial / "cache.json", json.dumps(about), CACHE_ADVICE)
     if final.exists():  # without cache.json it cannot be trusted
         shutil.rmtree(final)
     partial.rename(final)

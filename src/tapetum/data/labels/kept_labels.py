@@ -34,8 +34,8 @@ def keep_listed(path: Path, lines: Sequence[tuple[int, str]], matcher: NameMatch
         own: the labels that the images come with; None if they have none.
 
     Raises:
-        ValueError: the images have no labels, a line is no image or an image without a label, an index is out of range
-            or repeated, names and indices are mixed, or only one class is left; names file, line, value and the fix.
+        ValueError: the images have no labels, a line is no image or an image without a label, an index is out of range,
+            names and indices are mixed, or only one class is left; names file, line, value and the fix.
     """
     if own is None:
         raise ValueError(
@@ -43,10 +43,10 @@ def keep_listed(path: Path, lines: Sequence[tuple[int, str]], matcher: NameMatch
             "folder per class, or write path,label lines"
         )
     name = _first_name(lines, matcher)
-    line_of: dict[int, int] = {}
+    kept = []
     for number, text in lines:
         try:
-            image = _indexed(text, line_of, len(own.names)) if name is None else _named(text, matcher, name)
+            image = _indexed(text, len(own.names)) if name is None else _named(text, matcher, name)
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from None
         if own.values[image] == UNLABELLED:
@@ -54,8 +54,8 @@ def keep_listed(path: Path, lines: Sequence[tuple[int, str]], matcher: NameMatch
                 f"{path}, line {number}: image {text!r} has no label of its own: put it into a class folder, or delete "
                 "the line"
             )
-        line_of[image] = number
-    return _keep(path, line_of, own)
+        kept.append(image)
+    return _keep(path, kept, own)
 
 
 def _first_name(lines: Sequence[tuple[int, str]], matcher: NameMatcher) -> tuple[int, str] | None:
@@ -69,15 +69,13 @@ def _first_name(lines: Sequence[tuple[int, str]], matcher: NameMatcher) -> tuple
     return None
 
 
-def _indexed(text: str, line_of: dict[int, int], num_images: int) -> int:
+def _indexed(text: str, num_images: int) -> int:
     image = int(text)
     if image >= num_images:
         raise ValueError(
             f"index {image} is out of range, because the {num_images} images count from 0 to {num_images - 1}: correct "
             "it, or give the images for which the list was made"
         )
-    if image in line_of:
-        raise ValueError(f"index {image} is already at line {line_of[image]}: delete one of the two")
     return image
 
 
@@ -140,7 +138,7 @@ def _fault_of_indices(array: npt.NDArray[Any], own: Labels | None) -> str | None
 
 
 def _keep(path: Path, images: Iterable[int], own: Labels) -> Labels:
-    kept = np.array(sorted(images), dtype=np.int64)
+    kept = np.unique(np.array(list(images), dtype=np.int64))
     classes = np.unique(own.values[kept])
     if len(classes) < 2:
         only = own.classes[classes[0]]
