@@ -66,9 +66,9 @@ def load_initial_weights(method: Method, source: str | Path) -> Taken:
     layout = TAPETUM if outside == "method." else layout_of(names)
     used = {_BACKBONE + name.removeprefix(prefix): name for name in found if name.startswith(prefix)}
     used = {ours: name for ours, name in used.items() if ours in own}
-    unused = {}
+    of_backbone, unused = set(used.values()), {}
     for name in found:
-        if name in used.values():
+        if name in of_backbone:
             continue
         ours = layout.own_name(name.removeprefix(outside)) if name.startswith(outside) else None
         if ours is not None and ours in own and found[name].shape == own[ours].shape:

@@ -13,7 +13,7 @@ from tapetum.data.sources.open_source import Source, open_source, open_test_part
 from tapetum.data.sources.save_source import is_path
 from tapetum.reporting.health_page import render
 from tapetum.runs.run_folder import new_run_folder
-from tapetum.system.files import writing
+from tapetum.system.files import write_text
 from tapetum.system.machine import available_threads
 from tapetum.system.notices import notify
 
@@ -51,10 +51,8 @@ def check(images: Any, labels: Any = None, test: Any = None, output: str | Path 
         _tell(health, found)
         if folder is not None:
             title = f"Health of {pool.source.description}"
-            with writing(folder / _PAGE):
-                (folder / _PAGE).write_text(render(health, title, found), encoding="utf-8")
-            with writing(folder / _JSON):
-                (folder / _JSON).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            write_text(folder / _PAGE, render(health, title, found))
+            write_text(folder / _JSON, json.dumps(content, indent=1) + "\n")
             print(f"Written: {folder / _PAGE} (with pictures) and {folder / _JSON} (with all names).")
     _tell_next(images, labels, test, pool)
     return content
