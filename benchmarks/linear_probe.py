@@ -66,7 +66,7 @@ def once(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> dict[str,
     usual_seconds, _ = seconds(lambda: model.fit(standardised.numpy(), labels.numpy()))
     usual = LinearProbe(*(torch.from_numpy(part).float() for part in (model.coef_, model.intercept_)))
     fixed_seconds, probe = seconds(lambda: fit_linear_probe(rows, labels, CLASSES, REGULARISATION))
-    choice_seconds, (logits, chosen) = seconds(lambda: linear_probe(rows, labels, test[0], CLASSES))
+    choice_seconds, (best, chosen) = seconds(lambda: linear_probe(rows, labels, CLASSES))
 
     unfolded = LinearProbe(probe.weight * scale, probe.bias + probe.weight @ mean)
 
@@ -81,7 +81,7 @@ def once(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> dict[str,
         "usual_over_choice": usual_seconds / choice_seconds,
         "usual_accuracy": accuracy(usual.logits(others)),
         "fixed_accuracy": accuracy(probe.logits(test[0])),
-        "choice_accuracy": accuracy(logits),
+        "choice_accuracy": accuracy(best.logits(test[0])),
         "chosen": chosen,
         "usual_objective": objective(usual, standardised, labels),
         "fixed_objective": objective(unfolded, standardised, labels),

@@ -1,7 +1,8 @@
 """Write docs/results.md from docs/results/*.json, as `benchmarks/record_run.py` and `record_pixels.py` leave them: one
 file, one run; from docs/results/coverage/*.json, by `benchmarks/coverage.py`; and from docs/results/speed/*.json, which
 `benchmarks/views.py` and `step.py` write with `--json`; docs/results/doctor/*.json, by `benchmarks/doctor.py`; and
-docs/results/layouts/*.json, by `benchmarks/layouts.py`.
+docs/results/layouts/*.json, by `benchmarks/layouts.py`; and docs/results/detection/*.json, by
+`examples/detection/record.py`; and docs/results/evaluations/*.json, by `benchmarks/record_evaluations.py`.
 
     python docs/make_results.py
 
@@ -17,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
+import detection_tables
+import evaluation_tables
 from run_tables import (
     ABSENT,
     LONGEST_OVER_SHORTEST,
@@ -37,6 +40,8 @@ SPEED = RESULTS / "speed"
 DOCTOR = RESULTS / "doctor"
 COVERAGE = RESULTS / "coverage"
 LAYOUTS = RESULTS / "layouts"
+DETECTION = RESULTS / "detection"
+EVALUATIONS = RESULTS / "evaluations"
 PAGE = DOCS / "results.md"
 
 NOTES = {
@@ -55,9 +60,11 @@ of test images, which nothing had looked at, lay between the bounds.
 
 LAYOUTS_INTRODUCTION = """## Published weights
 
-Files in these layouts can be given as `--init` or `init:`. Each was written with known weights, as the published
-training writes it, and loaded; its outputs were compared with those of the published code. The error is relative, in
-float64.
+Files in these layouts can be given as `--init` or `init:` ([Weights from elsewhere](weights.md)). Each was written with
+known weights, as its tool writes it, and loaded; its outputs were compared with those of the tool. The error is
+relative, in float64, and for PaddlePaddle and TensorFlow in float32: there, small networks of the published form were
+built and saved anew, because the published files were not at hand. "Unverified": names and shapes are those of the
+tool, but there were no outputs to compare with.
 """
 
 SPEED_INTRODUCTION = """## Speed
@@ -129,6 +136,8 @@ def render(
     coverage: Mapping[str, Result] | None = None,
     doctor: Mapping[str, Result] | None = None,
     layouts: Mapping[str, Result] | None = None,
+    detection: Mapping[str, Result] | None = None,
+    evaluations: Mapping[str, Result] | None = None,
 ) -> str:
     """The page, as Markdown."""
     parts = [INTRODUCTION.format(factor=LONGEST_OVER_SHORTEST)]
@@ -145,6 +154,8 @@ def render(
             parts += ["### Learned with labels\n"] if with_labels else []
         parts += [overview(with_labels)] if with_labels else []
         parts += ["### Runs\n", runs(group)]
+    if evaluations:
+        parts += [evaluation_tables.INTRODUCTION, evaluation_tables.evaluations(evaluations)]
     if coverage:
         parts += [COVERAGE_INTRODUCTION, _coverage(coverage)]
     if speed:
@@ -153,6 +164,8 @@ def render(
         parts += [DOCTOR_INTRODUCTION, _doctor(doctor)]
     if layouts:
         parts += [LAYOUTS_INTRODUCTION, _layouts(layouts)]
+    if detection:
+        parts += [detection_tables.INTRODUCTION, detection_tables.detection(detection)]
     return "\n".join(parts)
 
 
@@ -220,15 +233,19 @@ def _layouts(layouts: Mapping[str, Result]) -> str:
     rows = []
     for found in (row for one in layouts.values() for row in one["layouts"]):
         unused = ", ".join(f"{count} ({why})" for why, count in found["unused"].items()) or ABSENT
-        error = f"{found['golden_error']:.0e}"
-        rows.append([found["file"], found["layout"], str(found["used"]), unused, str(found["new"]), error])
-    heads = ["published file", "recognised as", "tensors used", "not used", "left new", "golden error"]
-    return table(heads, rows, left=(0, 1, 3))
+        error = found["golden_error"]
+        shown = "unverified" if error is None else f"{error:.0e}" if error else "0"
+        counts = [str(found["used"]), unused, str(found["new"])]
+        rows.append(
+            [found["file"], found["network"], found["layout"], *counts, shown, found["compared_with"] or ABSENT]
+        )
+    heads = ["file", "network", "recognised as", "tensors used", "not used", "left new", "error", "compared with"]
+    return table(heads, rows, left=(0, 1, 2, 4, 7))
 
 
 if __name__ == "__main__":
     try:
-        found = (read_found(folder) for folder in (SPEED, COVERAGE, DOCTOR, LAYOUTS))
+        found = (read_found(folder) for folder in (SPEED, COVERAGE, DOCTOR, LAYOUTS, DETECTION, EVALUATIONS))
         PAGE.write_text(render(read_results(), *found), encoding="utf-8")
     except ValueError as error:
         sys.exit(f"make_results: error: {error}")

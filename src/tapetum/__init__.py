@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from tapetum.recipe.recipe import RecipeError as RecipeError
     from tapetum.recipe.recipe import dump_recipe as dump_recipe
     from tapetum.recipe.recipe import load_recipe as load_recipe
+    from tapetum.verbs.add_class import add_class as add_class
     from tapetum.verbs.check import check as check
     from tapetum.verbs.cluster import cluster as cluster
     from tapetum.verbs.demo import demo as demo
     from tapetum.verbs.doctor import doctor as doctor
     from tapetum.verbs.embed import embed as embed
     from tapetum.verbs.evaluate import evaluate as evaluate
+    from tapetum.verbs.export import export as export
+    from tapetum.verbs.finetune import finetune as finetune
     from tapetum.verbs.fit import fit as fit
     from tapetum.verbs.plot import plot as plot
     from tapetum.verbs.predict import predict as predict
@@ -36,8 +39,8 @@ if TYPE_CHECKING:
     from tapetum.verbs.views import views as views
 
 _VERBS = (
-    *("check", "cluster", "demo", "doctor", "embed", "evaluate", "fit", "plot"),
-    *("predict", "recipes", "report", "resume", "submit", "train", "views"),
+    *("add_class", "check", "cluster", "demo", "doctor", "embed", "evaluate", "export", "finetune", "fit"),
+    *("plot", "predict", "recipes", "report", "resume", "submit", "train", "views"),
 )
 _MODULES = {
     **{verb: f"tapetum.verbs.{verb}" for verb in _VERBS},

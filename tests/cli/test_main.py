@@ -16,8 +16,8 @@ from tapetum.cli.main import main
 from tapetum.system.interruption import Interrupted
 
 VERBS = (
-    *("demo", "check", "fit", "train", "resume", "submit", "doctor", "evaluate"),
-    *("predict", "embed", "cluster", "plot", "report", "recipes", "views"),
+    *("demo", "check", "fit", "train", "resume", "submit", "doctor", "evaluate", "finetune"),
+    *("predict", "add-class", "embed", "export", "cluster", "plot", "report", "recipes", "views"),
 )
 
 
@@ -39,18 +39,26 @@ def calls(monkeypatch):
     """Every verb replaced by one that notes its arguments; `calls.raises` makes them raise."""
     noted = types.SimpleNamespace(got=[], raises=None)
     for verb in VERBS:
-        module = types.ModuleType(f"tapetum.verbs.{verb}")
+        name = verb.replace("-", "_")
+        module = types.ModuleType(f"tapetum.verbs.{name}")
 
         def stand_in(verb=verb, **arguments):
             noted.got.append((verb, arguments))
             if noted.raises is not None:
                 raise noted.raises
 
-        setattr(module, verb, stand_in)
+        setattr(module, name, stand_in)
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return noted
 
 
+USUAL = {
+    **dict.fromkeys(("test", "protocol", "images", "labels", "labels_per_class", "labels_percent", "draws")),
+    **dict.fromkeys(("features", "temperature", "top_k", "output")),
+    "overrides": (),
+    "plugins": (),
+}
+"""Arguments of `evaluate` that are not given."""
 COMMANDS = [
     ("demo", {"output": None}),
     ("demo --output r", {"output": Path("r")}),
@@ -135,7 +143,40 @@ COMMANDS = [
     ),
     ("doctor r", {"run": Path("r"), "json": False, "plugins": ()}),
     ("doctor r --json --plugin m", {"run": Path("r"), "json": True, "plugins": ("m",)}),
-    ("evaluate r --test t --plugin m", {"run": Path("r"), "test": "t", "plugins": ("m",), "protocol": None}),
+    ("evaluate r --test t --plugin m", {**USUAL, "run": "r", "test": "t", "plugins": ("m",)}),
+    (
+        "evaluate f.pth --protocol suncet --images d --labels l --labels-per-class 3 --labels-percent 1.5 --draws 2 "
+        "--features own --temperature 0.2 --top-k 5 --output o seed=1",
+        {
+            **USUAL,
+            "run": "f.pth",
+            "protocol": "suncet",
+            "images": "d",
+            "labels": "l",
+            "labels_per_class": 3,
+            "labels_percent": 1.5,
+            "draws": 2,
+            "features": "own",
+            "temperature": 0.2,
+            "top_k": 5,
+            "output": Path("o"),
+            "overrides": ("seed=1",),
+        },
+    ),
+    (
+        "finetune timm:n --output o --images d --labels l --test t --labels-per-class 3 seed=1 --plugin m",
+        {
+            "weights": "timm:n",
+            "output": Path("o"),
+            "images": "d",
+            "labels": "l",
+            "test": "t",
+            "labels_per_class": 3,
+            "labels_percent": None,
+            "overrides": ("seed=1",),
+            "plugins": ("m",),
+        },
+    ),
     (
         "predict r d --output p.csv",
         {"run": Path("r"), "images": "d", "output": Path("p.csv"), "neighbours": None, "json": False, "plugins": ()},
@@ -163,6 +204,15 @@ COMMANDS = [
         "cluster r d --output o --clusters 9 --plugin m",
         {"run": Path("r"), "images": "d", "output": Path("o"), "clusters": 9, "plugins": ("m",)},
     ),
+    ("add-class r d", {"run": Path("r"), "folder": Path("d"), "name": None, "plugins": ()}),
+    (
+        "add-class r d --name n --plugin m",
+        {"run": Path("r"), "folder": Path("d"), "name": "n", "plugins": ("m",)},
+    ),
+    (
+        "export r --format onnx --output o --plugin m",
+        {"run": Path("r"), "format": "onnx", "output": Path("o"), "plugins": ("m",)},
+    ),
     ("plot r", {"run": Path("r"), "output": None, "umap": False, "plugins": ()}),
     ("plot r --output d --umap --plugin m", {"run": Path("r"), "output": Path("d"), "umap": True, "plugins": ("m",)}),
     ("report r", {"run": Path("r"), "output": None, "plugins": ()}),
@@ -186,7 +236,7 @@ def test_each_command_calls_the_verb_of_its_name(calls, capsys, line, arguments)
 
 @pytest.mark.parametrize(("line", "arguments"), COMMANDS)
 def test_verbs_take_what_their_commands_pass(line, arguments):
-    verb = line.split()[0]
+    verb = line.split()[0].replace("-", "_")
     if importlib.util.find_spec(f"tapetum.verbs.{verb}") is None:
         pytest.skip(f"the verb {verb} is not written yet")
     function = getattr(importlib.import_module(f"tapetum.verbs.{verb}"), verb)
@@ -194,7 +244,7 @@ def test_verbs_take_what_their_commands_pass(line, arguments):
     assert getattr(tapetum, verb) is function
 
 
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("fit", "train", "resume")])
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("fit", "train", "resume", "finetune")])
 def test_what_one_process_does_is_refused_by_several(calls, capsys, monkeypatch, verb):
     """Each of them would write the same file."""
     line = next(line for line, _ in COMMANDS if line.split()[0] == verb)
@@ -321,7 +371,7 @@ def test_a_reader_that_leaves_early_is_no_error():
 
 
 def test_public_names_are_listed_and_unknown_ones_are_not_there():
-    assert set(VERBS) | {"Recipe", "load_recipe", "register"} <= set(dir(tapetum))
+    assert {verb.replace("-", "_") for verb in VERBS} | {"Recipe", "load_recipe", "register"} <= set(dir(tapetum))
     assert tapetum.load_recipe("paws_cifar10_4000").seed == 0
     with pytest.raises(AttributeError, match="no attribute 'fitt'"):
         _ = tapetum.fitt

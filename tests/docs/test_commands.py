@@ -19,8 +19,8 @@ from tapetum.verbs import demo
 from tapetum.verbs import submit as submitting
 
 VERBS = (
-    *("demo", "check", "fit", "train", "resume", "submit", "doctor", "evaluate"),
-    *("predict", "embed", "cluster", "plot", "report", "recipes", "views"),
+    *("demo", "check", "fit", "train", "resume", "submit", "doctor", "evaluate", "finetune"),
+    *("predict", "add-class", "embed", "export", "cluster", "plot", "report", "recipes", "views"),
 )
 PAGES = ["README.md", *(f"docs/verbs/{verb}.md" for verb in VERBS)]
 submit = submitting.submit
@@ -45,6 +45,8 @@ def shortened(words):
         return [*words, *SMALL, *network]
     if verb == "fit":
         return shlex.split(re.sub(r"--(minutes|epochs|steps) \S+", "--steps 2", shlex.join(words)))
+    if verb in ("evaluate", "finetune"):
+        return [re.sub(r"trainer\.steps=\d+", "trainer.steps=2", word) for word in words]
     return words
 
 
@@ -62,7 +64,7 @@ def pixels(*name, count=1):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A folder with what the commands name: photos, labels.csv, photos-test and cifar-10-batches-py."""
+    """A folder with what the commands name: photos, labels.csv, photos-test, new and cifar-10-batches-py."""
     folder = tmp_path_factory.mktemp("world")
     lines = ["path,label"]
     (folder / "photos").mkdir()
@@ -70,10 +72,10 @@ def world(tmp_path_factory):
         Image.fromarray(pixels("photos", number)[0]).save(folder / "photos" / f"{number:03}.png")
         lines += [f"{number:03}.png,{CLASSES[number % 3]}"] if number < 24 else []
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
-    for name in CLASSES:
-        (folder / "photos-test" / name).mkdir(parents=True)
+    for name in (*(f"photos-test/{name}" for name in CLASSES), "new/dogwood", "new/more-ash"):
+        (folder / name).mkdir(parents=True)
         for number in range(2):
-            Image.fromarray(pixels(name, number)[0]).save(folder / "photos-test" / name / f"{number}.png")
+            Image.fromarray(pixels(name, number)[0]).save(folder / name / f"{number}.png")
     cifar = folder / "cifar-10-batches-py"
     cifar.mkdir()
     (cifar / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class {i}" for i in range(10)]}))
@@ -115,7 +117,8 @@ def test_each_verb_has_a_page_that_shows_it_and_names_its_arguments(root, verb):
     assert f"({verb}.md)" in (root / "docs" / "verbs" / "README.md").read_text()
     for parameter in typer.main.get_command(app).commands[verb].params:
         if parameter.name != "help":
-            name = parameter.opts[0] if parameter.opts[0].startswith("-") else parameter.metavar
+            argument = parameter.metavar.replace("|", r"\|")  # as it stands in a table
+            name = parameter.opts[0] if parameter.opts[0].startswith("-") else argument
             assert f"`{name}" in text, f"{verb}.md does not mention {name}"
 
 

@@ -46,6 +46,8 @@ def test_the_page_is_up_to_date(make_results):
         make_results.read_found(make_results.COVERAGE),
         make_results.read_found(make_results.DOCTOR),
         make_results.read_found(make_results.LAYOUTS),
+        make_results.read_found(make_results.DETECTION),
+        make_results.read_found(make_results.EVALUATIONS),
     ), "run `make docs`"
 
 
@@ -77,6 +79,32 @@ def test_the_doctors_cost_is_told_by_method(make_results):
     }
     (line,) = lines_with(make_results.render([], doctor={"two_threads": {"methods": {"swav": cost}}}), "SwAV")
     assert "| SwAV | 200 | 0.10% | 0.20% | 0.12% | **0.42%** |" in line
+
+
+def test_detectors_are_told_with_their_backbone_loss_and_precision(make_results):
+    found = {
+        "recipe": {"detector": {"kind": "detr"}, "backbone": {"weights": None}, "seed": 3},
+        "summary": {"step": 30.0, "train_seconds": 61.2, "AP": 12.34, "AP50": 30.0, "AP75": 8.0},
+        "losses": [{"step": step, "loss": 31.0 - step} for step in range(1, 31)],
+        "evaluations": [{"step": 15.0, "AP": 4.04}, {"step": 30.0, "AP": 12.34}],
+    }
+    (line,) = lines_with(make_results.render([], detection={"small": found}), "[small]")
+    told = "| DETR | random | 3 | 30 | 61 | 29.00 to 2.00 | **12.3** | 30.0 | 8.0 | 15: 4.0, 30: 12.3 |"
+    assert line == f"| [small](results/detection/small.json) {told}"
+    assert "Detection" not in make_results.render([])
+
+
+def test_evaluations_stand_side_by_side(make_results):
+    one = {"mean": 71.234, "deviation": None, "seconds": 12.4}
+    paws = {"run": {"method": "paws", "steps": 3000}, "labels_per_class": None, "evaluations": {"k-NN": one}}
+    spread = {"mean": 60.0, "deviation": 1.25, "seconds": 3.0}
+    swav = {"run": {"method": "swav", "steps": 1500}, "labels_per_class": 400, "evaluations": {"probe": spread}}
+    page = make_results.render([], evaluations={"a": paws, "b": swav})
+    assert lines_with(page, "| k-NN") == [f"| k-NN | 71.23 (12 s) | {make_results.ABSENT} |"]
+    assert lines_with(page, "| probe") == [f"| probe | {make_results.ABSENT} | 60.00 ± 1.25 (3 s) |"]
+    (heads,) = lines_with(page, "| evaluation")
+    assert "[PAWS, 3,000 steps](results/evaluations/a.json), the run's own labels" in heads
+    assert "[SwAV, 1,500 steps](results/evaluations/b.json), 400 labels a class" in heads
 
 
 def test_no_runs_make_a_page_too(make_results):

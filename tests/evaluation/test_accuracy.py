@@ -1,5 +1,6 @@
 """Soft nearest-neighbour evaluation against plain numpy, and what it leaves behind."""
 
+import json
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,14 @@ from tapetum.data.images.stores import ArrayStore
 from tapetum.data.labels.labels import Labels
 from tapetum.data.views.draw import EvaluationViewConfig, ViewConfig, ViewsConfig
 from tapetum.evaluation import embedding
-from tapetum.evaluation.accuracy import accuracy, evaluate_method
+from tapetum.evaluation.accuracy import (
+    Neighbourhood,
+    Tally,
+    accuracy,
+    embed_supports,
+    evaluate_by,
+    read_evaluation,
+)
 from tapetum.evaluation.embedding import Embedder, own_batches
 from tapetum.evaluation.soft_neighbours import classify_by_neighbours
 from tapetum.methods.base import Method
@@ -96,6 +104,12 @@ def plain_evaluation(queries, truth, supports, support_labels, num_classes):
     return 100 * np.mean(every), 100 * np.mean(top5), per_class
 
 
+def result_of(method, pool, pool_labels, test, test_labels):
+    embedder = Embedder(method, VIEWS, OnCPU())
+    supports = embed_supports(embedder, pool, pool_labels)
+    return evaluate_by(embedder, supports, pool_labels.classes, test=test, test_labels=test_labels)
+
+
 @pytest.mark.parametrize(("num_classes", "classifies"), [(7, False), (3, True)])
 def test_plain_version(num_classes, classifies):
     generator = np.random.default_rng(2)
@@ -103,12 +117,8 @@ def test_plain_version(num_classes, classifies):
     pool_values = [int(v) for v in generator.integers(-1, num_classes, 40)]  # some are not labelled
     test_values = [int(v) for v in generator.integers(-1, num_classes - 1, 60)]  # the last class has no image
     method = Pixels(classifies)
-    result = evaluate_method(
-        Embedder(method, VIEWS, OnCPU()),
-        pool=ArrayStore(pool),
-        pool_labels=labels(pool_values, num_classes),
-        test=ArrayStore(test),
-        test_labels=labels(test_values, num_classes),
+    result = result_of(
+        method, ArrayStore(pool), labels(pool_values, num_classes), ArrayStore(test), labels(test_values, num_classes)
     )
     known, judged = np.array(pool_values) >= 0, np.array(test_values) >= 0
     top1, top5, per_class = plain_evaluation(
@@ -136,8 +146,7 @@ def test_the_headline_is_what_the_method_predicts_by():
         predicts_by = "classifier"
 
     store, known = ArrayStore(images(9, 0)), labels([0, 1, 2] * 3, 3)
-    sides = {"pool": store, "pool_labels": known, "test": store, "test_labels": known}
-    result = evaluate_method(Embedder(ByClassifier(classifies=True), VIEWS, OnCPU()), **sides)
+    result = result_of(ByClassifier(classifies=True), store, known, store, known)
     assert result.headline is result.classifier
     assert result.soft_neighbours.top1 == 100  # every image is its own nearest neighbour
 
@@ -231,3 +240,65 @@ def test_images_come_in_the_order_of_their_indices():
     outputs = embedder.outputs(ArrayStore(pixels), order, batch_size=3)
     np.testing.assert_allclose(outputs.embeddings.numpy(), embedded(pixels[order]), rtol=1e-5, atol=1e-6)
     assert outputs.logits is None
+
+
+def test_only_the_nearest_vote_and_the_temperature_weighs_them():
+    generator = torch.Generator().manual_seed(0)
+    queries, supports = torch.randn(9, 8, generator=generator), torch.randn(20, 8, generator=generator)
+    values = torch.arange(20) % 4
+    found = classify_by_neighbours(queries, supports, values, 4, 0.3, most=5, chunk=4)
+    for row, query in enumerate(queries):
+        cosines = torch.cosine_similarity(query[None], supports)
+        nearest = cosines.argsort(descending=True)[:5]
+        weights = (cosines[nearest] / 0.3).exp()
+        expected = torch.zeros(4).index_add_(0, values[nearest], weights / weights.sum())
+        torch.testing.assert_close(found[row], expected)
+    whole = classify_by_neighbours(queries, supports, values, 4, 0.3)
+    torch.testing.assert_close(classify_by_neighbours(queries, supports, values, 4, 0.3, most=20), whole)
+    assert not torch.allclose(found, whole)
+    with pytest.raises(ValueError, match="temperature is 0: use a number above 0"):
+        Neighbourhood(temperature=0)
+    with pytest.raises(ValueError, match="top_k is 0: use 1 or more"):
+        Neighbourhood(most=0)
+
+
+def test_a_tally_of_batches_is_the_accuracy_of_all():
+    generator = torch.Generator().manual_seed(0)
+    scores, truth = torch.randn(50, 7, generator=generator), torch.randint(0, 6, (50,), generator=generator)
+    tally = Tally("abcdefg")
+    for part in range(0, 50, 8):
+        tally.add(scores[part : part + 8], truth[part : part + 8])
+    assert tally.accuracy() == accuracy(scores, truth, "abcdefg")
+    hits = (scores.argmax(dim=1) == truth).double()
+    assert tally.accuracy().top1 == 100 * float(hits.mean())
+    assert set(tally.accuracy().per_class) == set("abcdef")
+
+
+def test_an_evaluation_survives_json():
+    store, known = ArrayStore(images(9, 0)), labels([0, 1, 2] * 3, 3)
+    evaluation = result_of(Pixels(classifies=True), store, known, store, known)
+    assert read_evaluation(json.loads(json.dumps(evaluation.as_dict()))) == evaluation
+
+
+class WithParts(Pixels):
+    """Its own embedding doubles the backbone's; the predictor turns the sign."""
+
+    def __init__(self):
+        super().__init__(classifies=False)
+        self.backbone, self.predictor = (lambda x: x.flatten(1)), (lambda h: -h)
+
+    def embed(self, images):
+        return 2 * self.backbone(images)
+
+
+def test_features_of_a_methods_parts():
+    store = ArrayStore(images(4, 0))
+    own = Embedder(WithParts(), VIEWS, OnCPU())
+    rows = {
+        name: replace(own, features=name).outputs(store, np.arange(4)).embeddings
+        for name in ("own", "backbone", "predictor")
+    }
+    assert torch.equal(rows["own"], 2 * rows["backbone"])
+    assert torch.equal(rows["predictor"], -rows["own"])
+    with pytest.raises(ValueError, match="features is predictor, which this method does not have: leave it out"):
+        Embedder(Pixels(classifies=False), VIEWS, OnCPU(), "predictor").outputs(store, np.arange(4))

@@ -49,6 +49,7 @@ CASES: dict[str, dict[str, Any]] = {
     "sela": {"num_prototypes": (5, 4, 3), "head": HEAD},
     "simclr": {"head": HEAD},
     "suncet": {"head": HEAD, "supervised_epochs": 1.5},
+    "finetune": {"projector_layers": 1, "projector_hidden": 12},
 }
 """Settings with which every kind of state of a method comes into play within 9 steps."""
 TRAINED = (*CASES, "supervised")

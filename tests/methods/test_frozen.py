@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import tapetum
-from tapetum.interchange.weight_files import read_weights
+from tapetum.interchange.weights.weight_files import read_weights
 
 DIGITS = ["method={kind: frozen}", "seed=3"]
 

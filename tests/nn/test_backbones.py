@@ -87,6 +87,7 @@ def test_same_seed_same_weights(config):
         (lambda: WideResNetConfig(width=0), ["width", "0"]),
         (lambda: WideResNetConfig(dropout=1.0), ["dropout", "1.0"]),
         (lambda: WideResNetConfig(final_momentum=0.0), ["final_momentum"]),
+        (lambda: WideResNetConfig(variant="torch"), ["variant", "torch", "keras"]),
         (lambda: ResNetConfig(depth=51), ["depth", "51", "50"]),
         (lambda: ResNetConfig(width=0), ["width"]),
         (lambda: ResNetConfig(stem="big"), ["stem", "big", "small"]),

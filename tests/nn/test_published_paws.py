@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tapetum.interchange.initial_weights import load_initial_weights
+from tapetum.interchange.weights.initial_weights import load_initial_weights
 from tapetum.methods.paws import PAWS, PAWSConfig
 from tapetum.nn.backbones import ResNetConfig, WideResNetConfig
 from tapetum.nn.heads import HeadConfig

@@ -91,3 +91,19 @@ def test_errors_name_field_and_value(field):
 def test_impossible_steps(arguments):
     with pytest.raises(ValueError, match="steps_per_epoch"):
         value(ScheduleConfig(peak=1.0), *arguments)
+
+
+def test_steps_down_at_milestones():
+    config = ScheduleConfig(peak=0.2, shape="step", milestones=(12, 16), gamma=0.2)
+    at = [value(config, 10 * epoch + part, 10, 200) for epoch in (11, 12, 15, 16, 19) for part in (0, 9)]
+    assert at == pytest.approx([0.2, 0.2, 0.04, 0.04, 0.04, 0.04, 0.008, 0.008, 0.008, 0.008])
+    with pytest.raises(ValueError, match=r"milestones is \[\]: give epochs with the shape step, and only there"):
+        ScheduleConfig(peak=1.0, shape="step")
+    with pytest.raises(ValueError, match=r"milestones is \[2\]: give epochs with the shape step"):
+        ScheduleConfig(peak=1.0, milestones=(2,))
+
+
+def test_per_epoch_holds_the_value_of_the_epochs_first_step():
+    smooth, stepped = ScheduleConfig(peak=0.3), ScheduleConfig(peak=0.3, per_epoch=True)
+    for step in range(40):
+        assert value(stepped, step, 10, 40) == value(smooth, step // 10 * 10, 10, 40)

@@ -1,10 +1,13 @@
 """fit --init and --frozen: what is taken over from runs, files and timm."""
 
+from dataclasses import asdict
+
 import pytest
 import torch
 
 from tapetum.data.sources.open_source import open_source
-from tapetum.interchange.weight_files import read_weights
+from tapetum.interchange.weights.weight_files import read_weights
+from tapetum.nn.backbones import ResNetConfig, SmallNetConfig, TimmConfig, WideResNetConfig
 from tapetum.recipe.from_weights import start_from
 from tapetum.recipe.recipe import load_recipe
 from tapetum.verbs.fit import fit
@@ -38,18 +41,60 @@ def test_a_run_is_taken_as_it_is_or_trained_on(capsys):
     source = load_recipe("paws_digits")
     assert (recipe.backbone, recipe.views.evaluation) == (source.backbone, source.views.evaluation)
     assert (recipe.views.mean, recipe.views.large.size) == (source.views.mean, source.views.large.size)
+    assert recipe.method.head is None
     fitted("second", init="first", steps=2)
     recipe = load_recipe("second/recipe.yaml")
     assert (recipe.init, recipe.optimizer.backbone_lr, recipe.method.kind) == ("first", 0.1, "paws")
 
 
-def test_a_file_needs_the_network_said(tmp_path):
+def test_a_file_is_of_a_network_that_is_recognised(capsys):
     train("paws_digits", "first", ["trainer.steps=1", "data.test=null"])
     torch.save({n[16:]: t for n, t in read_weights("first").items() if n.startswith("method.backbone.")}, "weights.pth")
-    network = ["backbone.stem=16", "backbone.widths=[32, 64, 128]", "backbone.pool=max"]
-    assert fitted("run", network, frozen="weights.pth")["steps"] == 0
+    assert fitted("run", ["backbone.pool=max"], frozen="weights.pth")["steps"] == 0
+    assert "recognised by the tensors of the file" in capsys.readouterr().out
+    assert load_recipe("run/recipe.yaml").backbone == load_recipe("first/recipe.yaml").backbone
+    # What the user says of the network wins.
     with pytest.raises(ValueError, match=r"init: .*weights\.pth.*choose the backbone that these weights belong to"):
-        fitted("other", frozen="weights.pth")
+        fitted("other", ["backbone.kind=small_net"], frozen="weights.pth")
+    torch.save({"a": torch.ones(1)}, "odd.pth")
+    with pytest.raises(ValueError, match=r"^odd\.pth: no network that is recognised has these tensors \(a, \.\.\.\)"):
+        fitted("odd", init="odd.pth")
+
+
+SECTIONS = {
+    "backbone": {"kind": "small_net"},
+    "views": {"large": {"size": 28}, "small": {"size": 14}, "mean": [0.3], "std": [0.2], "evaluation": {"crop": 28}},
+    "optimizer": {"lr": {}},
+}
+COLOURED = SECTIONS | {"views": SECTIONS["views"] | {"mean": [0.3] * 3, "std": [0.2] * 3}}
+VIT = TimmConfig(name="vit_small_patch8_224", options={"dynamic_img_size": True})
+
+
+@pytest.mark.parametrize("config", [ResNetConfig(depth=50, width=2, stem="imagenet"), VIT])
+def test_networks_for_photographs_say_size_and_colours(config):
+    sections, choices = start_from("a.pth", COLOURED, frozen=False, network=(config, 3))
+    assert sections["backbone"] == asdict(config)
+    assert (sections["init"], sections["optimizer"]["backbone_lr"]) == ("a.pth", 0.1)
+    views = sections["views"]
+    assert (views["large"]["size"], views["small"], views["evaluation"]) == (224, None, {"crop": 224, "resize": 256})
+    assert (views["mean"], views["std"]) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    assert [choice.what for choice in choices] == ["network", "views", "backbone"]
+    assert choices[0].value == (VIT.name if config == VIT else "resnet 50, 2 times as wide")
+    grey, _ = start_from("a.pth", SECTIONS, frozen=True, network=(config, 3))
+    assert (grey["views"]["mean"], grey["views"]["std"]) == ([0.449], [0.226])
+
+
+@pytest.mark.parametrize("config", [ResNetConfig(depth=18, stem="small"), WideResNetConfig(), SmallNetConfig()])
+def test_networks_for_small_images_leave_views_as_they_were_chosen(config):
+    sections, choices = start_from("a.pth", COLOURED, frozen=True, network=(config, 3))
+    assert (sections["backbone"], sections["views"]) == (asdict(config), COLOURED["views"])
+    assert [choice.what for choice in choices] == ["network", "training"]
+
+
+def test_images_have_the_channels_of_the_network():
+    message = r"a\.pth is of a network for images of 1 channels, but these have 3: give images, or weights"
+    with pytest.raises(ValueError, match=message):
+        start_from("a.pth", COLOURED, frozen=True, network=(SmallNetConfig(), 1))
 
 
 def test_timm_says_size_and_colours(monkeypatch):

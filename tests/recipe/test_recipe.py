@@ -151,6 +151,29 @@ def test_published_values_of_swav(name):
     assert (method.iterations, method.temperature) == (3 if frozen else 10, 0.1)
 
 
+def test_published_values_of_evaluations():
+    paws, swav = (load_recipe(f"finetune_imagenet_10percent_after_{name}") for name in ("paws", "swav"))
+    few, linear = load_recipe("finetune_imagenet_1percent_after_swav"), load_recipe("linear_imagenet_after_swav")
+    assert (paws.support.batch_size, paws.trainer.epochs, paws.optimizer.lr.peak) == (1024, 50, 0.02)
+    assert (paws.method.projector_layers, paws.method.classifier_start, paws.optimizer.nesterov) == (1, "zero", True)
+    for recipe, head, trunk in [(swav, 0.2, 0.01), (few, 5, 0.02)]:
+        lr = recipe.optimizer.lr
+        assert (lr.peak, lr.peak * recipe.optimizer.backbone_lr) == (head, pytest.approx(trunk))
+        assert (lr.shape, lr.milestones, lr.gamma, recipe.trainer.epochs) == ("step", (12, 16), 0.2, 20)
+        assert (recipe.support.batch_size, recipe.optimizer.weight_decay) == (256, 0)
+    assert (linear.optimizer.lr.peak, linear.optimizer.weight_decay, linear.trainer.epochs) == (0.3, 1e-6, 100)
+    assert (linear.method.freeze_backbone, linear.optimizer.exclude, linear.optimizer.lr.per_epoch) == (
+        True,
+        False,
+        True,
+    )
+    nearest = load_recipe("soft_nn_imagenet_1percent_after_paws")
+    assert (nearest.method.head.output, nearest.method.head.predictor, nearest.trainer.steps) == (2048, True, 0)
+    for recipe in (paws, swav, few, linear, nearest):
+        assert (recipe.views.evaluation.resize, recipe.views.evaluation.crop) == (256, 224)
+        assert (recipe.views.large.scale, recipe.views.large.jitter) == ((0.08, 1.0), 0)
+
+
 def test_defaults_need_not_be_written():
     recipe = parse_recipe(SMALLEST)
     assert recipe.seed == 0
@@ -172,7 +195,7 @@ def test_defaults_need_not_be_written():
         (
             "data: {}",
             "batch_size: 3",
-            "line 16: batch_size (value 3) is not a known key: did you mean data.batch_size?",
+            "line 16: batch_size (value 3) is not a known key: did you mean data.batch_size or support.batch_size?",
         ),
         ("data: {}", "zzz: 3", "line 16: zzz (value 3) is not a known key: known keys here are description, method,"),
         ("  depth: 10", "  depth: ten", "line 4: backbone.depth is 'ten': expected a whole number."),
@@ -187,7 +210,7 @@ def test_defaults_need_not_be_written():
         (
             "    peak: 0.1",
             "    peak: 0.1\n    shape: sine",
-            "shape is 'sine': expected 'cosine', 'linear' or 'constant'.",
+            "shape is 'sine': expected 'cosine', 'linear', 'constant' or 'step'.",
         ),
         ("  kind: sgd", "  nesterov: yes\n  kind: sgd", "nesterov is 'yes': expected true or false."),
         ("  kind: sgd", "  kind: sdg", "optimizer.kind is 'sdg': did you mean 'sgd'? Choose one of lars, sgd, adamw."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,12 @@ from safetensors.torch import save_file
 
 import tapetum
 from tapetum.data.sources.open_source import open_source
+from tapetum.evaluation.accuracy import accuracy, embed_supports
 from tapetum.evaluation.linear_probe import linear_probe
+from tapetum.evaluation.soft_neighbours import classify_by_neighbours
+from tapetum.interchange.weights.weight_files import read_weights
+from tapetum.recipe.recipe import load_recipe
+from tapetum.runs.test_set import open_test
 from tapetum.runs.trained_run import open_trained_run
 
 
@@ -103,13 +109,14 @@ def test_evaluate_by_a_linear_probe(run, capsys):
     trained = open_trained_run(run)
     data = trained.parts.data
     tests = open_source("colours.npz", split="test")
+    backbone = replace(trained.parts.embedder, features="backbone")
     embeddings = [
-        trained.parts.embedder.outputs(store, labels.labelled).embeddings
+        backbone.outputs(store, labels.labelled).embeddings
         for store, labels in ((data.store, data.labels), (tests.store, tests.labels))
     ]
     known = torch.from_numpy(data.labels.values[data.labels.labelled])
-    logits, regularisation = linear_probe(embeddings[0], known, embeddings[1], 3)
-    right = 100 * (logits.argmax(dim=1).numpy() == tests.labels.values).mean()
+    probe, regularisation = linear_probe(embeddings[0], known, 3)
+    right = 100 * (probe.logits(embeddings[1]).argmax(dim=1).numpy() == tests.labels.values).mean()
     capsys.readouterr()
     evaluation = tapetum.evaluate(run, "colours.npz", protocol="linear")
     assert (evaluation.linear.top1, evaluation.linear_regularisation) == (pytest.approx(right), regularisation)
@@ -197,3 +204,92 @@ def test_a_damaged_test_part_is_not_replaced_by_the_training_part(run):
         Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{i}.png")
     with pytest.raises(ValueError, match="no images in photos/test"):
         tapetum.evaluate(run, "photos")
+
+
+def backbone_of(run: Path) -> str:
+    """The run's backbone alone, as a file."""
+    weights = {k.removeprefix("method."): v for k, v in read_weights(run).items() if k.startswith("method.backbone")}
+    save_file(weights, "backbone.safetensors")
+    return "backbone.safetensors"
+
+
+def test_evaluate_a_file_by_images_of_ones_own(run, capsys):
+    """Its network is recognised; neighbours are those of the backbone's features."""
+    recipe = load_recipe(run / "recipe.yaml", ["data.held_out_per_class=null", "method={kind: frozen}"])
+    frozen = tapetum.train(replace(recipe, init=backbone_of(run), trainer=replace(recipe.trainer, steps=0)), "frozen")
+    sizes = {"images": "colours.npz", "labels_per_class": 3, "overrides": []}
+    found = tapetum.evaluate("backbone.safetensors", "colours.npz", **sizes)
+    assert found.soft_neighbours.count == frozen["test"]["soft_neighbours"]["count"]
+    assert "backbone.safetensors" in capsys.readouterr().out.splitlines()[-1]
+    assert tapetum.evaluate("backbone.safetensors", images="colours.npz").soft_neighbours.count == 12
+    with pytest.raises(ValueError, match="is no run, which would know its images: give images"):
+        tapetum.evaluate("backbone.safetensors", "colours.npz")
+    with pytest.raises(ValueError, match=r"finetune trains, and back.* is no run to keep the result in: give --output"):
+        tapetum.evaluate("backbone.safetensors", "colours.npz", protocol="finetune", images="colours.npz")
+
+
+def test_draws_of_labels_are_spread(run, capsys):
+    before = (run / "summary.json").read_text()
+    capsys.readouterr()
+    found = tapetum.evaluate(run, "colours.npz", draws=3, labels_per_class=2)
+    top1 = [evaluation.soft_neighbours.top1 for evaluation in found]
+    said = capsys.readouterr().out.splitlines()[0]
+    mean, deviation = np.mean(top1), np.std(top1, ddof=1)
+    assert said.startswith(
+        f"Soft nearest neighbours: top-1 {mean:.2f}% +- {deviation:.2f} over 3 draws ({top1[0]:.2f} "
+    )
+    one = tapetum.evaluate(run, "colours.npz", labels_per_class=2)  # the recipe's own draw is the first
+    assert one.soft_neighbours == found[0].soft_neighbours
+    assert (run / "summary.json").read_text() == before
+    with pytest.raises(ValueError, match="draws is 1: use 2 or more"):
+        tapetum.evaluate(run, "colours.npz", draws=1)
+
+
+def test_features_temperature_and_top_k(run):
+    trained = open_trained_run(run)
+    before = (run / "summary.json").read_text()
+    found = tapetum.evaluate(run, "colours.npz", features="backbone", temperature=0.5, top_k=2)
+    backbone = replace(trained.parts.embedder, features="backbone")
+    supports = embed_supports(backbone, trained.parts.data.store, trained.labels)
+    store, labels = open_test("colours.npz", trained.classes)
+    queries = backbone.outputs(store, labels.labelled).embeddings
+    probabilities = classify_by_neighbours(queries, supports.embeddings, supports.labels, 3, 0.5, 2)
+    truth = torch.from_numpy(labels.values[labels.labelled])
+    assert found.soft_neighbours == accuracy(probabilities, truth, trained.classes)
+    assert (run / "summary.json").read_text() == before
+    for given, message in [
+        ({"features": "head"}, "features is 'head': choose one of own, backbone, predictor"),
+        ({"features": "predictor"}, "features is predictor, which this method does not have"),
+        ({"temperature": 0.0}, "temperature is 0.0: use a number above 0"),
+        ({"overrides": ["seed=1"]}, "soft_nn trains nothing: leave out output and seed=1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            tapetum.evaluate(run, "colours.npz", **given)
+
+
+@pytest.mark.parametrize("protocol", ["finetune", "linear_crops", "suncet"])
+def test_protocols_that_train_go_on_where_they_were(run, protocol, capsys):
+    settings = ["trainer.steps=3", "trainer.checkpoint_every=1"]
+    found = tapetum.evaluate(run, "colours.npz", protocol=protocol, overrides=settings)
+    folder = run / "evaluations" / protocol
+    whole = read_weights(folder)
+    assert found.headline is (found.soft_neighbours if protocol == "suncet" else found.classifier)
+    (folder / "checkpoints" / "step-00000003.safetensors").unlink()
+    assert tapetum.evaluate(run, "colours.npz", protocol=protocol).as_dict() == found.as_dict()
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in read_weights(folder).items())
+    own = read_weights(run)
+    names = [name for name in whole if name.startswith("method.backbone")]
+    same = [torch.equal(whole[name], own[name]) for name in names]
+    assert all(same) if protocol == "linear_crops" else not all(same)
+    if protocol == "suncet":
+        assert all(torch.equal(whole[name], own[name]) for name in names if "running" in name)
+
+
+def test_a_protocol_that_trains_is_spread_over_seeds(run, capsys):
+    capsys.readouterr()
+    settings = ["trainer.steps=1"]
+    found = tapetum.evaluate(run, "colours.npz", protocol="finetune", draws=2, labels_per_class=4, overrides=settings)
+    assert len(found) == 2
+    seeds = [load_recipe(run / "evaluations" / f"finetune_{draw}" / "recipe.yaml") for draw in range(2)]
+    assert [(r.seed, r.data.label_seed, r.data.labels_per_class) for r in seeds] == [(0, 0, 4), (1, 1, 4)]
+    assert "The classifier: top-1 " in capsys.readouterr().out

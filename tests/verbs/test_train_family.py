@@ -10,7 +10,7 @@ import torch
 from run_files import rows, weights
 
 import tapetum
-from tapetum.interchange.weight_files import read_weights
+from tapetum.interchange.weights.weight_files import read_weights
 from tapetum.ops.randomness import make_keys, uniform
 from tapetum.recipe.files import shipped_recipes
 

@@ -15,7 +15,7 @@ import typer
 from tapetum.system.launcher import launched
 
 _REPEATABLE = ("overrides", "plugins", "recipes")  # lists on the command line, tuples in Python
-_SHARED = ("fit", "train", "resume")  # the verbs that several processes can run together
+_SHARED = ("fit", "train", "resume", "finetune")  # the verbs that several processes can run together
 
 # Plain text: Typer's rich help costs a third of the time that `--help` may take.
 app = typer.Typer(
@@ -42,7 +42,8 @@ def _command(declared: Callable[..., None]) -> Callable[..., None]:
         name, place = declared.__name__, launched()
         if place is not None and place.world_size > 1 and name not in _SHARED:
             raise ValueError(
-                f"{place.by} started {place.world_size} processes, but {name} needs one: call it without {place.by}."
+                f"{place.by} started {place.world_size} processes, but {name.replace('_', '-')} needs one: "
+                f"call it without {place.by}."
             )
         verb = getattr(importlib.import_module(f"tapetum.verbs.{name}"), name)
         verb(**{key: tuple(value or ()) if key in _REPEATABLE else value for key, value in given.items()})
@@ -173,15 +174,51 @@ def doctor(
 
 
 @_command
-def evaluate(
-    run: Run,
-    test: Annotated[str | None, typer.Option(metavar="DIR", help=_TEST)] = None,
-    protocol: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Print soft_nn (default), knn or linear.")
+def finetune(
+    weights: Annotated[str, typer.Argument(metavar="RUN|FILE|timm:NAME", help="What to start from.")],
+    output: Output,
+    images: Annotated[str | None, typer.Option(metavar="DIR", help="Images, if not those of the run.")] = None,
+    labels: Annotated[str | None, typer.Option(metavar="FILE|DIR", help="Labels, in any form fit takes.")] = None,
+    test: Annotated[str | None, typer.Option(metavar="DIR", help="Labelled images to test the result on.")] = None,
+    labels_per_class: Annotated[int | None, typer.Option(metavar="N", help="Use only N labels of each class.")] = None,
+    labels_percent: Annotated[
+        float | None, typer.Option(metavar="P", help="Use only P percent of the labels of each class.")
     ] = None,
+    overrides: Overrides = None,
     plugins: Plugins = None,
 ) -> None:
-    """Measure a run's accuracy on labelled images.
+    """Make an ordinary classifier of a pretrained network.
+
+    \b
+    Example:  tapetum finetune runs/first --output runs/classifier
+    """
+
+
+@_command
+def evaluate(
+    run: Annotated[str, typer.Argument(metavar="RUN|FILE|timm:NAME", help="What to evaluate.")],
+    test: Annotated[str | None, typer.Option(metavar="DIR", help=_TEST)] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="soft_nn (default), knn, linear, linear_crops, finetune or suncet."),
+    ] = None,
+    images: Annotated[str | None, typer.Option(metavar="DIR", help="Labelled images, if not those of the run.")] = None,
+    labels: Annotated[str | None, typer.Option(metavar="FILE|DIR", help="Their labels, in any form fit takes.")] = None,
+    labels_per_class: Annotated[int | None, typer.Option(metavar="N", help="Use only N labels of each class.")] = None,
+    labels_percent: Annotated[
+        float | None, typer.Option(metavar="P", help="Use only P percent of the labels of each class.")
+    ] = None,
+    draws: Annotated[int | None, typer.Option(metavar="N", help="Mean and spread over N draws of labels.")] = None,
+    features: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What stands for an image: own, backbone or predictor.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(metavar="T", help="Of soft neighbours (default 0.1).")] = None,
+    top_k: Annotated[int | None, typer.Option(metavar="K", help="Soft neighbours that vote (default all).")] = None,
+    output: Annotated[Path | None, typer.Option(metavar="RUN", help="Folder for a protocol that trains.")] = None,
+    overrides: Overrides = None,
+    plugins: Plugins = None,
+) -> None:
+    """Measure accuracy on labelled images.
 
     \b
     Example:  tapetum evaluate runs/first --test photos/test
@@ -230,6 +267,36 @@ def cluster(
 
     \b
     Example:  tapetum cluster runs/first photos --clusters 20 --output clusters
+    """
+
+
+@_command
+def add_class(
+    run: Run,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Images of one class, including subfolders.")],
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="The class. Default: the folder's name.")] = None,
+    plugins: Plugins = None,
+) -> None:
+    """Give a trained run another class, without training.
+
+    \b
+    Example:  tapetum add-class runs/first photos/heron
+    """
+
+
+@_command
+def export(
+    run: Run,
+    format: Annotated[
+        str, typer.Option(metavar="NAME", help="safetensors, torchvision, timm, torch.hub, huggingface or onnx.")
+    ],
+    output: Annotated[Path, typer.Option(metavar="PATH", help="The new file or folder to write.")],
+    plugins: Plugins = None,
+) -> None:
+    """Write a model for other tools.
+
+    \b
+    Example:  tapetum export runs/first --format timm --output first-timm
     """
 
 

@@ -1,8 +1,9 @@
 """Accuracy: how many images a method classifies correctly, by several measures."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +13,9 @@ from tapetum.data.images.stores import Store
 from tapetum.data.labels.labels import Labels
 from tapetum.evaluation.embedding import Embedder
 from tapetum.evaluation.linear_probe import linear_probe
-from tapetum.evaluation.nearest_neighbours import nearest_neighbour_votes
-from tapetum.evaluation.soft_neighbours import classify_by_neighbours
+from tapetum.evaluation.nearest_neighbours import NEIGHBOURS, nearest_neighbour_votes
+from tapetum.evaluation.prediction import Supports
+from tapetum.evaluation.soft_neighbours import TEMPERATURE, classify_by_neighbours
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,13 @@ class Evaluation:
     soft_neighbours: Accuracy
     """By soft nearest neighbours among all labelled images of the pool."""
     classifier: Accuracy | None
-    """By the method's own linear classifier; None if it trains none."""
+    """By the method's own linear classifier; None if it trains none, or does not know all classes."""
     nearest_neighbours: dict[int, Accuracy]
     """For each k, by the votes of the k nearest labelled images of the pool."""
     predicts_by: str
     """Which of the first two the method predicts with: "soft_neighbours" or "classifier"."""
     linear: Accuracy | None = None
-    """By a linear probe trained on the embeddings of all labelled images of the pool; None unless it was asked for."""
+    """By a linear probe trained on the features of all labelled images of the pool; None unless it was asked for."""
     linear_regularisation: float | None = None
     """lambda of the linear probe, chosen by cross-validation on these images."""
 
@@ -61,6 +63,40 @@ class Evaluation:
         return {name: value for name, value in found.items() if value is not None or not name.startswith("linear")}
 
 
+class Tally:
+    """Counts right answers batch by batch, so that memory does not grow with the number of images judged."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = classes
+        self._right, self._seen = (torch.zeros(len(classes), dtype=torch.int64) for _ in range(2))
+        self._among_five = 0
+
+    def add(self, scores: Tensor, labels: Tensor) -> None:
+        """Count (N, C) probabilities or logits against (N,) labels."""
+        hits = scores.topk(min(5, scores.shape[1]), dim=1).indices == labels[:, None]
+        self._seen += labels.bincount(minlength=len(self.classes))
+        self._right += labels[hits[:, 0]].bincount(minlength=len(self.classes))
+        self._among_five += int(hits.any(dim=1).sum())
+
+    def accuracy(self) -> Accuracy:
+        """The accuracy on all images counted so far."""
+        right, seen = self._right.tolist(), self._seen.tolist()
+        count = sum(seen)
+        return Accuracy(
+            top1=100 * (sum(right) / count),
+            top5=100 * (self._among_five / count),
+            per_class={name: 100 * (right[c] / seen[c]) for c, name in enumerate(self.classes) if seen[c]},
+            count=count,
+        )
+
+
+def read_evaluation(saved: Mapping[str, Any]) -> Evaluation:
+    """Rebuild an evaluation from what `as_dict` returned, perhaps after a detour through JSON."""
+    parts = {name: saved.get(name) and Accuracy(**saved[name]) for name in ("soft_neighbours", "classifier", "linear")}
+    votes = {int(count): Accuracy(**values) for count, values in saved["nearest_neighbours"].items()}
+    return Evaluation(**{**saved, **parts, "nearest_neighbours": votes})
+
+
 def accuracy(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Accuracy:
     """Compute top-1, top-5 and per-class accuracy of (N, C) probabilities or logits against (N,) labels.
 
@@ -70,57 +106,84 @@ def accuracy(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> A
         >>> accuracy(torch.eye(3), torch.tensor([0, 1, 1]), ["a", "b", "c"]).per_class
         {'a': 100.0, 'b': 50.0}
     """
-    ranked = probabilities.topk(min(5, probabilities.shape[1]), dim=1).indices
-    hits = ranked == labels[:, None]
-    first = hits[:, 0].double()
-    per_class = {
-        name: 100 * float(first[labels == c].mean()) for c, name in enumerate(classes) if bool((labels == c).any())
-    }
-    return Accuracy(
-        top1=100 * float(first.mean()),
-        top5=100 * float(hits.any(dim=1).double().mean()),
-        per_class=per_class,
-        count=len(labels),
-    )
+    tally = Tally(classes)
+    tally.add(probabilities, labels)
+    return tally.accuracy()
 
 
-def evaluate_method(
+@dataclass(frozen=True)
+class Neighbourhood:
+    """How soft nearest neighbours vote; the defaults are those of the published PAWS evaluation."""
+
+    temperature: float = TEMPERATURE
+    """tau."""
+    most: int | None = None
+    """Number of nearest labelled images that vote; None: all."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature is {self.temperature}: use a number above 0, for example 0.1.")
+        if self.most is not None and self.most < 1:
+            raise ValueError(f"top_k is {self.most}: use 1 or more, or leave it out for all labelled images.")
+
+
+def embed_supports(embedder: Embedder, pool: Store, pool_labels: Labels) -> Supports:
+    """Embed the labelled images of a pool (labels of -1 are left out)."""
+    rows = pool_labels.labelled
+    labels = torch.from_numpy(pool_labels.values[rows].astype(np.int64))
+    return Supports(embedder.outputs(pool, rows).embeddings, labels, pool_labels.num_classes)
+
+
+def evaluate_by(
     embedder: Embedder,
+    supports: Supports,
+    classes: Sequence[str],
     *,
-    pool: Store,
-    pool_labels: Labels,
     test: Store,
     test_labels: Labels,
-    linear: bool = False,
+    neighbourhood: Neighbourhood | None = None,
 ) -> Evaluation:
-    """Evaluate a method on the labelled images of `test`, with the labelled images of the pool as supports.
+    """Evaluate a method on labelled images, batch by batch, with supports that it has embedded.
 
     Args:
         embedder: runs the method.
-        pool, pool_labels: the images trained on and their labels (-1: unlabelled, not used).
-        test, test_labels: images to evaluate on and their labels, in the class order of `pool_labels`.
-        linear: also train a linear probe, which takes seconds to minutes.
+        supports: labelled images.
+        classes: names of the classes that the supports' labels and those of `test` index.
+        test, test_labels: images to evaluate on and their labels (-1: not used).
+        neighbourhood: how soft nearest neighbours vote; None as published.
     """
-    support_rows, test_rows = pool_labels.labelled, test_labels.labelled
-    supports = embedder.outputs(pool, support_rows)
-    queries = embedder.outputs(test, test_rows)
-    labels = torch.from_numpy(pool_labels.values[support_rows].astype(np.int64))
-    truth = torch.from_numpy(test_labels.values[test_rows].astype(np.int64))
-    classes = pool_labels.classes
-    probabilities = classify_by_neighbours(queries.embeddings, supports.embeddings, labels, len(classes))
-    votes = nearest_neighbour_votes(queries.embeddings, supports.embeddings, labels, len(classes))
-    probe, regularisation = None, None
-    if linear:
-        logits, regularisation = linear_probe(supports.embeddings, labels, queries.embeddings, len(classes))
-        probe = accuracy(logits, truth, classes)
+    chosen, known = neighbourhood or Neighbourhood(), (supports.embeddings, supports.labels, len(classes))
+    soft, classifier = Tally(classes), Tally(classes)
+    votes = {count: Tally(classes) for count in NEIGHBOURS}
+    classifies = False
+    for rows, outputs in embedder.stream_readable(test, test_labels.labelled):
+        truth = torch.from_numpy(test_labels.values[rows].astype(np.int64))
+        soft.add(classify_by_neighbours(outputs.embeddings, *known, chosen.temperature, chosen.most), truth)
+        for count, probabilities in nearest_neighbour_votes(outputs.embeddings, *known).items():
+            votes[count].add(probabilities, truth)
+        classifies = outputs.logits is not None and outputs.logits.shape[1] == len(classes)
+        if outputs.logits is not None and classifies:
+            classifier.add(outputs.logits, truth)
     return Evaluation(
-        soft_neighbours=accuracy(probabilities, truth, classes),
-        classifier=None if queries.logits is None else accuracy(queries.logits, truth, classes),
-        nearest_neighbours={count: accuracy(rows, truth, classes) for count, rows in votes.items()},
+        soft_neighbours=soft.accuracy(),
+        classifier=classifier.accuracy() if classifies else None,
+        nearest_neighbours={count: tally.accuracy() for count, tally in votes.items()},
         predicts_by=embedder.method.predicts_by,
-        linear=probe,
-        linear_regularisation=regularisation,
     )
+
+
+def evaluate_linearly(
+    embedder: Embedder, supports: Supports, classes: Sequence[str], *, test: Store, test_labels: Labels
+) -> tuple[Accuracy, float]:
+    """Train a linear probe on embedded labelled images and evaluate it batch by batch; also returns its lambda.
+
+    Arguments are those of `evaluate_by`.
+    """
+    probe, regularisation = linear_probe(supports.embeddings, supports.labels, len(classes))
+    tally = Tally(classes)
+    for rows, outputs in embedder.stream_readable(test, test_labels.labelled):
+        tally.add(probe.logits(outputs.embeddings), torch.from_numpy(test_labels.values[rows].astype(np.int64)))
+    return tally.accuracy(), regularisation
 
 
 _Z = 1.959964  # 97.5% point of the normal distribution

@@ -43,10 +43,12 @@ class Calibration:
     """T; 1 if none was chosen."""
     num_labels: int
     """Number of held-out labels."""
+    unseen: tuple[str, ...] = ()
+    """Classes that were added after the labels had been held out, so that none of them was."""
 
     @property
     def is_calibrated(self) -> bool:
-        return self.num_labels >= MIN_LABELS
+        return self.num_labels >= MIN_LABELS and not self.unseen
 
     def probabilities(self, scores: Tensor) -> Tensor:
         """Turn (N, C) scores into (N, C) probabilities."""
@@ -57,6 +59,11 @@ class Calibration:
         if self.is_calibrated:
             return (
                 f"Confidences are calibrated on {self.num_labels} held-out labels: temperature {self.temperature:.2f}."
+            )
+        if self.unseen:
+            return (
+                f"Confidences are NOT calibrated: no label of the added {', '.join(self.unseen)} was held out. "
+                "They only rank images."
             )
         held_out = f"the run held out {self.num_labels} labels" if self.num_labels else "no label was held out"
         return f"Confidences are NOT calibrated: {held_out}, and {MIN_LABELS} are needed. They only rank images."

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,9 @@ class Compute(Protocol):
     def autocast(self) -> AbstractContextManager[Any]: ...
 
 
+Features = Literal["own", "backbone", "predictor"]
+
+
 class Outputs(NamedTuple):
     """A method's outputs for N images, float32 on the CPU."""
 
@@ -51,6 +54,8 @@ class Embedder:
     views: ViewsConfig
     """Only the evaluation view, the mean and the standard deviation are used."""
     compute: Compute
+    features: Features = "own"
+    """What stands for an image: what the method is judged by, or the output of one of its parts."""
 
     @torch.no_grad()
     def stream(
@@ -62,7 +67,7 @@ class Embedder:
                 yield chunk, Outputs(torch.empty(0, 0), None)
                 continue
             with self.compute.autocast():
-                embeddings = self.method.embed(images)
+                embeddings = self._embed(images)
                 logits = self.method.classify(images)
             yield chunk, Outputs(embeddings.float().cpu(), None if logits is None else logits.float().cpu())
 
@@ -86,12 +91,29 @@ class Embedder:
         Raises:
             ValueError: an image cannot be read; names it and the fix.
         """
-        parts = []
+        embeddings, logits = zip(*(outputs for _, outputs in self.stream_readable(store, indices, batch_size)))
+        return Outputs(torch.cat(embeddings), None if logits[0] is None else torch.cat(logits))
+
+    def stream_readable(
+        self, store: Store, indices: npt.NDArray[np.int64], batch_size: int = BATCH_SIZE
+    ) -> Iterator[tuple[npt.NDArray[np.int64], Outputs]]:
+        """As `stream`, with the indices of each batch.
+
+        Raises:
+            ValueError: an image cannot be read; names it and the fix.
+        """
         for chunk, outputs in self.stream(store, indices, batch_size):
             _refuse_unreadable(chunk)
-            parts.append(outputs)
-        embeddings, logits = zip(*parts)
-        return Outputs(torch.cat(embeddings), None if logits[0] is None else torch.cat(logits))
+            yield chunk.indices, outputs
+
+    def _embed(self, images: Tensor) -> Tensor:
+        if self.features == "own":
+            return self.method.embed(images)
+        part = getattr(self.method, self.features, None)
+        if part is None:
+            raise ValueError(f"features is {self.features}, which this method does not have: leave it out.")
+        embeddings: Tensor = part(images if self.features == "backbone" else self.method.embed(images))
+        return embeddings
 
     @torch.no_grad()
     def own_share(self, store: Store, pool: npt.NDArray[np.int64], then: Callable[[Tensor], Tensor]) -> Tensor:
@@ -109,7 +131,7 @@ class Embedder:
             _refuse_unreadable(chunk)
             assert images is not None
             with self.compute.autocast():
-                embeddings = self.method.embed(images)
+                embeddings = self._embed(images)
             parts.append(then(embeddings.float()))
         rows = torch.cat(parts)
         del parts

@@ -140,17 +140,15 @@ def choose_regularisation(
 
 @torch.no_grad()
 @full_precision
-def linear_probe(
-    features: Tensor, labels: Tensor, test_features: Tensor, num_classes: int, seed: int = 0
-) -> tuple[Tensor, float]:
-    """Choose lambda, fit with all labels, and return the (M, C) logits of the (M, D) test features and lambda.
+def linear_probe(features: Tensor, labels: Tensor, num_classes: int, seed: int = 0) -> tuple[LinearProbe, float]:
+    """Choose lambda and fit with all labels; returns the probe and lambda.
 
     Arguments and errors are those of `choose_regularisation`.
     """
     _check(features, labels, num_classes, CANDIDATES)
     data = _standardise(features)
     chosen = _choose(data, labels, num_classes, CANDIDATES, 5, seed).regularisation
-    return _fit(data, labels, num_classes, chosen, None, TOLERANCE).logits(test_features), chosen
+    return _fit(data, labels, num_classes, chosen, None, TOLERANCE), chosen
 
 
 def _check(features: Tensor, labels: Tensor, num_classes: int, candidates: Sequence[float]) -> None:

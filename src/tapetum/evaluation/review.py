@@ -37,7 +37,7 @@ class Predicted:
     truth: Integers
     """(N,) true classes, -1 if unknown."""
     neighbours: Integers
-    """(N, K) indices of the nearest labelled images of the pool."""
+    """(N, K) indices of the nearest labelled images: in the pool, or from its length on, among the added images."""
     weights: Floats
     """(N, K) their shares in the prediction."""
     embeddings: Floats
@@ -97,6 +97,10 @@ class Review:
     pool: Store
     pool_labels: Integers
     """(N,) classes of the pool's images, -1 if unlabelled."""
+    added: Store
+    """Small pictures of the labelled images that were added after training."""
+    added_labels: Integers
+    """Their classes."""
     judged: Judged | None
     """None if every label trained the model."""
     sample: Predicted

@@ -1,4 +1,4 @@
-"""Weights from and for other tools: their layouts, and how their tensors are named in Tapetum.
+"""Weights from other tools, and models for them; nothing in a file is ever run.
 
-Imports `methods.base` and `engine.checkpoint`; reads files as tensors and never runs code in them.
+Holds nothing itself: `weights/` and `exports/` say what they import.
 """

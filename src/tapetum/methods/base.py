@@ -99,6 +99,8 @@ class Method(nn.Module):
     """Whether a batch carries labelled support images."""
     predicts_by: ClassVar[Literal["soft_neighbours", "classifier"]] = "soft_neighbours"
     """What predicts an image's class: its soft nearest neighbours among the labelled images, or `classify`."""
+    starts_anew: ClassVar[tuple[str, ...]] = ()
+    """Parts that are never taken from the weights that training starts from (a recipe's `init`)."""
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """Compute the loss of one step."""

@@ -5,12 +5,13 @@ It is also the baseline that a warm start has to beat.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from tapetum.data.batch import Batch
 from tapetum.methods.base import Method, Progress, StepOutput
+from tapetum.nn.heads import HeadConfig, build_heads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,10 +20,12 @@ class FrozenConfig:
 
     kind: Literal["frozen"] = "frozen"
     """Selects this method."""
+    head: HeadConfig | None = None
+    """Projector above the backbone, whose outputs are judged, as published for PAWS; null judges the backbone's."""
 
 
 class Frozen(Method):
-    """A backbone that is not trained."""
+    """A backbone, perhaps with heads, that is not trained."""
 
     Config = FrozenConfig
     uses_views = False
@@ -32,6 +35,9 @@ class Frozen(Method):
         super().__init__()
         self.config = config
         self.backbone = backbone
+        num_features: Any = backbone.num_features
+        head = config.head or HeadConfig(layers=0)
+        self.projector, self.predictor = build_heads(head, num_features)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """Refuse to train: this method has no steps.
@@ -42,5 +48,5 @@ class Frozen(Method):
         raise ValueError(f"trainer.steps is {progress.total_steps}, but frozen trains nothing: set it to 0.")
 
     def embed(self, images: Tensor) -> Tensor:
-        """(B, D) backbone features."""
-        return self.backbone(images)
+        """(B, D) backbone features, or those of the projector."""
+        return self.projector(self.backbone(images))

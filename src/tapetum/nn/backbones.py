@@ -1,4 +1,4 @@
-"""Builds backbones from one union of configs; the only module that uses timm.
+"""Builds backbones from one union of configs; the only module here that uses timm.
 
 A backbone is a module with an integer attribute `num_features` that maps images (B, C, H, W) to (B, num_features).
 """

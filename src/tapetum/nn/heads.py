@@ -58,16 +58,28 @@ class ProjectionHead(nn.Sequential):
         if not 0 <= layers <= 3:
             raise ValueError(f"layers is {layers}: use 0, 1, 2 or 3.")
         super().__init__()
-        width = in_features
-        for i in range(1, layers):
-            self.add_module(f"fc{i}", nn.Linear(width, hidden))
-            self.add_module(f"bn{i}", nn.BatchNorm1d(hidden))
-            self.add_module(f"relu{i}", nn.ReLU(inplace=True))
-            width = hidden
+        self.out_features = in_features
+        for name, layer in hidden_layers(in_features, hidden, layers - 1).named_children():
+            self.add_module(name, layer)
+            self.out_features = hidden
         if layers:
-            self.add_module(f"fc{layers}", nn.Linear(width, output))
-            width = output
-        self.out_features = width
+            self.add_module(f"fc{layers}", nn.Linear(self.out_features, output))
+            self.out_features = output
+
+
+def hidden_layers(in_features: int, hidden: int, count: int) -> nn.Sequential:
+    """The first `count` layers of a projector, fc1 bn1 relu1 and so on: maps (B, in_features) to (B, hidden).
+
+    Example:
+        >>> [name for name, _ in hidden_layers(128, 64, 1).named_children()]
+        ['fc1', 'bn1', 'relu1']
+    """
+    layers = nn.Sequential()
+    for i in range(1, count + 1):
+        layers.add_module(f"fc{i}", nn.Linear(in_features if i == 1 else hidden, hidden))
+        layers.add_module(f"bn{i}", nn.BatchNorm1d(hidden))
+        layers.add_module(f"relu{i}", nn.ReLU(inplace=True))
+    return layers
 
 
 class PredictionHead(nn.Module):

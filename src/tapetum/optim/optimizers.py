@@ -78,11 +78,13 @@ class SGDConfig:
     nesterov: bool = True
     """Nesterov's form of momentum."""
     weight_decay: float = 0.0
-    """L2 coefficient of weights; biases and normalisation layers are never decayed."""
+    """L2 coefficient of weights; biases and normalisation layers follow `exclude`."""
     weight_decay_schedule: ScheduleConfig | None = None
     """Weight decay over training, in place of `weight_decay`."""
     backbone_lr: float = 1.0
     """Learning rate of the backbone as a multiple of `lr`; use less than 1 if it starts from good weights."""
+    exclude: bool = True
+    """True leaves biases and normalisation layers out of decay; false includes them (SwAV's linear evaluation)."""
 
     def __post_init__(self) -> None:
         _check(momentum=self.momentum, weight_decay=self.weight_decay, backbone_lr=self.backbone_lr)
@@ -152,10 +154,9 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
             eps=config.eps,
             lr_in_buffer=config.lr_in_buffer,
         )
-    groups = group_parameters(model, backbone_lr=config.backbone_lr)
     if isinstance(config, SGDConfig):
         return torch.optim.SGD(
-            groups,
+            group_parameters(model, exclude=config.exclude, backbone_lr=config.backbone_lr),
             lr=0.0,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
@@ -163,7 +164,12 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
             foreach=True,
         )
     return torch.optim.AdamW(
-        groups, lr=0.0, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, foreach=True
+        group_parameters(model, backbone_lr=config.backbone_lr),
+        lr=0.0,
+        betas=config.betas,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        foreach=True,
     )
 
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-Shape = Literal["cosine", "linear", "constant"]
+Shape = Literal["cosine", "linear", "constant", "step"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,13 +16,20 @@ class ScheduleConfig:
     start: float = 0.0
     """Value at step 0, where the warm-up begins; unused without a warm-up."""
     final: float = 0.0
-    """Value that the last step comes close to; the constant shape does not use it."""
+    """Value that the last step comes close to; the shapes constant and step do not use it."""
     warmup_epochs: float = 0.0
     """Length of the warm-up in epochs; may be a fraction."""
     warmup_limit: float | None = None
     """Largest share of the training that the warm-up may take, in (0, 1], if runs may be short; null: no limit."""
     shape: Shape = "cosine"
-    """After the warm-up: half a cosine or a straight line down (or up) to `final`, or constantly `peak`."""
+    """After the warm-up: half a cosine or a straight line down (or up) to `final`, constantly `peak`, or `peak` times
+    `gamma` for each of the `milestones` passed."""
+    milestones: tuple[float, ...] = ()
+    """Epochs at which the value drops, for the shape step (12 and 16 of 20 in SwAV's fine-tuning)."""
+    gamma: float = 0.1
+    """Factor of each drop (0.2 in SwAV's fine-tuning)."""
+    per_epoch: bool = False
+    """Whether the value changes only between epochs, as in SwAV's linear evaluation; a warm-up is not affected."""
     warmup_reaches_peak: bool = False
     """True: the last warm-up step has the peak value, as in SwAV; false: the first step after it, as in PAWS."""
 
@@ -33,8 +40,14 @@ class ScheduleConfig:
                 raise ValueError(f"{name} is {value}: use a number of 0 or more.")
         if self.warmup_limit is not None and not 0 < self.warmup_limit <= 1:
             raise ValueError(f"warmup_limit is {self.warmup_limit}: use a share above 0 and up to 1, or null.")
-        if self.shape not in ("cosine", "linear", "constant"):
-            raise ValueError(f"shape is {self.shape!r}: use 'cosine', 'linear' or 'constant'.")
+        if self.shape not in ("cosine", "linear", "constant", "step"):
+            raise ValueError(f"shape is {self.shape!r}: use 'cosine', 'linear', 'constant' or 'step'.")
+        if (self.shape == "step") != bool(self.milestones):
+            raise ValueError(f"milestones is {list(self.milestones)}: give epochs with the shape step, and only there.")
+        if any(not 0 < epoch < math.inf for epoch in self.milestones):
+            raise ValueError(f"milestones is {list(self.milestones)}: give epochs above 0.")
+        if not 0 <= self.gamma < math.inf:
+            raise ValueError(f"gamma is {self.gamma}: use a number of 0 or more.")
 
 
 def value(config: ScheduleConfig, step: int, steps_per_epoch: int, total_steps: int) -> float:
@@ -47,7 +60,7 @@ def value(config: ScheduleConfig, step: int, steps_per_epoch: int, total_steps: 
         total_steps: length of the training, in steps.
 
     Returns:
-        The value; from `total_steps` on it stays at `final` (at `peak` with the constant shape).
+        The value; from `total_steps` on it stays at `final` (constant shape: at `peak`; step: as after the last drop).
 
     Raises:
         ValueError: step is negative, or steps_per_epoch or total_steps is not positive.
@@ -68,8 +81,10 @@ def value(config: ScheduleConfig, step: int, steps_per_epoch: int, total_steps: 
     if step < warmup_steps:
         length = max(1, warmup_steps - 1) if config.warmup_reaches_peak else warmup_steps
         return config.start + step / length * (config.peak - config.start)
-    if config.shape == "constant":
-        return config.peak
+    if config.per_epoch:
+        step = max(warmup_steps, step // steps_per_epoch * steps_per_epoch)
+    if config.shape in ("constant", "step"):
+        return config.peak * config.gamma ** sum(step >= epoch * steps_per_epoch for epoch in config.milestones)
     progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
     share = 0.5 * (1.0 + math.cos(math.pi * progress)) if config.shape == "cosine" else 1.0 - progress
     return config.final + (config.peak - config.final) * share

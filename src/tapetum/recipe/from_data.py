@@ -253,6 +253,7 @@ def _batch(seen: Glance, name: str) -> tuple[int, Choice]:
 
 def _support(seen: Glance, base: Recipe) -> tuple[dict[str, Any], Choice]:
     assert base.support is not None
+    assert base.support.images_per_class is not None
     supports = base.support.images_per_class * _BASE_CLASSES
     # Two or more, because SuNCEt's loss needs another image of each image's class. However few the labels are, several
     # views of one image are worth their time: with 1, 2 and 4 labels per class of CIFAR-10, 12 supports per class were

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tapetum.nn.backbones import BackboneConfig, ResNetConfig, SmallNetConfig, TimmConfig
 from tapetum.recipe.files import RECIPE
 from tapetum.recipe.from_data import Choice
 from tapetum.recipe.recipe import load_recipe
@@ -13,32 +14,48 @@ from tapetum.recipe.recipe import load_recipe
 TIMM = "timm:"
 BACKBONE_LR = 0.1
 """Learning rate of a backbone that is already trained, as a multiple of that of new layers."""
+_IMAGENET_SIZE, _IMAGENET_SHOWN = 224, 256
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+Network = tuple[BackboneConfig, int]
+"""A network and the number of channels of its images."""
+
+
+def says_its_network(weights: str | Path) -> bool:
+    """Whether weights name their network themselves: those of timm and of runs do, files of tensors do not."""
+    return str(weights).startswith(TIMM) or (Path(weights) / RECIPE).is_file()
 
 
 def start_from(
-    weights: str | Path, sections: Mapping[str, Any], *, frozen: bool
+    weights: str | Path, sections: Mapping[str, Any], *, frozen: bool, network: Network | None = None
 ) -> tuple[dict[str, Any], list[Choice]]:
     """Adapt settings that were chosen for images to the weights to start from.
 
     Args:
-        weights: `timm:NAME`, the folder of a run, or a file of tensors, which says nothing about network or images.
+        weights: `timm:NAME`, the folder of a run, or a file of tensors.
         sections: as `choose` returns them; not modified.
         frozen: True trains nothing.
+        network: that of a file of tensors, and its images' channels; None keeps the network chosen for the images.
 
     Returns:
         Sections of a recipe, and what was chosen and why.
 
     Raises:
-        ValueError: timm is not installed, or has no such network or no weights for it.
+        ValueError: timm is not installed, or has no such network or no weights for it; or images have other channels
+            than those of the network.
     """
     changed = {name: dict(value) if isinstance(value, Mapping) else value for name, value in sections.items()}
     if str(weights).startswith(TIMM):
         choices = _from_timm(str(weights).removeprefix(TIMM), changed)
     else:
         changed["init"] = str(weights)
-        choices = _from_run(Path(weights), changed) if (Path(weights) / RECIPE).is_file() else []
+        choices = []
+        if says_its_network(weights):
+            choices = _from_run(Path(weights), changed)
+        elif network is not None:
+            choices = _from_file(weights, network, changed)
     if frozen:
-        changed["method"] = {"kind": "frozen"}
+        changed["method"] = {"kind": "frozen", "head": None}  # not the head of the recipe that this one extends
         changed["trainer"] = {"steps": 0}
         return changed, [*choices, Choice("training", "none", "the weights stay as they are")]
     changed["optimizer"] = {**changed["optimizer"], "backbone_lr": BACKBONE_LR}
@@ -79,6 +96,48 @@ def _from_run(folder: Path, sections: dict[str, Any]) -> list[Choice]:
         Choice("network", recipe.backbone.kind, f"that of the run {folder}"),
         Choice("views", size, "sizes and colour statistics are those that this run was trained on"),
     ]
+
+
+def _from_file(weights: str | Path, network: Network, sections: dict[str, Any]) -> list[Choice]:
+    config, channels = network
+    views = sections["views"]
+    given = len(views["mean"])
+    if given not in (channels, 1):
+        raise ValueError(
+            f"{weights} is of a network for images of {channels} channels, but these have {given}: "
+            f"give images, or weights, with the same number of channels."
+        )
+    sections["backbone"] = asdict(config)
+    choices = [Choice("network", network_title(config), "recognised by the tensors of the file")]
+    size = _imagenet_size(config)
+    if size is None:
+        return choices
+    shown = round(size * _IMAGENET_SHOWN / _IMAGENET_SIZE)
+    sections["views"] = _sized(views, size) | {"evaluation": {"crop": size, "resize": shown}}
+    _colours(sections["views"], _IMAGENET_MEAN, _IMAGENET_STD)
+    reason = "size and colour statistics are those of ImageNet, on which such networks are trained"
+    return [*choices, Choice("views", f"{size} pixels", reason)]
+
+
+def _imagenet_size(config: BackboneConfig) -> int | None:
+    """The side of the images that a recognised network for photographs is trained on; None for small images."""
+    if isinstance(config, TimmConfig):
+        return min(_IMAGENET_SIZE, int(config.options.get("img_size", _IMAGENET_SIZE)))
+    return _IMAGENET_SIZE if isinstance(config, ResNetConfig) and config.stem == "imagenet" else None
+
+
+def network_title(config: BackboneConfig) -> str:
+    """What people call a network.
+
+    Example:
+        >>> network_title(ResNetConfig(depth=50, width=2))
+        'resnet 50, 2 times as wide'
+    """
+    if isinstance(config, TimmConfig):
+        return config.name
+    if isinstance(config, SmallNetConfig):
+        return config.kind
+    return f"{config.kind} {config.depth}" + (f", {config.width} times as wide" if config.width > 1 else "")
 
 
 def _sized(views: Mapping[str, Any], size: int) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class Recipe:
     views: ViewsConfig
     """How images are augmented."""
     support: SupportConfig | None = None
-    """The labelled support set of every step; null for methods that use none."""
+    """The labelled images of every step; null for methods that use none."""
     optimizer: OptimizerConfig
     """The optimizer and its schedules, chosen by `kind`."""
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
@@ -85,7 +85,9 @@ class Recipe:
     def __post_init__(self) -> None:
         kind = self.method.kind
         if self.support is None and method_class(kind).uses_support:
-            raise ValueError(f"support is null, but {kind} draws labelled images: give it images_per_class.")
+            raise ValueError(
+                f"support is null, but {kind} draws labelled images: give it images_per_class or batch_size."
+            )
         if self.data.folds is not None and self.runtime.devices > 1:
             raise ValueError(
                 f"data.folds is {self.data.folds}, for which runtime.devices must be 1: change one of them."

@@ -48,7 +48,7 @@ class Cards:
 
     def __init__(self, review: Review) -> None:
         self._review = review
-        self.pool = Thumbnails(review.pool)
+        self.pool, self._added = Thumbnails(review.pool), Thumbnails(review.added)
         judged = review.judged
         same = judged is None or judged.predicted.store is review.pool
         self._judged = self.pool if same or judged is None else Thumbnails(judged.predicted.store)
@@ -74,9 +74,12 @@ class Cards:
         )
 
     def _cause(self, index: int, weight: float, label: int) -> Cause:
-        review, of_class = self._review, int(self._review.pool_labels[index])
-        picture, name = self.pool.of(index), review.pool.names[index]
-        return Cause(picture, name, review.classes[of_class], weight, of_class == label)
+        review, pictures, store, labels = self._review, self.pool, self._review.pool, self._review.pool_labels
+        if index >= len(store):
+            index -= len(store)
+            pictures, store, labels = self._added, review.added, review.added_labels
+        of_class = int(labels[index])
+        return Cause(pictures.of(index), store.names[index], review.classes[of_class], weight, of_class == label)
 
 
 def hardest(predicted: Predicted) -> Integers:

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import normalize
 
 from tapetum.data.health.unreadable import skip_unreadable
-from tapetum.data.images.stores import Store, shrunk
+from tapetum.data.images.stores import ArrayStore, Store, shrunk
 from tapetum.data.labels.labels import Labels
 from tapetum.engine.loggers import METRICS, read_curves
 from tapetum.evaluation.calibration import Calibration, reliability
@@ -13,6 +13,7 @@ from tapetum.evaluation.prediction import Supports, predict_from
 from tapetum.evaluation.review import Judged, Predicted, Review
 from tapetum.ops.randomness import make_keys, permutation
 from tapetum.recipe.files import RECIPE
+from tapetum.runs.added_classes import refuse_added
 from tapetum.runs.run_folder import read_summary
 from tapetum.runs.test_set import find_test
 from tapetum.runs.trained_run import TrainedRun
@@ -43,11 +44,20 @@ def review(trained: TrainedRun) -> Review:
         curves=read_curves(trained.folder / METRICS),
         pool=trained.parts.data.store,
         pool_labels=labels.values,
+        added=_added_pictures(trained),
+        added_labels=trained.supports.labels[len(labels.labelled) :].numpy(),
         judged=judged,
         sample=_predicted(trained, trained.parts.data.store, labels, rows, trained.supports, labels, calibration),
         calibration=calibration,
         predicts_by=trained.predicts_by,
     )
+
+
+def _added_pictures(trained: TrainedRun) -> Store:
+    """The images that were added after training, as small pictures."""
+    channels, names = trained.parts.data.store.channels, [name for images in trained.added for name in images.names]
+    pictures = [images.pictures.numpy() for images in trained.added]
+    return ArrayStore(np.concatenate(pictures) if pictures else np.zeros((0, channels, 1, 1), np.uint8), names)
 
 
 def _judged(trained: TrainedRun, test: str | None) -> Judged | None:
@@ -57,7 +67,9 @@ def _judged(trained: TrainedRun, test: str | None) -> Judged | None:
             data = trained.parts.recipe.data
             source, _ = skip_unreadable(find_test(test, trained.classes), data.strict)
             assert source.labels is not None
-            found = shrunk(source.store, data.shrink_to), source.labels, "test images"
+            store, labels = shrunk(source.store, data.shrink_to), source.labels
+            refuse_added(trained.added, trained.embedder_for(store), store, labels.labelled, test)
+            found = store, labels, "test images"
         except ValueError as error:
             notify(f"the test images are left out ({error})")
     if found is None and trained.held_out is not None:
@@ -65,7 +77,7 @@ def _judged(trained: TrainedRun, test: str | None) -> Judged | None:
     if found is None:
         return None
     store, labels, what = found
-    rows, calibration, known = labels.labelled, trained.calibration, trained.parts.data.labels
+    rows, calibration, known = labels.labelled, trained.calibration, trained.labels
     predicted = _predicted(trained, store, labels, rows, trained.training_supports, known, calibration)
     right = torch.from_numpy(predicted.labels == predicted.truth)
     measured = reliability(torch.from_numpy(predicted.confidence), right)
@@ -81,17 +93,18 @@ def _predicted(
     known: Labels,
     calibration: Calibration,
 ) -> Predicted:
-    """Predict some images of a store; `supports` are the images that are labelled in `known`."""
+    """Predict some images of a store; `supports` are the images labelled in `known`, and those that were added."""
     outputs = trained.embedder_for(store).outputs(store, rows)
     predictions = predict_from(outputs, supports, trained.predicts_by, _NEIGHBOURS)
     confidence, predicted = calibration.probabilities(predictions.scores).max(dim=1)
+    added = np.arange(len(supports.labels) - len(known.labelled)) + len(trained.parts.data.store)
     return Predicted(
         store=store,
         rows=rows,
         labels=predicted.numpy(),
         confidence=confidence.numpy(),
         truth=labels.values[rows],
-        neighbours=known.labelled[predictions.neighbours.numpy()],
+        neighbours=np.concatenate([known.labelled, added])[predictions.neighbours.numpy()],
         weights=predictions.weights.numpy(),
         embeddings=normalize(outputs.embeddings, dim=1).numpy(),
     )
@@ -120,6 +133,8 @@ def _settings(trained: TrainedRun, summary: dict) -> dict[str, str]:
         "Steps": f"{trained.checkpoint.step:,} of {recipe.trainer.steps:,} with {recipe.data.batch_size} images each",
         "Precision": trained.parts.runtime.precision,
     }
+    if trained.added:
+        settings["Added after training"] = ", ".join(f"{images.label} ({len(images):,})" for images in trained.added)
     if "train_seconds" in summary:
         settings["Training time"] = f"{summary['train_seconds'] / 60:.1f} minutes"
     if "folds_top1" in summary:

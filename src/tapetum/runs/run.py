@@ -19,10 +19,10 @@ from tapetum.engine.loggers import METRICS, tensorboard_logger
 from tapetum.engine.runtime import Runtime
 from tapetum.engine.state import fingerprint
 from tapetum.engine.trainer import Trainer
-from tapetum.evaluation.accuracy import Evaluation, evaluate_method
+from tapetum.evaluation.accuracy import Evaluation, embed_supports, evaluate_by
 from tapetum.evaluation.embedding import Embedder
 from tapetum.evaluation.nearest_neighbours import NEIGHBOURS
-from tapetum.interchange.initial_weights import load_initial_weights
+from tapetum.interchange.weights.initial_weights import load_initial_weights
 from tapetum.methods.base import Method
 from tapetum.methods.registry import method_class
 from tapetum.nn.backbones import build_backbone, check_sizes
@@ -141,12 +141,10 @@ class Run:
         judges |= {"classifier_top1": evaluation.classifier} if evaluation.classifier is not None else {}
         return {name: judge.top1 for name, judge in judges.items()}
 
-    def evaluate(self, store: Store, labels: Labels, linear: bool = False) -> Evaluation:
+    def evaluate(self, store: Store, labels: Labels) -> Evaluation:
         """Evaluate the method on labelled images, with the training labels as supports."""
-        pool, pool_labels = self.data.store, self.data.labels
-        return evaluate_method(
-            self.embedder, pool=pool, pool_labels=pool_labels, test=store, test_labels=labels, linear=linear
-        )
+        supports = embed_supports(self.embedder, self.data.store, self.data.labels)
+        return evaluate_by(self.embedder, supports, self.data.labels.classes, test=store, test_labels=labels)
 
 
 def assemble(recipe: Recipe, *, weights: bool = True, decode: bool = True) -> Run:

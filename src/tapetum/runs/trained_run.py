@@ -1,10 +1,11 @@
 """Loads a trained run from its folder: its network and its labelled images, which together predict other images."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +13,15 @@ import torch
 from torch import Tensor
 
 from tapetum.data.images.stores import Store
-from tapetum.data.labels.labels import Labels
+from tapetum.data.labels.labels import Labels, sorted_classes
 from tapetum.engine.checkpoint import CHECKPOINTS, Checkpoint, latest_checkpoint
+from tapetum.evaluation.accuracy import Evaluation, Neighbourhood, evaluate_by
 from tapetum.evaluation.calibration import Calibration, calibrate
 from tapetum.evaluation.embedding import Embedder, Outputs
 from tapetum.evaluation.prediction import Supports, predict_from
 from tapetum.methods.registry import load_plugins
 from tapetum.recipe.files import RECIPE
+from tapetum.runs.added_classes import AddedClass, read_added_classes, weights_digest
 from tapetum.runs.best_checkpoint import best_checkpoint
 from tapetum.runs.run import Run, assemble
 from tapetum.runs.run_folder import open_run_folder
@@ -37,10 +40,23 @@ class TrainedRun:
     checkpoint: Checkpoint
     """The last one, or the best one of a finished run with `trainer.keep_best`."""
     is_finished: bool
+    added: tuple[AddedClass, ...] = ()
+    """Labelled images that were added after training."""
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return self.parts.data.labels.classes
+        """Those of training and those that were added."""
+        return sorted_classes([*self.parts.data.labels.classes, *(images.label for images in self.added)])
+
+    @property
+    def new_classes(self) -> tuple[str, ...]:
+        """Classes that training did not have."""
+        return tuple(name for name in self.classes if name not in self.parts.data.labels.classes)
+
+    @cached_property
+    def labels(self) -> Labels:
+        """Training labels, as indices into `classes`."""
+        return self.parts.data.labels.in_order_of(self.classes)
 
     @property
     def predicts_by(self) -> str:
@@ -53,43 +69,50 @@ class TrainedRun:
         if any(saved.get(part) != now.get(part) for part in ("labels", "held_out")):
             notify("the labels have changed since training, so none of them counts as held out")
             return None
-        return self.parts.data.held_out
+        held_out = self.parts.data.held_out
+        return None if held_out is None else held_out.in_order_of(self.classes)
 
     @cached_property
     def all_labels(self) -> Labels:
         """Training and held-out labels: after training, held-out ones support predictions, too."""
-        labels, held_out = self.parts.data.labels, self.parts.data.held_out
+        labels, held_out = self.labels, self.parts.data.held_out
         if held_out is None:
             return labels
-        return Labels(labels.classes, labels.names, np.maximum(labels.values, held_out.values))
+        values = np.maximum(labels.values, held_out.in_order_of(self.classes).values)
+        return Labels(labels.classes, labels.names, values)
 
     @cached_property
     def supports(self) -> Supports:
-        """All labelled images, in the order of `all_labels.labelled`."""
+        """All labelled images, in the order of `all_labels.labelled`, and after them those that were added."""
         return self._supports(self.all_labels)
 
     @cached_property
+    def support_names(self) -> tuple[str, ...]:
+        """Names of the images of `supports`."""
+        names = [self.all_labels.names[i] for i in self.all_labels.labelled]
+        return (*names, *(name for images in self.added for name in images.names))
+
+    @cached_property
     def training_supports(self) -> Supports:
-        """Images with training labels, in the order of their `labelled`; used to evaluate on held-out labels."""
-        return self._supports(self.parts.data.labels)
+        """As `supports`, but without held-out labels; used to evaluate on these."""
+        return self._supports(self.labels)
 
     @cached_property
     def calibration(self) -> Calibration:
-        """Calibration of confidences on the held-out labels, with the training labels as supports."""
+        """Calibration of confidences on the held-out labels, with the training labels and added images as supports."""
         if self.held_out is None:
             return calibrate(torch.empty(0, len(self.classes)), torch.empty(0, dtype=torch.int64))
         outputs, labels = self._outputs_of(self.held_out)
         predictions = predict_from(outputs, self.training_supports, self.predicts_by, 0)
-        return calibrate(predictions.scores, labels)
+        return replace(calibrate(predictions.scores, labels), unseen=self.new_classes)
 
     @cached_property
     def digest(self) -> str:
         """Hash of the weights and labels that predictions depend on."""
-        digest = hashlib.blake2b(self.all_labels.fingerprint.encode(), digest_size=16)
-        for name, tensor in sorted(self.checkpoint.part("method").items()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        parts = [weights_digest(self.checkpoint), self.parts.data.labels.fingerprint]
+        parts += [] if self.parts.data.held_out is None else [self.parts.data.held_out.fingerprint]
+        parts += [text for images in self.added for text in (images.label, *images.hashes)]
+        return hashlib.blake2b("\0".join(parts).encode(errors="surrogateescape"), digest_size=16).hexdigest()
 
     def embedder_for(self, store: Store) -> Embedder:
         """Return the embedder for a store's images; if their size differs from the pool's, they are resized to it."""
@@ -99,9 +122,22 @@ class TrainedRun:
         evaluation = replace(own.views.evaluation, resize=min(pool.image_size))
         return replace(own, views=replace(own.views, evaluation=evaluation))
 
+    def evaluate(self, store: Store, labels: Labels, neighbourhood: Neighbourhood | None = None) -> Evaluation:
+        """Evaluate on labelled images, with the training labels and added images as supports."""
+        known = self.parts.embedder, self.training_supports, self.classes
+        return evaluate_by(*known, test=store, test_labels=labels, neighbourhood=neighbourhood)
+
     def _supports(self, labels: Labels) -> Supports:
-        outputs, classes = self._outputs_of(labels)
-        return Supports(outputs.embeddings, classes, labels.num_classes)
+        parts = [(images.embeddings, self._class_of(images)) for images in self.added]
+        if len(labels.labelled):
+            outputs, classes = self._outputs_of(labels)
+            parts.insert(0, (outputs.embeddings, classes))
+        embeddings, of_classes = zip(*parts)
+        return Supports(torch.cat(embeddings), torch.cat(of_classes), len(self.classes))
+
+    def _class_of(self, images: AddedClass) -> Tensor:
+        """(n,) class of each image."""
+        return torch.full((len(images),), self.classes.index(images.label))
 
     def _outputs_of(self, labels: Labels) -> tuple[Outputs, Tensor]:
         """Return the method's outputs for labelled images of the pool, and their classes."""
@@ -118,7 +154,11 @@ class TrainedRun:
 
 
 def open_trained_run(
-    run: str | Path, plugins: Sequence[str] = (), decode: bool = False, needs_labels: bool = True
+    run: str | Path,
+    plugins: Sequence[str] = (),
+    decode: bool = False,
+    needs_labels: bool = True,
+    data: Mapping[str, Any] | None = None,
 ) -> TrainedRun:
     """Load the last checkpoint of a run, on one device.
 
@@ -127,6 +167,7 @@ def open_trained_run(
         plugins: modules to import first, which register methods.
         decode: True decodes the pool into a cache, which pays off if all its images are about to be read.
         needs_labels: whether the caller predicts from labelled images.
+        data: fields of the recipe's `data` to change, for example to other labels; none of these counts as held out.
 
     Raises:
         ValueError: it is not a run folder, it has no checkpoint that fits its recipe, its images are gone, or no
@@ -134,13 +175,8 @@ def open_trained_run(
     """
     load_plugins(plugins)
     folder, recipe = open_run_folder(run)
+    recipe = replace(recipe, data=replace(recipe.data, **data or {}))
     parts = assemble(replace(recipe, runtime=replace(recipe.runtime, devices=1)), weights=False, decode=decode)
-    if needs_labels and not parts.data.labels.num_classes:
-        raise ValueError(
-            f"{folder} was trained without labels, so it has no classes to predict: see what it learned with "
-            f"`tapetum cluster` or `tapetum embed`, or continue from it with labels by `tapetum fit DIR --labels "
-            f"FILE --init {folder}`."
-        )
     checkpoint = latest_checkpoint(folder / CHECKPOINTS, notify)
     if checkpoint is None:
         raise ValueError(f"{folder} has no checkpoint yet: finish it with `tapetum resume {folder}`.")
@@ -154,4 +190,23 @@ def open_trained_run(
             f"the checkpoint in {folder} is of another model than its {RECIPE} describes: restore the run's own recipe."
         ) from error
     parts.runtime.setup(parts.method, parts.optimizer)
-    return TrainedRun(folder, parts, checkpoint, is_finished)
+    trained = TrainedRun(folder, parts, checkpoint, is_finished, read_added_classes(folder, checkpoint))
+    if needs_labels:
+        _check_classes(trained)
+    return trained
+
+
+def _check_classes(trained: TrainedRun) -> None:
+    """Raise ValueError if there are no two classes to predict."""
+    folder = trained.folder
+    if not trained.classes:
+        raise ValueError(
+            f"{folder} was trained without labels, so it has no classes to predict: see what it learned with "
+            f"`tapetum cluster` or `tapetum embed`, give it classes with `tapetum add-class`, or continue from it with "
+            f"labels by `tapetum fit DIR --labels FILE --init {folder}`."
+        )
+    if len(trained.classes) == 1:
+        raise ValueError(
+            f"{folder} has one class, {trained.classes[0]}, and there is nothing to choose between: add another with "
+            f"`tapetum add-class {folder} DIR`."
+        )

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -62,6 +63,36 @@ def write_text(path: Path, text: str, then: str = AGAIN) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+@contextmanager
+def whole_folder(path: Path, then: str = AGAIN) -> Iterator[Path]:
+    """Yield a new folder to write in; it gets its own name once complete and on disk, or leaves nothing on failure.
+
+    Args:
+        path: the folder, which does not exist or is empty. Missing folders above it are created.
+        then: as for `writing`.
+
+    Raises:
+        ValueError: the path is taken, or the folder cannot be written.
+    """
+    refuse_taken(path)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with writing(path, then):
+            shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
+            partial.mkdir(parents=True)
+            yield partial
+            for file in partial.rglob("*"):
+                if file.is_file():
+                    with file.open("rb+") as written:
+                        os.fsync(written.fileno())
+            if path.is_dir():
+                path.rmdir()
+            os.replace(partial, path)
+            sync_folder(path.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames in a folder survive a power failure, if the system supports that."""
     if os.name != "posix":
@@ -95,6 +126,16 @@ def refuse_folder(path: Path) -> None:
     """Raise ValueError if there is a folder where a file is to be written."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give a file in it as --output.")
+
+
+def refuse_taken(path: Path) -> None:
+    """Raise ValueError if there is a file, or a folder that is not empty, where something new is to be written."""
+    if not path.name:
+        raise ValueError(f"{path} cannot be replaced by what is written: give a new folder or file as --output.")
+    if path.is_dir() and any(path.iterdir()):
+        raise ValueError(f"{path} is not empty: give another --output.")
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} exists already: give another --output, or delete it.")
 
 
 def reason_of(error: OSError) -> str:

@@ -12,8 +12,10 @@ from tapetum.data.labels.labels import Labels
 from tapetum.data.labels.subsets import LEAST_TO_SPARE, drawn_labels, fold_of, held_out
 from tapetum.data.sources.open_source import Source, open_source
 from tapetum.data.sources.save_source import is_path, save_source
+from tapetum.interchange.weights.networks import network_of
+from tapetum.interchange.weights.weight_files import read_weights
 from tapetum.recipe.from_data import Choice, choose, describe, glance
-from tapetum.recipe.from_weights import start_from
+from tapetum.recipe.from_weights import Network, says_its_network, start_from
 from tapetum.recipe.recipe import Recipe, parse_recipe
 from tapetum.recipe.yaml_with_lines import write_yaml
 from tapetum.runs.run_folder import GIVEN, new_run_folder
@@ -68,7 +70,8 @@ def fit(
         minutes, epochs, steps: length of the run; give at most one. 10 minutes if all are None.
         folds: measure accuracy by this many short runs, each with a different part of the labels held out, and train
             the model itself with all labels. The short runs take half of the length.
-        init: weights to start from: `timm:NAME`, the folder of a run, or a file of tensors.
+        init: weights to start from: `timm:NAME`, the folder of a run, or a file of tensors, whose network is recognised
+            unless overrides hold `backbone.kind=...`.
         frozen: weights, in the same forms, to evaluate as they are instead of training.
         strict: refuse images that cannot be read; otherwise they are skipped and listed in the run's unreadable.csv.
         overrides: `key.path=value` each; they take precedence over chosen values.
@@ -112,7 +115,8 @@ def fit(
         sections["trainer"] = sections.get("trainer", {}) | length | _curve(share, used)
         choices += [spared, Choice("length", _in_words(length), remark)]
         if weights is not None:
-            sections, taken = start_from(weights, sections, frozen=frozen is not None)
+            network = _network(weights, overrides)
+            sections, taken = start_from(weights, sections, frozen=frozen is not None, network=network)
             replaced = {choice.what for choice in taken}
             replaced |= {"length", "learning rate"} if frozen is not None else set()
             choices = [*taken, *(choice for choice in choices if choice.what not in replaced)]
@@ -193,6 +197,17 @@ def _dealt_out(labels: Labels, folds: int) -> tuple[None, Labels, Choice]:
         f"{folds} short runs measure accuracy on {sum(sizes)} labels together; each holds out {max(sizes)} or fewer"
     )
     return None, labels, Choice("held out", "no label", reason)
+
+
+def _network(weights: str | Path, overrides: Sequence[str]) -> Network | None:
+    """Return the network of a file of tensors; None if the weights or the user say it."""
+    if says_its_network(weights) or any(override.startswith("backbone.kind=") for override in overrides):
+        return None
+    tensors = read_weights(weights)
+    try:
+        return network_of(tensors)
+    except ValueError as error:
+        raise ValueError(f"{weights}: {error}") from error
 
 
 def _recipe(sections: dict[str, Any], source: Source, overrides: Sequence[str]) -> Recipe:

@@ -102,13 +102,12 @@ def _predicted(
 ) -> dict[int, Row]:
     predictions = predict_from(outputs, trained.supports, trained.predicts_by, num_neighbours)
     confidence, labels = trained.calibration.probabilities(predictions.scores).max(dim=1)
-    known, classes = trained.all_labels, trained.classes
-    supports = known.labelled[predictions.neighbours.numpy()]  # (n, K) images of the pool
+    supports, names, classes = trained.supports.labels, trained.support_names, trained.classes
     domain = trained.parts.method.in_domain(predictions.nearest)
-    columns = chunk.indices, labels, confidence, supports, predictions.weights
+    columns = chunk.indices, labels, confidence, predictions.neighbours, predictions.weights
     rows = {}
     for i, (index, label, sure, indices, weights) in enumerate(zip(*(column.tolist() for column in columns))):
-        neighbours = [Neighbour(known.names[s], classes[known.values[s]], w) for s, w in zip(indices, weights)]
+        neighbours = [Neighbour(names[s], classes[supports[s]], w) for s, w in zip(indices, weights)]
         in_domain = None if domain is None else float(domain[i])
         rows[index] = Row(store.names[index], classes[label], sure, neighbours, in_domain=in_domain)
     return rows

@@ -4,6 +4,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tapetum.data.batches.samplers import SupportConfig, SupportSampler, batch_indices, epoch_order, steps_in_epoch
+from tapetum.data.batches.shuffled_sampler import ShuffledSampler
 from tapetum.data.labels.labels import labels_from_values
 
 
@@ -192,3 +193,46 @@ def test_faulty_sizes_are_said():
         SupportConfig(images_per_class=0)
     with pytest.raises(ValueError, match="classes_per_batch is 1"):
         SupportConfig(images_per_class=1, classes_per_batch=1)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 9), st.integers(0, 9))
+def test_shuffled_batches_visit_all_labelled_images_equally_often(world_size, local, count, seed):
+    labels, size = pool([count, 3]), world_size * local
+    config, total = SupportConfig(batch_size=size), count + 3
+    seen, rows = [], set()
+    for step in range(2 * total):
+        whole = ShuffledSampler(labels, config, seed).draw(step)
+        parts = [ShuffledSampler(labels, config, seed, rank, world_size).draw(step) for rank in range(world_size)]
+        for name in ("indices", "labels", "rounds"):
+            assert np.array_equal(np.concatenate([getattr(part, name) for part in parts]), getattr(whole, name))
+        assert np.array_equal(whole.labels, labels.values[whole.indices])
+        assert len(set(zip(whole.indices.tolist(), whole.rounds.tolist()))) == size  # repeats are told apart
+        rows.add(tuple(whole.indices.tolist()))
+        seen += whole.indices.tolist()
+    assert np.bincount(seen).max() == 2 * size  # 2 * total steps of `size` images are 2 * size passes
+    assert sorted(set(seen)) == labels.labelled.tolist()
+    assert size < 2 or total < 6 or len(rows) > 2
+
+
+def test_shuffled_batches_have_passes_without_a_gap():
+    labels = pool([4, 3])
+    drawn = [ShuffledSampler(labels, SupportConfig(batch_size=3), 2).draw(step) for step in range(7)]
+    flat = np.concatenate([draw.indices for draw in drawn]).reshape(3, 7)
+    assert all(sorted(row) == labels.labelled.tolist() for row in flat.tolist())
+    assert (flat[0] != flat[1]).any()
+    assert drawn[2].rounds.tolist() == [0, 1, 1]
+    assert flat[0].tolist() == [7, 4, 0, 6, 5, 9, 8]
+
+
+def test_support_asks_for_one_kind_of_batch():
+    for given_, message in [
+        ({}, "images_per_class is null and batch_size is null: give one of them"),
+        ({"images_per_class": 2, "batch_size": 4}, "images_per_class is 2 and batch_size is 4: give one of them"),
+        ({"batch_size": 0}, "batch_size is 0: give at least 1"),
+        ({"batch_size": 4, "classes_per_batch": 2}, "batch_size is 4, which takes classes as they come"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            SupportConfig(**given_)
+    with pytest.raises(ValueError, match="multiple of 4, such as 4 or 8"):
+        ShuffledSampler(pool([3, 3]), SupportConfig(batch_size=6), 0, 0, 4)

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tapetum.data.batch import Batch, Views
 from tapetum.data.batches.samplers import SupportConfig, SupportSampler, batch_indices, steps_in_epoch
+from tapetum.data.batches.shuffled_sampler import ShuffledSampler, labelled_sampler
 from tapetum.data.images.stores import Store
 from tapetum.data.labels.labels import Labels
 from tapetum.data.views.apply import crop_resize_flip, distort_colour, normalise
@@ -126,7 +127,7 @@ class Pipeline(Dataset[Cut]):
         store: the pool.
         labels: labels of the pool's images; needed if `support` is given.
         views: the kinds of views.
-        support: the support set; None for methods without one.
+        support: the labelled images of each step; None for methods without any.
         batch_size: pool images in one batch, over all processes; None for methods without unlabelled images.
         seed: decides data order, supports and views.
         pool: indices, in order, of the store's images that may be drawn as unlabelled images; None for all.
@@ -157,11 +158,11 @@ class Pipeline(Dataset[Cut]):
         self.store, self.views, self.seed = store, views, seed
         self.pool = np.arange(len(store)) if pool is None else pool
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
-        self.sampler: SupportSampler | None = None
+        self.sampler: SupportSampler | ShuffledSampler | None = None
         if support is not None:
             if labels is None:
                 raise ValueError("the method needs labels but the images have none: give data.labels.")
-            self.sampler = SupportSampler(labels, support, seed=seed, rank=rank, world_size=world_size)
+            self.sampler = labelled_sampler(labels, support, seed, rank, world_size)
         self.batches_per_epoch = self._batches_per_epoch(labels)
         if batch_size is not None:
             self._pool_batch(0)  # fails now, not in a worker, if the size does not divide among processes

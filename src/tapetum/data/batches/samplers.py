@@ -69,14 +69,14 @@ def batch_indices(
             f"steps_per_epoch is {steps_per_epoch}, but {num_images} images in batches of {batch_size} make "
             f"{available}: choose 1 to {available}"
         )
-    _check_divides("batch_size", batch_size, world_size)
+    check_divides("batch_size", batch_size, world_size)
     epoch, position = divmod(step, steps_per_epoch)
     local = batch_size // world_size
     start = position * batch_size + rank * local
     return epoch_order(num_images, seed, epoch)[start : start + local].copy()
 
 
-def _check_divides(name: str, size: int, world_size: int) -> None:
+def check_divides(name: str, size: int, world_size: int) -> None:
     if size % world_size:
         below = size - size % world_size
         nearest = f"{below} or {below + world_size}" if below else f"{world_size}"
@@ -88,22 +88,44 @@ def _check_divides(name: str, size: int, world_size: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class SupportConfig:
-    """The labelled support set in every step of methods like PAWS. All sizes are global: over all processes."""
+    """The labelled images in every step of methods that use any. All sizes are global: over all processes.
 
-    images_per_class: int
+    Give either `images_per_class`, for a support set balanced over the classes, or `batch_size`.
+    """
+
+    images_per_class: int | None = None
     """Labelled images of each sampled class per step, over all processes. Published: 64 (CIFAR-10), 7 (ImageNet)."""
     classes_per_batch: int | None = None
     """Classes sampled per step, over all processes; null: every class. Published: 10 (CIFAR-10), 960 (ImageNet)."""
     unique_classes_per_rank: bool = False
     """True gives each process classes of its own (published PAWS on ImageNet); false, a share of every class."""
+    batch_size: int | None = None
+    """Labelled images per step in shuffled passes through all of them, whatever their classes: the usual way to train
+    a classifier, and that of the published fine-tuning (1,024 in PAWS, 256 in SwAV)."""
 
     def __post_init__(self) -> None:
-        if self.images_per_class < 1:
-            raise ValueError(f"images_per_class is {self.images_per_class}: give at least 1")
+        if (self.images_per_class is None) == (self.batch_size is None):
+            raise ValueError(
+                f"images_per_class is {_shown(self.images_per_class)} and batch_size is {_shown(self.batch_size)}: "
+                "give one of them, images_per_class for a balanced support set."
+            )
+        for name in ("images_per_class", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}: give at least 1")
         if self.classes_per_batch is not None and self.classes_per_batch < 2:
             raise ValueError(
                 f"classes_per_batch is {self.classes_per_batch}: give at least 2, or leave it out for every class"
             )
+        if self.batch_size is not None and (self.classes_per_batch or self.unique_classes_per_rank):
+            raise ValueError(
+                f"batch_size is {self.batch_size}, which takes classes as they come: leave out classes_per_batch and "
+                "unique_classes_per_rank."
+            )
+
+
+def _shown(value: int | None) -> str:
+    return "null" if value is None else str(value)
 
 
 @dataclass(frozen=True)
@@ -157,7 +179,8 @@ class SupportSampler:
     """
 
     def __init__(self, labels: Labels, config: SupportConfig, seed: int, rank: int = 0, world_size: int = 1) -> None:
-        self.num_classes = labels.num_classes
+        assert config.images_per_class is not None
+        self.num_classes, self.images_per_class = labels.num_classes, config.images_per_class
         self.classes_per_batch = config.classes_per_batch or self.num_classes
         if self.classes_per_batch > self.num_classes:
             raise ValueError(
@@ -170,9 +193,9 @@ class SupportSampler:
                 f"class {labels.classes[empty[0]]!r} has no labelled image: label at least one, or drop the class"
             )
         if config.unique_classes_per_rank:
-            _check_divides("classes_per_batch", self.classes_per_batch, world_size)
+            check_divides("classes_per_batch", self.classes_per_batch, world_size)
         else:
-            _check_divides("images_per_class", config.images_per_class, world_size)
+            check_divides("images_per_class", self.images_per_class, world_size)
         self.config = config
         self.seed = seed
         self.rank = rank
@@ -184,7 +207,7 @@ class SupportSampler:
     @property
     def size(self) -> int:
         """S, the number of support images per step on each rank."""
-        return self.classes_per_batch * self.config.images_per_class // self.world_size
+        return self.classes_per_batch * self.images_per_class // self.world_size
 
     def _classes(self, step: int) -> Indices:
         """Return the classes (C,) of a step, over all ranks."""
@@ -204,7 +227,7 @@ class SupportSampler:
 
     def _images(self, of_class: int, occurrence: int) -> Indices:
         """Return the images (images_per_class,) of a class in the occurrence-th pass through the classes."""
-        count, available = self.config.images_per_class, len(self._members[of_class])
+        count, available = self.images_per_class, len(self._members[of_class])
         if count > available:
             # Every draw starts fresh passes, so that the counts of its images differ by one at most.
             passes = -(-count // available)

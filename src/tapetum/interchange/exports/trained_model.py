@@ -27,7 +27,7 @@ class TrainedModel:
     classes: tuple[str, ...]
     """Empty for a model that was trained without labels."""
     supports: Supports | None
-    """All labelled images, embedded; None without labels."""
+    """All labelled images, embedded; None without labels, and for formats that do not hold them."""
     support_names: tuple[str, ...] = ()
     """Their names, in the same order."""
     accuracies: Mapping[str, float] = field(default_factory=dict)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import golden
-from tapetum.interchange.initial_weights import load_initial_weights
+from tapetum.interchange.weights.initial_weights import load_initial_weights
 from tapetum.methods.registry import method_class
 from tapetum.nn.backbones import ResNetConfig, WideResNetConfig, build_backbone
 from tapetum.nn.heads import HeadConfig, unit_length
@@ -110,7 +110,7 @@ def test_every_tensor_is_used_or_named_with_a_reason(name, tmp_path):
 @pytest.mark.parametrize(
     ("heads", "title", "reason"),
     [
-        (("fc.weight", "fc.bias"), "torchvision", "the classifier of ImageNet's classes"),
+        (("fc.weight", "fc.bias"), "torchvision, timm", "the classifier of the classes it was trained on"),
         (("fc.fc1.weight", "fc.fc2.weight"), "PAWS, fine-tuned", "the classifier of the classes it was fine-tuned on"),
         (("projection_head.weight",), "SwAV, fine-tuned", "the classifier of the classes it was fine-tuned on"),
         (("odd.weight",), "a backbone", "of no part of this network"),

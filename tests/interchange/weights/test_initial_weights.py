@@ -1,5 +1,6 @@
 """Starting from weights: of runs, of files in the field's forms, and what is refused."""
 
+import io
 import pickle
 import shutil
 from pathlib import Path
@@ -9,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 import tapetum
-from tapetum.interchange.initial_weights import load_initial_weights
-from tapetum.interchange.weight_files import read_weights
+from tapetum.interchange.weights.initial_weights import load_initial_weights
+from tapetum.interchange.weights.weight_files import read_weights
 from tapetum.methods.paws import PAWS, PAWSConfig
 from tapetum.nn.heads import HeadConfig
 from tapetum.nn.small_net import SmallNet, SmallNetConfig
@@ -99,13 +100,21 @@ class Harmful:
         return (Path("harmed").touch, ())
 
 
+def cut():
+    """The first half of a file that torch wrote."""
+    file = io.BytesIO()
+    torch.save({"conv1.weight": torch.ones(100)}, file)
+    return file.getvalue()[:500]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("harm.pth", Harmful(), r"holds more than tensors, or is damaged, and is not opened"),
         ("text.pth", b"hello", "holds more than tensors, or is damaged"),
+        ("cut.pth", cut(), "holds more than tensors, or is damaged"),
         ("cut.safetensors", b"hello", r"is cut short or not a safetensors file"),
-        ("a.onnx", b"hello", r"is not a file of weights: give one that ends in .safetensors, .pt"),
+        ("a.onnx", b"hello", r"is not a file of weights: give one that ends in .safetensors, .pt.*\.pdparams, \.h5"),
         ("empty.pth", {}, r"has no tensor named \S+, with which the backbone begins \(it has nothing"),
     ],
 )
@@ -123,10 +132,21 @@ def test_other_files_are_refused_and_not_run(tmp_path, monkeypatch, name, conten
     assert not Path("harmed").exists()
 
 
+def test_colours_are_summed_for_grey_images(tmp_path):
+    colour, grey = paws(0).eval(), paws(1, channels=1).eval()
+    save_file(colour.backbone.state_dict(), tmp_path / "a.safetensors")
+    taken = load_initial_weights(grey, tmp_path / "a.safetensors")
+    assert "Colours are summed for grey images" in taken.describe()
+    image = torch.rand(2, 1, 12, 12)
+    with torch.no_grad():
+        assert torch.allclose(grey.backbone(image), colour.backbone(image.expand(2, 3, 12, 12)), atol=1e-5)
+    assert "Colours" not in load_initial_weights(colour, tmp_path / "a.safetensors").describe()
+
+
 def test_other_networks_are_refused_by_the_first_difference(tmp_path):
-    save_file(paws(0).backbone.state_dict(), tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match=r"is \(8, 3, \d, \d\), but the backbone's is \(8, 1, \d, \d\)"):
-        load_initial_weights(paws(0, channels=1), tmp_path / "a.safetensors")
+    save_file(paws(0, channels=1).backbone.state_dict(), tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"is \(8, 1, \d, \d\), but the backbone's is \(8, 3, \d, \d\)"):
+        load_initial_weights(paws(0), tmp_path / "a.safetensors")
     wide = PAWS(PAWSConfig(), WideResNet(WideResNetConfig(depth=10, width=1)), num_classes=3, num_images=9)
     with pytest.raises(ValueError, match="choose the backbone that these weights belong to"):
         load_initial_weights(wide, tmp_path / "a.safetensors")

@@ -1,0 +1,36 @@
+"""All evaluations of recorded runs, side by side, as a table of Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from run_tables import ABSENT, METHODS, Result, table
+
+INTRODUCTION = """## Evaluations side by side
+
+Every evaluation of [tapetum evaluate](verbs/evaluate.md) for the same runs, on the test images of CIFAR-10 (JPEG), by
+the labels that a column names: top-1 in percent, and the seconds that the evaluation took (training runs beside it on
+the machine count as well). `benchmarks/record_evaluations.py` wrote the [files](results/evaluations).
+"""
+
+
+def evaluations(found: Mapping[str, Result]) -> str:
+    """A line for each evaluation, a column for each run."""
+    ways = list(dict.fromkeys(way for result in found.values() for way in result["evaluations"]))
+    rows = [[way, *(_cell(result["evaluations"].get(way)) for result in found.values())] for way in ways]
+    heads = [_head(name, result) for name, result in found.items()]
+    return table(["evaluation", *heads], rows, left=(0,))
+
+
+def _head(name: str, result: Result) -> str:
+    run = result["run"]
+    labels = f"{result['labels_per_class']} labels a class" if result["labels_per_class"] else "the run's own labels"
+    kind = METHODS.get(run["method"], run["method"])
+    return f"[{kind}, {run['steps']:,} steps](results/evaluations/{name}.json), {labels}"
+
+
+def _cell(measured: Result | None) -> str:
+    if measured is None:
+        return ABSENT
+    spread = "" if measured["deviation"] is None else f" ± {measured['deviation']:.2f}"
+    return f"{measured['mean']:.2f}{spread} ({measured['seconds']:,.0f} s)"

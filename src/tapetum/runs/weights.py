@@ -1,0 +1,90 @@
+"""Weights on images without training: a recipe for them, opened as a trained run is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from tapetum.data.health.unreadable import readable
+from tapetum.data.labels.subsets import LEAST_TO_SPARE, drawn_labels
+from tapetum.data.sources.open_source import open_source
+from tapetum.engine.checkpoint import Checkpoint, capture
+from tapetum.interchange.weights.networks import network_of
+from tapetum.interchange.weights.projectors import projector_of
+from tapetum.interchange.weights.weight_files import read_weights
+from tapetum.recipe.files import RECIPE
+from tapetum.recipe.from_data import choose, glance
+from tapetum.recipe.from_weights import TIMM, says_its_network, start_from
+from tapetum.recipe.recipe import Recipe, load_recipe, parse_recipe
+from tapetum.recipe.yaml_with_lines import write_yaml
+from tapetum.runs.run import assemble
+from tapetum.runs.run_folder import open_run_folder
+from tapetum.runs.trained_run import TrainedRun
+from tapetum.system.notices import progress_notices
+
+_HELD_OUT = 0.2
+"""Share of the labels kept apart to measure accuracy on, if there are no test images."""
+
+
+def is_run(weights: str | Path) -> bool:
+    """Whether weights are those of a run, by its folder."""
+    return (Path(weights) / RECIPE).is_file()
+
+
+def changed_data(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out fields that are None; of two ways to say how many labels are used, one replaces the other."""
+    given = {name: value for name, value in data.items() if value is not None}
+    if {"labels_per_class", "labels_percent"} & given.keys():
+        return {"labels_per_class": None, "labels_percent": None} | given
+    return given
+
+
+def recipe_for_weights(weights: str | Path, data: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe by which weights are judged as they are, on a run's own images or on others.
+
+    Args:
+        weights: a run, whose recipe this starts from; a file of tensors, whose network is recognised; or `timm:NAME`.
+        data: fields of the recipe's `data` to set; `images` is needed unless the weights are a run's. Without `test`, a
+            fifth of the labels is held out to judge by.
+        overrides: `key.path=value` each.
+
+    Raises:
+        ValueError: images or labels are missing, the network is not recognised, or a value is wrong.
+    """
+    given = dict(data)
+    if is_run(weights):
+        recipe = load_recipe(Path(weights) / RECIPE)
+        return replace(recipe, data=replace(recipe.data, **given))
+    if given.get("images") is None:
+        if not (Path(weights).is_file() or str(weights).startswith(TIMM)):
+            open_run_folder(weights)  # says what it lacks
+        raise ValueError(f"{weights} is no run, which would know its images: give images, and labels for them.")
+    source = open_source(given["images"], given.get("labels"))
+    if source.labels is None:
+        raise ValueError(
+            f"{given['images']} has no labels: give a CSV of path,label lines as labels, or class folders."
+        )
+    kept, _ = readable(source, False, progress_notices("read"))
+    assert kept.labels is not None
+    used = drawn_labels(kept.labels, given.get("labels_per_class"), given.get("labels_percent"), seed=0)
+    sections, _ = choose(glance(kept.store, used), shrink=False)
+    tensors = {} if says_its_network(weights) else read_weights(weights)
+    network = network_of(tensors) if tensors else None
+    sections, _ = start_from(weights, sections, frozen=True, network=network)
+    head = projector_of(tensors)
+    sections["method"]["head"] = None if head is None else asdict(head)
+    if "test" not in given and used.counts.max() >= LEAST_TO_SPARE:
+        sections["data"]["held_out_share"] = _HELD_OUT
+    sections["data"] |= {"labels_per_class": None, "label_seed": 0, **given}
+    sections["description"] = f"{weights} as it is"
+    return parse_recipe(write_yaml(sections), f"the settings for {weights}", overrides)
+
+
+def open_weights(recipe: Recipe) -> TrainedRun:
+    """Open the weights of a recipe that trains nothing, as `open_trained_run` opens a run."""
+    parts = assemble(recipe)
+    parts.runtime.setup(parts.method, parts.optimizer)
+    scalars = {"step": 0, "fingerprint": parts.data.fingerprint}
+    checkpoint: Checkpoint = capture(parts.method, parts.optimizer, [parts.method.local_state()], scalars)
+    named = recipe.init or f"{TIMM}{getattr(recipe.backbone, 'name', '')}"
+    return TrainedRun(Path(named), parts, checkpoint, is_finished=False)

@@ -1,0 +1,121 @@
+"""`tapetum finetune`: make an ordinary classifier of what a run, or a file of weights, has learned."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tapetum.data.images.stores import Store
+from tapetum.data.labels.labels import Labels
+from tapetum.evaluation.accuracy import embed_supports
+from tapetum.evaluation.comparison import Comparison, compare
+from tapetum.evaluation.prediction import predict_from
+from tapetum.methods.registry import load_plugins
+from tapetum.recipe.recipe import Recipe
+from tapetum.runs.run import Run
+from tapetum.runs.run_folder import new_run_folder, read_summary, write_summary
+from tapetum.runs.test_set import open_test
+from tapetum.runs.trained_run import TrainedRun, open_trained_run
+from tapetum.runs.tuning import tuning_recipe
+from tapetum.runs.weights import changed_data, is_run, open_weights, recipe_for_weights
+from tapetum.system.launcher import process_rank
+from tapetum.system.notices import notify
+from tapetum.verbs.train import train
+
+
+def finetune(
+    weights: str | Path,
+    output: str | Path,
+    images: str | Path | None = None,
+    labels: str | Path | None = None,
+    test: str | Path | None = None,
+    labels_per_class: int | None = None,
+    labels_percent: float | None = None,
+    overrides: Sequence[str] = (),
+    plugins: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Train a linear classifier on a pretrained network, and the network with it; write a run that needs no supports.
+
+    The result predicts by its classifier alone, so it can leave Tapetum (`export`). Whether it is better than the
+    nearest neighbours of the weights as they were is measured on labels that neither has seen, and said.
+
+    Args:
+        weights: what to start from: the folder of a run, a file of tensors, or `timm:NAME`.
+        output: the run folder, new or empty.
+        images, labels, test: as for `fit`; None for those of the run. A file needs images and labels.
+        labels_per_class, labels_percent: use this many labels of each class, or this share of them; None for those
+            of the run.
+        overrides: `key.path=value` each, for example `trainer.steps=500` or `optimizer.lr.peak=0.05`.
+        plugins: modules to import first; they register methods.
+
+    Returns:
+        The new run's summary; its `beside_neighbours` holds the comparison, if it could be made.
+
+    Raises:
+        ValueError: weights, images or labels are missing or do not fit each other; or a folder that is not empty.
+
+    Example:
+        >>> import tapetum
+        >>> summary = tapetum.finetune("runs/first", "runs/classifier")  # doctest: +SKIP
+    """
+    load_plugins(plugins)
+    given = {"images": images, "labels": labels, "test": test}
+    data: dict[str, Any] = {name: None if path is None else str(path) for name, path in given.items()}
+    data |= {"labels_per_class": labels_per_class, "labels_percent": labels_percent}
+    with new_run_folder(output) as folder:
+        base = recipe_for_weights(weights, changed_data(data))
+        recipe = tuning_recipe(base, "finetune", weights, overrides)
+        if process_rank() == 0:
+            notify(f"fine-tuning {weights} for {recipe.trainer.steps or 'some'} steps")
+        summary = train(recipe, folder)
+    if process_rank() != 0:
+        return summary
+    comparison = _beside_neighbours(base, weights, open_trained_run(folder, plugins))
+    if comparison is not None:
+        summary = read_summary(folder) | {"beside_neighbours": comparison.__dict__}
+        write_summary(folder, summary)
+        _tell(comparison, weights)
+    print(f"Next: tapetum export {folder} --format huggingface --output model")
+    return summary
+
+
+def _beside_neighbours(base: Recipe, weights: str | Path, tuned: TrainedRun) -> Comparison | None:
+    """Compare the neighbours of the weights as they were with the classifier; None without images to judge by."""
+    recipe, data = tuned.parts.recipe, tuned.parts.data
+    if tuned.held_out is not None:
+        judged: tuple[Store, Labels] = data.store, tuned.held_out
+    elif recipe.data.test is not None:
+        judged = open_test(recipe.data.test, tuned.classes, shrink_to=recipe.data.shrink_to)
+    else:
+        return None
+    before = open_trained_run(weights) if is_run(weights) else open_weights(base)
+    return compare(
+        _right(before.parts, data.labels, judged, "soft_neighbours"), _right(tuned.parts, data.labels, judged)
+    )
+
+
+def _right(run: Run, labels: Labels, judged: tuple[Store, Labels], predicts_by: str = "classifier") -> Tensor:
+    """(N,) whether each judged image is classified rightly, with the labelled images of the pool as supports."""
+    store, truth = judged
+    supports = embed_supports(run.embedder, run.data.store, labels)
+    parts = []
+    for rows, outputs in run.embedder.stream_readable(store, truth.labelled):
+        predicted = predict_from(outputs, supports, predicts_by, 0).labels
+        parts.append(predicted == torch.from_numpy(truth.values[rows]))
+    return torch.cat(parts)
+
+
+def _tell(comparison: Comparison, weights: str | Path) -> None:
+    chance = f"chance makes such a difference with probability {comparison.p_value:.2g}"
+    advice = {
+        "better": "use the classifier",
+        "worse": f"go on using {weights} itself",
+        "as good": "no difference can be told; the classifier is simpler to take elsewhere",
+    }
+    print(
+        f"Beside the nearest neighbours before fine-tuning ({comparison.first:.2f}%), the classifier "
+        f"({comparison.second:.2f}%) is {comparison.verdict} on the same {comparison.count} images ({chance}): "
+        f"{advice[comparison.verdict]}."
+    )

@@ -1,0 +1,59 @@
+"""Fine-tune a run or a file, and compare it with its neighbours before."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import tapetum
+from tapetum.interchange.weights.weight_files import read_weights
+from tapetum.recipe.recipe import load_recipe
+from tapetum.runs.trained_run import open_trained_run
+
+
+def test_a_run_becomes_a_classifier_and_is_compared(run, capsys):
+    before = open_trained_run(run)
+    capsys.readouterr()
+    summary = tapetum.finetune(run, "tuned", overrides=["trainer.steps=30"])
+    recipe = load_recipe("tuned/recipe.yaml")
+    assert (recipe.method.kind, recipe.init, recipe.data) == ("finetune", str(run), before.parts.recipe.data)
+    assert (recipe.support.batch_size, recipe.views.large.brightness, recipe.views.small) == (9, 0.0, None)
+    beside = summary["beside_neighbours"]
+    assert json.loads(Path("tuned/summary.json").read_text())["beside_neighbours"] == beside
+    assert beside["count"] == len(before.held_out.labelled)
+    assert beside["second"] == pytest.approx(summary["heldout_top1"])
+    earlier = before.evaluate(before.parts.data.store, before.held_out)
+    assert beside["first"] == pytest.approx(earlier.soft_neighbours.top1)
+    said = capsys.readouterr().out
+    assert f"the classifier ({beside['second']:.2f}%) is " in said
+    assert said.splitlines()[-1].startswith("Next: tapetum export tuned ")
+    assert tapetum.predict("tuned", "colours.npz", "p.csv")["images"] == 30
+
+
+def test_a_file_becomes_a_classifier_of_other_images(run):
+    weights = {k.removeprefix("method."): v for k, v in read_weights(run).items() if k.startswith("method.backbone")}
+    save_file(weights, "backbone.safetensors")
+    summary = tapetum.finetune("backbone.safetensors", "tuned", "colours.npz", overrides=["trainer.steps=3"])
+    assert summary["beside_neighbours"]["count"] == 12  # a fifth of the labels of each class
+    assert load_recipe("tuned/recipe.yaml").backbone.widths == (8, 8)
+    with pytest.raises(ValueError, match="is no run, which would know its images: give images, and labels for them"):
+        tapetum.finetune("backbone.safetensors", "again")
+    assert not Path("again").exists()
+
+
+def test_without_labels_to_judge_by_nothing_is_compared(recipe):
+    tapetum.train(recipe, "run", ["data.held_out_per_class=null", "data.test=null"])
+    summary = tapetum.finetune("run", "tuned", overrides=["trainer.steps=2"])
+    assert "beside_neighbours" not in summary
+
+
+def test_other_labels_of_a_run_without_any(recipe):
+    tapetum.train(recipe, "run", ["method={kind: swav, num_prototypes: [4], head: {hidden: 8, output: 4, layers: 2}}"])
+    summary = tapetum.finetune("run", "tuned", labels_per_class=5, overrides=["trainer.steps=2", "seed=3"])
+    assert summary["num_labels"] == 15
+    start = read_weights("tuned")
+    assert torch.isfinite(start["method.classifier.weight"]).all()
