@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = "tapetum"
-BY_NAME = {"cli.commands": "verbs", "commands": "verbs"}
+BY_NAME = {"cli.app": "verbs", "app": "verbs"}
 """Modules that import a whole room by name."""
 
 

@@ -665,6 +665,58 @@ CHECK = [
     ),
     Case("check into a locked folder", "check photos --output locked", ("locked", "permissions"), unwritable),
 ]
+
+
+def cut_short() -> None:
+    save_file({"stem.weight": torch.zeros(8, 3, 2, 2)}, "w.safetensors")
+    Path("w.safetensors").write_bytes(Path("w.safetensors").read_bytes()[:-9])
+
+
+def foreign_network() -> None:
+    save_file({"trunk.weight": torch.zeros(3, 3)}, "w.safetensors")
+
+
+def with_code() -> None:
+    torch.save({"state_dict": Case("a", "b", ())}, "w.pth")
+
+
+JUDGED = "--images colours.npz --test colours.npz"
+WEIGHTS = [
+    Case("weights that are not there", f"evaluate w.pth {JUDGED}", ("nothing at w.pth",)),
+    Case("weights without images", "evaluate w.pth", ("w.pth", "give images"), text("w.pth", "")),
+    Case("weights cut short", f"evaluate w.safetensors {JUDGED}", ("cut short", "get it again"), cut_short),
+    Case("weights of no network", f"evaluate w.safetensors {JUDGED}", ("trunk.weight", "recognised"), foreign_network),
+    Case("weights with code", f"evaluate w.pth {JUDGED}", ("w.pth", "more than tensors", "not opened"), with_code),
+    Case("timm without such a network", f"evaluate timm:resnet26e {JUDGED}", ("resnet26e", "nearest names")),
+    Case("an unknown protocol", "evaluate run --protocol knm", ("'knm'", "soft_nn, knn"), None, True),
+    Case("features that are missing", "evaluate run --features predictor", ("predictor", "leave it out"), None, True),
+    Case("training by a protocol that does not", "evaluate run seed=1", ("soft_nn trains nothing",), None, True),
+    Case("one draw", "evaluate run --draws 1", ("draws is 1", "2 or more"), None, True),
+    Case("draws without test images", "evaluate run --draws 2", ("draws", "--test DIR"), None, True),
+    Case("more labels than there are", "evaluate run --labels-per-class 99 --test colours.npz", ("99",), None, True),
+    Case("fine-tuning no run", "finetune nowhere --output out", ("nowhere is no run folder",)),
+    Case(
+        "fine-tuning to another size", "finetune run --output out views.evaluation.crop=1", ("crop is 1",), None, True
+    ),
+    Case(
+        "fine-tuning another network",
+        "finetune run --output out backbone.stem=9",
+        ("run", "stem.weight", "choose the backbone"),
+        None,
+        True,
+    ),
+    Case("export in no format", "export run --format onyx --output out", ("'onyx'", "did you mean onnx"), None, True),
+    Case("export of no run", "export nowhere --format timm --output out", ("nowhere is no run folder",)),
+    Case(
+        "export that loses supports",
+        "export run --format huggingface --output out",
+        ("small_net", "--format"),
+        None,
+        True,
+    ),
+    Case("export to what is there", "export run --format timm --output colours.npz", ("colours.npz",), None, True),
+    Case("a class of nothing", "add-class run nowhere", ("nothing at nowhere",), None, True),
+]
 OTHERS = [
     Case("diverging", f"{TRAIN} optimizer.lr.peak=1e30", ("not finite", "learning rate"), writes=True),
     Case("no such device", f"{TRAIN} runtime.accelerator=mps", ("mps", "auto or cpu")),
@@ -685,6 +737,7 @@ CASES = [
         *VIEWS,
         *FIT,
         *CHECK,
+        *WEIGHTS,
         *OTHERS,
     )
 ]

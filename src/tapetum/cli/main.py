@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from tapetum.cli.commands import app
+from tapetum.cli import commands_to_train, commands_to_use  # noqa: F401 (importing them declares the commands)
+from tapetum.cli.app import app
 from tapetum.cli.errors import complain, is_lost_process, is_users
 from tapetum.system.interruption import STOPPED, Interrupted
 

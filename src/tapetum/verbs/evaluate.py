@@ -125,7 +125,9 @@ def evaluate(
     else:
         found = [_measured(wish, draw) for draw in range(draws)]
         _tell_spread(found, chosen)
-    print(f"Next: tapetum report {run}" if is_run(run) else f"Next: tapetum finetune {run} --help")
+    print(
+        f"Next: tapetum report {run}" if is_run(run) else f"Next: tapetum finetune {run} --images {images} --output RUN"
+    )
     return evaluation if draws is None else found
 
 

@@ -77,7 +77,7 @@ def finetune(
         summary = read_summary(folder) | {"beside_neighbours": comparison.__dict__}
         write_summary(folder, summary)
         _tell(comparison, weights)
-    print(f"Next: tapetum export {folder} --format huggingface --output model")
+    print(f"Next: tapetum export {folder} --format onnx --output model.onnx")
     return summary
 
 

@@ -52,6 +52,15 @@ def test_a_backbone_is_found_under_any_prefix(tmp_path, name):
     assert not taken.unused
 
 
+def test_an_exported_file_gives_the_heads_that_fit(tmp_path):
+    source, target, other = paws(1), paws(2), paws(3, output=5)
+    save_file(source.state_dict(), tmp_path / "exported.safetensors")
+    assert load_initial_weights(target, tmp_path / "exported.safetensors").layout == "Tapetum, exported"
+    assert_equal(target.state_dict(), source.state_dict())
+    taken = load_initial_weights(other, tmp_path / "exported.safetensors")
+    assert set(taken.unused) == {"projector.fc3.weight", "projector.fc3.bias"}
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch, one_thread):
     """A finished run on digits, in the folder `run`."""

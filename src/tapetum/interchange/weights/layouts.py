@@ -56,6 +56,11 @@ _CLASSIFIER = "the classifier of the classes it was trained on"
 
 LAYOUTS = (
     Layout(
+        "Tapetum, exported",
+        (r"backbone\..*", r"(projector|predictor|prototypes|classifier)\..*"),
+        heads=((r"(.*)", r"\1"),),
+    ),
+    Layout(
         "PAWS-TF",
         (r"fc\.fc1\.weight", r"normalization\..*"),
         heads=_PAWS_HEADS,
