@@ -45,6 +45,8 @@ def shortened(words):
         return [*words, *SMALL, *network]
     if verb == "fit":
         return shlex.split(re.sub(r"--(minutes|epochs|steps) \S+", "--steps 2", shlex.join(words)))
+    if verb == "finetune" and not words[-1].startswith("trainer.steps="):
+        return [*words, "trainer.steps=2"]
     if verb in ("evaluate", "finetune"):
         return [re.sub(r"trainer\.steps=\d+", "trainer.steps=2", word) for word in words]
     return words
