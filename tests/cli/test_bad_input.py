@@ -715,7 +715,7 @@ WEIGHTS = [
         True,
     ),
     Case("export to what is there", "export run --format timm --output colours.npz", ("colours.npz",), None, True),
-    Case("a class of nothing", "add-class run nowhere", ("nothing at nowhere",), None, True),
+    Case("a class of nothing", "add-class run nowhere", ("nowhere is no folder", "give the folder"), None, True),
 ]
 OTHERS = [
     Case("diverging", f"{TRAIN} optimizer.lr.peak=1e30", ("not finite", "learning rate"), writes=True),

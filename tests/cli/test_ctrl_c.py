@@ -26,7 +26,7 @@ VERBS = {
 }
 GO_ON = {
     "predict run images.npz --output out.csv": ("tapetum.verbs.predict.predict_from", "same command"),
-    "resume run": ("tapetum.runs.run.evaluate_method", "tapetum resume run"),
+    "resume run": ("tapetum.runs.run.evaluate_by", "tapetum resume run"),
     f"{FIT} folded --folds 2": ("tapetum.runs.folds.assemble", "tapetum resume folded"),
 }
 

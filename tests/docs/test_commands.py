@@ -119,8 +119,8 @@ def test_each_verb_has_a_page_that_shows_it_and_names_its_arguments(root, verb):
     assert f"({verb}.md)" in (root / "docs" / "verbs" / "README.md").read_text()
     for parameter in typer.main.get_command(app).commands[verb].params:
         if parameter.name != "help":
-            argument = parameter.metavar.replace("|", r"\|")  # as it stands in a table
-            name = parameter.opts[0] if parameter.opts[0].startswith("-") else argument
+            is_option = parameter.opts[0].startswith("-")
+            name = parameter.opts[0] if is_option else parameter.metavar.replace("|", r"\|")  # as in a table
             assert f"`{name}" in text, f"{verb}.md does not mention {name}"
 
 

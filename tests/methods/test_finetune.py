@@ -141,7 +141,7 @@ def test_a_run_becomes_a_classifier(tmp_path, monkeypatch):
         assert torch.equal(start[f"method.{name}"], run[f"method.{name}"]), name
     assert not bool(start["method.classifier.weight"].any())
     assert summary["test"]["predicts_by"] == "classifier"
-    trained = tapetum.train("paws_digits", "tuned", [*settings, "trainer={steps: 25}"])
+    trained = tapetum.train("paws_digits", "tuned", [*settings, "trainer={steps: 60}"])
     assert trained["test_top1"] == trained["test"]["classifier"]["top1"] > 50
 
 

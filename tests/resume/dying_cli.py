@@ -46,7 +46,7 @@ def at_step(name: str, number: int) -> None:
 
 
 def at_evaluation(name: str, number: int) -> None:
-    outputs = tapetum.evaluation.embedding.Embedder.outputs
+    stream = tapetum.evaluation.embedding.Embedder.stream_readable
     passes = 0
 
     def dying(*arguments: Any) -> Any:
@@ -54,9 +54,9 @@ def at_evaluation(name: str, number: int) -> None:
         passes += 1
         if passes == 2 * number:
             die(name)
-        return outputs(*arguments)
+        return stream(*arguments)
 
-    tapetum.evaluation.embedding.Embedder.outputs = dying
+    tapetum.evaluation.embedding.Embedder.stream_readable = dying
 
 
 def at_rename(name: str, target: str, cut: bool) -> None:

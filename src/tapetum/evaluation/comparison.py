@@ -1,8 +1,8 @@
 """Compares two classifiers on the same images: which is right more often, and whether chance explains it."""
 
-import math
 from dataclasses import dataclass
 
+from scipy.stats import binomtest
 from torch import Tensor
 
 CHANCE = 0.05
@@ -43,7 +43,7 @@ def compare(first: Tensor, second: Tensor) -> Comparison:
         1.0
     """
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    differ, fewer = only_first + only_second, min(only_first, only_second)
-    tail = sum(math.comb(differ, k) for k in range(fewer + 1))
+    differ = only_first + only_second
+    p_value = float(binomtest(only_first, differ).pvalue) if differ else 1.0
     shares = [100 * float(right.double().mean()) for right in (first, second)]
-    return Comparison(len(first), shares[0], shares[1], p_value=min(1.0, 2 * tail / 2**differ))
+    return Comparison(len(first), shares[0], shares[1], p_value)

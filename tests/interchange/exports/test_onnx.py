@@ -135,7 +135,7 @@ def test_the_file_says_what_it_is(ropaws):
     assert (about["format"], about["name"], about["description"]) == (1, "trees", "Trained for a test.")
     assert about["preprocessing"] == {
         "channels": 3,
-        "resize": 36,
+        "resize": 40,
         "interpolation": "bilinear",
         "antialias": True,
         "crop": 32,
