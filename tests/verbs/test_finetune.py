@@ -55,5 +55,6 @@ def test_other_labels_of_a_run_without_any(recipe):
     tapetum.train(recipe, "run", ["method={kind: swav, num_prototypes: [4], head: {hidden: 8, output: 4, layers: 2}}"])
     summary = tapetum.finetune("run", "tuned", labels_per_class=5, overrides=["trainer.steps=2", "seed=3"])
     assert summary["num_labels"] == 15
+    assert "heldout" not in summary  # another draw of held-out labels could hold some that have trained the run
     start = read_weights("tuned")
     assert torch.isfinite(start["method.classifier.weight"]).all()

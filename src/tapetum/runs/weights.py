@@ -54,6 +54,9 @@ def recipe_for_weights(weights: str | Path, data: Mapping[str, Any], overrides: 
     given = dict(data)
     if is_run(weights):
         recipe = load_recipe(Path(weights) / RECIPE)
+        if given.keys() - {"test"}:
+            # Another draw of what is held out would hold labels that have trained the run.
+            given = {"held_out_per_class": None, "held_out_share": None} | given
         return replace(recipe, data=replace(recipe.data, **given))
     if given.get("images") is None:
         if not (Path(weights).is_file() or str(weights).startswith(TIMM)):
