@@ -12,6 +12,12 @@ Every evaluation of [tapetum evaluate](verbs/evaluate.md) for the same runs, on 
 the labels that a column names: top-1 in percent, and the seconds that the evaluation took (training runs beside it on
 the machine count as well). `benchmarks/record_evaluations.py` wrote the [files](results/evaluations).
 """
+WARM_START_INTRODUCTION = """## Does a warm start pay?
+
+SwAV on all images and then PAWS with few labels (`init`), against PAWS alone with the same labels and settings for as
+long as both together. Time is counted in steps of PAWS: how many a step of SwAV costs was measured by short runs in
+turn. `benchmarks/warm_start.py` wrote the files.
+"""
 
 
 def evaluations(found: Mapping[str, Result]) -> str:
@@ -20,6 +26,22 @@ def evaluations(found: Mapping[str, Result]) -> str:
     rows = [[way, *(_cell(result["evaluations"].get(way)) for result in found.values())] for way in ways]
     heads = [_head(name, result) for name, result in found.items()]
     return table(["evaluation", *heads], rows, left=(0,))
+
+
+def warm_start(found: Mapping[str, Result]) -> str:
+    """A line for each way to spend the time."""
+    rows = []
+    for name, result in found.items():
+        ratio = result["swav_step_in_paws_steps"]
+        for way, run in result["ways"].items():
+            total = run["paws_steps"] + ratio * run["swav_steps"]
+            steps = [f"{run['swav_steps']:,}", f"{run['paws_steps']:,}", f"{total:,.0f}"]
+            top1 = [run["test"]["soft_neighbours"]["top1"], run["test"]["classifier"]["top1"]]
+            top1.append(run["test"]["nearest_neighbours"]["20"]["top1"])
+            link = f"[{name}](results/warm_start/{name}.json)"
+            rows.append([link, way, str(result["num_labels"]), *steps, *(f"{top:.2f}" for top in top1)])
+    heads = ["measured", "way", "labels", "steps of SwAV", "steps of PAWS", "together, in steps of PAWS"]
+    return table([*heads, "top-1, soft-NN", "top-1, classifier", "top-1, k-NN"], rows, left=(0, 1))
 
 
 def _head(name: str, result: Result) -> str:

@@ -40,15 +40,8 @@ def lines_with(text, word):
 
 
 def test_the_page_is_up_to_date(make_results):
-    assert make_results.PAGE.read_text(encoding="utf-8") == make_results.render(
-        make_results.read_results(),
-        make_results.read_found(make_results.SPEED),
-        make_results.read_found(make_results.COVERAGE),
-        make_results.read_found(make_results.DOCTOR),
-        make_results.read_found(make_results.LAYOUTS),
-        make_results.read_found(make_results.DETECTION),
-        make_results.read_found(make_results.EVALUATIONS),
-    ), "run `make docs`"
+    page = make_results.render(make_results.read_results(), **make_results.read_sections())
+    assert make_results.PAGE.read_text(encoding="utf-8") == page
 
 
 def test_every_recorded_run_is_on_the_page(make_results):
@@ -66,7 +59,7 @@ def test_speed_is_told_with_ratios_and_share_of_the_floor(make_results):
         "ratio_to_usual": {"ours": ratios},
         "floor": {"step_cpu_seconds": 3.0},
     }
-    (line,) = lines_with(make_results.render([], {"step": found}), "ours")
+    (line,) = lines_with(make_results.render([], speed={"step": found}), "ours")
     assert "| ours | 20.0 | 2.50 | 2.00 | 75% | 1,500 | avx512_bf16 |" in line
     assert "Speed" not in make_results.render([])
 
@@ -94,17 +87,50 @@ def test_detectors_are_told_with_their_backbone_loss_and_precision(make_results)
     assert "Detection" not in make_results.render([])
 
 
-def test_evaluations_stand_side_by_side(make_results):
+def test_evaluations_stand_side_by_side(make_results, run_tables):
     one = {"mean": 71.234, "deviation": None, "seconds": 12.4}
     paws = {"run": {"method": "paws", "steps": 3000}, "labels_per_class": None, "evaluations": {"k-NN": one}}
     spread = {"mean": 60.0, "deviation": 1.25, "seconds": 3.0}
     swav = {"run": {"method": "swav", "steps": 1500}, "labels_per_class": 400, "evaluations": {"probe": spread}}
     page = make_results.render([], evaluations={"a": paws, "b": swav})
-    assert lines_with(page, "| k-NN") == [f"| k-NN | 71.23 (12 s) | {make_results.ABSENT} |"]
-    assert lines_with(page, "| probe") == [f"| probe | {make_results.ABSENT} | 60.00 ± 1.25 (3 s) |"]
+    assert lines_with(page, "| k-NN") == [f"| k-NN | 71.23 (12 s) | {run_tables.ABSENT} |"]
+    assert lines_with(page, "| probe") == [f"| probe | {run_tables.ABSENT} | 60.00 ± 1.25 (3 s) |"]
     (heads,) = lines_with(page, "| evaluation")
     assert "[PAWS, 3,000 steps](results/evaluations/a.json), the run's own labels" in heads
     assert "[SwAV, 1,500 steps](results/evaluations/b.json), 400 labels a class" in heads
+
+
+def test_a_warm_start_stands_beside_training_from_scratch(make_results):
+    ways = {
+        name: {
+            "swav_steps": swav,
+            "paws_steps": paws,
+            "test": {"soft_neighbours": {"top1": top}, "classifier": {"top1": 1.0}, "nearest_neighbours": {"20": top1}},
+        }
+        for name, swav, paws, top, top1 in (
+            ("warm", 1500, 1000, 51.5, {"top1": 2.0}),
+            ("cold", 0, 4000, 50.25, {"top1": 3.0}),
+        )
+    }
+    found = {"num_labels": 40, "swav_step_in_paws_steps": 2.0, "ways": ways}
+    page = make_results.render([], warm_start={"small": found})
+    link = "| [small](results/warm_start/small.json)"
+    assert lines_with(page, "| warm |") == [f"{link} | warm | 40 | 1,500 | 1,000 | 4,000 | 51.50 | 1.00 | 2.00 |"]
+    assert lines_with(page, "| cold |") == [f"{link} | cold | 40 | 0 | 4,000 | 4,000 | 50.25 | 1.00 | 3.00 |"]
+
+
+def test_exports_and_probes_are_told(make_results):
+    equal = {"onnx": 1000, "timm": 999}
+    page = make_results.render([], exports={"photos": {"images": 1000, "labels": 7, "equal": equal}})
+    assert lines_with(page, "| timm") == ["| [photos](results/exports/photos.json) | timm | 999 of 1,000 | 7 |"]
+    middle = {"usual_over_fixed": 2.04}
+    for number, way in enumerate(("usual", "fixed", "choice"), start=1):
+        middle |= {f"{way}_seconds": number, f"{way}_accuracy": 80 + number, f"{way}_objective": number / 10}
+    found = {"threads": 2, "regularisation": 0.1, "machine": {}, "plain": {"features": [50_000, 8], "median": middle}}
+    (line,) = lines_with(make_results.render([], linear_probe={"a": found}), "| plain")
+    assert line.endswith(
+        "| plain | 50,000 x 8 | 1.00 | 2.00 | 3.00 | **2.0** | 81.00 | 82.00 | 83.00 | 0.10000 | 0.20000 |"
+    )
 
 
 def test_no_runs_make_a_page_too(make_results):

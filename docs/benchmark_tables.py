@@ -1,0 +1,159 @@
+"""What benchmarks measured, as tables of Markdown: intervals, speed, the doctor's cost, weights, exports, probes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import median
+
+from run_tables import ABSENT, METHODS, Result, mean, table
+
+COVERAGE_INTRODUCTION = """## Do the intervals hold?
+
+`tapetum fit` keeps a fifth of the labels out of the training and says between which bounds the accuracy on new images
+lies with 95% confidence. Each line: many draws of the labels, a training each, and how often the accuracy on thousands
+of test images, which nothing had looked at, lay between the bounds.
+"""
+
+LAYOUTS_INTRODUCTION = """## Published weights
+
+Files in these layouts can be given as `--init` or `init:` ([Weights from elsewhere](weights.md)). Each was written with
+known weights, as its tool writes it, and loaded; its outputs were compared with those of the tool. The error is
+relative, in float64, and for PaddlePaddle and TensorFlow in float32: there, small networks of the published form were
+built and saved anew, because the published files were not at hand. "Unverified": names and shapes are those of the
+tool, but there were no outputs to compare with.
+"""
+
+SPEED_INTRODUCTION = """## Speed
+
+Measured against the usual way (one PIL image after the other in loader workers, float32, NCHW), taking turns with it;
+[benchmarks/](../benchmarks/README.md) explains. Ratios are medians over rounds; those by CPU seconds are hardly touched
+by whatever else the machine does.
+"""
+
+DOCTOR_INTRODUCTION = """## What the collapse doctor costs
+
+Every training is watched (see [tapetum doctor](verbs/doctor.md)). This is the share of a step's time that goes into
+it, in the smallest steps there are, those of the recipes for CIFAR-10 on two CPU cores: the figures (spread of
+embeddings, use of codes, length of prototypes), the gradient's norm, which also keeps steps that are not finite from
+being taken, and the rules. These look every 10 steps in the runs of 200 steps measured here, and seldomer in longer
+ones: every 125 in one of 5,000.
+"""
+
+PROBE_WAYS = ("usual", "fixed", "choice")
+PROBE_SETTINGS = ("threads", "regularisation", "machine")
+
+EXPORTS_INTRODUCTION = """## Exported models elsewhere
+
+A trained ResNet-18 was exported in every format, loaded in an environment without Tapetum by the lines that
+[tapetum export](verbs/export.md) prints, and asked about images of the test set through the tool's own preprocessing.
+How many labels equal those of `tapetum predict`:
+"""
+
+PROBE_INTRODUCTION = """## Linear probe
+
+Seconds of multinomial logistic regression on cached features: scikit-learn's `LogisticRegression` (on standardised
+features), ours for the same regularisation, and ours with its choice among eight by cross-validation. Same features,
+same process, same number of threads, in turn, median of rounds; accuracy on 10,000 other features. *embedded*: CIFAR-10
+(JPEG) as a SwAV run embeds it. The objective tells that neither stopped early.
+"""
+
+
+def coverage(coverage: Mapping[str, Result]) -> str:
+    """A line for each series of draws."""
+    rows = []
+    for name, found in coverage.items():
+        runs = found["runs"]
+        held = sum(run["contains"] for run in runs)
+        widths = [run["heldout_interval"][1] - run["heldout_interval"][0] for run in runs]
+        error = mean([run["heldout_top1"] - run["test_top1"] for run in runs])
+        test = mean([run["test_top1"] for run in runs])
+        link, command = f"[{name}](results/coverage/{name}.json)", f"`{found['command']}`"
+        labels = f"{runs[0]['heldout_labels']:,}"
+        rows.append(
+            [
+                link,
+                labels,
+                f"**{held} of {len(runs)}**",
+                f"{mean(widths):.1f}",
+                f"{test:.2f}",
+                f"{error:+.2f}",
+                command,
+            ]
+        )
+    heads = ["draws of", "held-out labels", "intervals that held", "their width, mean", "test top-1, mean"]
+    return table([*heads, "held-out minus test, mean", "command"], rows, left=(0, 6))
+
+
+def speed(speed: Mapping[str, Result]) -> str:
+    """A line for each benchmark and way."""
+    rows = []
+    for name, found in speed.items():
+        units = ", ".join(found["machine"]["processor_units"]) or "none of them"
+        for way, ratio in found["ratio_to_usual"].items():
+            rounds = found["rounds"][way]
+            cpu = [sample["images_per_cpu_second"] for sample in rounds]
+            memory = [sample["peak_memory_mb"] for sample in rounds]
+            share = ABSENT
+            if "floor" in found:
+                share = f"{found['floor']['step_cpu_seconds'] / median(s['step_cpu_seconds'] for s in rounds):.0%}"
+            ratios = [f"{ratio[rate]:.2f}" for rate in ("images_per_second", "images_per_cpu_second")]
+            link = f"[{name}](results/speed/{name}.json)"
+            rows.append([link, way, f"{median(cpu):,.1f}", *ratios, share, f"{median(memory):,.0f}", units])
+    heads = ["benchmark", "way", "images per CPU second", "ratio by wall time", "ratio by CPU time"]
+    return table([*heads, "share of the floor", "peak memory, MB", "bfloat16 units"], rows, left=(0, 1, 7))
+
+
+def doctor(doctor: Mapping[str, Result]) -> str:
+    """A line for each machine's file and method."""
+    rows = []
+    for name, found in doctor.items():
+        for kind, cost in found["methods"].items():
+            norm, rules = (cost["parts"].get(part, 0.0) for part in ("get_total_norm", "on_steps"))
+            shares = [f"{share:.2%}" for share in (cost["share"] - norm - rules, norm, rules)]
+            link = f"[{name}](results/doctor/{name}.json)"
+            step = f"{1000 * cost['step_seconds']:.0f}"
+            rows.append([link, METHODS.get(kind, kind), step, *shares, f"**{cost['share']:.2%}**"])
+    heads = ["measured on", "method", "step, ms", "figures", "gradient norm", "rules", "together"]
+    return table(heads, rows, left=(0, 1))
+
+
+def layouts(layouts: Mapping[str, Result]) -> str:
+    """A line for each published file."""
+    rows = []
+    for found in (row for one in layouts.values() for row in one["layouts"]):
+        unused = ", ".join(f"{count} ({why})" for why, count in found["unused"].items()) or ABSENT
+        error = found["golden_error"]
+        shown = "unverified" if error is None else f"{error:.0e}" if error else "0"
+        counts = [str(found["used"]), unused, str(found["new"])]
+        rows.append(
+            [found["file"], found["network"], found["layout"], *counts, shown, found["compared_with"] or ABSENT]
+        )
+    heads = ["file", "network", "recognised as", "tensors used", "not used", "left new", "error", "compared with"]
+    return table(heads, rows, left=(0, 1, 2, 4, 7))
+
+
+def exports(exports: Mapping[str, Result]) -> str:
+    """A line for each format and set of images."""
+    rows = [
+        [f"[{name}](results/exports/{name}.json)", way, f"{equal:,} of {found['images']:,}", str(found["labels"])]
+        for name, found in exports.items()
+        for way, equal in found["equal"].items()
+    ]
+    return table(["images", "format", "equal labels", "classes among them"], rows, left=(0, 1))
+
+
+def linear_probe(probes: Mapping[str, Result]) -> str:
+    """A line for each kind of features."""
+    rows = []
+    for name, found in probes.items():
+        link = f"[{name}](results/linear_probe/{name}.json)"
+        for kind, measured in ((kind, value) for kind, value in found.items() if kind not in PROBE_SETTINGS):
+            middle, size = measured["median"], " x ".join(f"{n:,}" for n in measured["features"])
+            seconds = [f"{middle[f'{way}_seconds']:.2f}" for way in PROBE_WAYS]
+            accuracies = [f"{middle[f'{way}_accuracy']:.2f}" for way in PROBE_WAYS]
+            objectives = [f"{middle[f'{way}_objective']:.5f}" for way in PROBE_WAYS[:2]]
+            rows.append([link, kind, size, *seconds, f"**{middle['usual_over_fixed']:.1f}**", *accuracies, *objectives])
+    ways = ("scikit-learn", "ours", "ours with choice")
+    heads = ["measured", "features", "size", *(f"seconds, {way}" for way in ways), "ratio"]
+    heads += [f"top-1, {way}" for way in ways]
+    return table([*heads, *(f"objective, {way}" for way in ways[:2])], rows, left=(0, 1))
