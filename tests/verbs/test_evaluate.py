@@ -57,6 +57,9 @@ def test_nothing_to_judge_is_one_sentence(recipe):
     tapetum.train(recipe, "run", ["data.test=null", "data.held_out_per_class=null"])
     with pytest.raises(ValueError, match=r"names no test images, and no label counts as held out: give .* --test DIR"):
         tapetum.evaluate("run")
+    with pytest.raises(ValueError, match=r"no label would be held out: give .* --test DIR"):
+        tapetum.evaluate("run", protocol="finetune")
+    assert not Path("run/evaluations").exists()
 
 
 def pictures(folder: str, count: int) -> None:
@@ -89,6 +92,9 @@ def test_no_accuracy_on_labels_that_trained_whatever_leads_to_their_files(recipe
     tapetum.train(recipe, "run", [*settings, "data.test=others"])
     with pytest.raises(ValueError, match=r"test is some.csv, but 2 of its images, such as .*, have labels that train"):
         tapetum.evaluate("run", "some.csv")
+    for protocol in ("knn", "finetune", "suncet"):  # other labels now, but these images have trained the run
+        with pytest.raises(ValueError, match=r"test is some.csv, but 2 of its images, such as"):
+            tapetum.evaluate("run", "some.csv", protocol=protocol, images="others", labels_per_class=2)
 
 
 def test_evaluate_by_nearest_neighbours(run, capsys):

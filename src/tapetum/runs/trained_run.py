@@ -175,7 +175,8 @@ def open_trained_run(
     """
     load_plugins(plugins)
     folder, recipe = open_run_folder(run)
-    recipe = replace(recipe, data=replace(recipe.data, **data or {}))
+    if data:  # nothing will be trained, so the other images may be fewer than a batch
+        recipe = replace(recipe, data=replace(recipe.data, **{"batch_size": 1, **data}))
     parts = assemble(replace(recipe, runtime=replace(recipe.runtime, devices=1)), weights=False, decode=decode)
     checkpoint = latest_checkpoint(folder / CHECKPOINTS, notify)
     if checkpoint is None:

@@ -19,6 +19,8 @@ from tapetum.optim.optimizers import LARSConfig, ScheduleConfig, SGDConfig
 from tapetum.recipe.from_weights import TIMM
 from tapetum.recipe.recipe import Recipe, dump_recipe, parse_recipe
 from tapetum.runs.pool import PoolData, open_pool
+from tapetum.runs.test_set import find_test
+from tapetum.runs.weights import check_unseen_by_run
 
 TUNING = ("finetune", "suncet", "linear_crops")
 """The ways of this file."""
@@ -43,7 +45,8 @@ def tuning_recipe(base: Recipe, way: str, weights: str | Path, overrides: Sequen
         overrides: `key.path=value` each.
 
     Raises:
-        ValueError: the images of `base` are gone or have no labels, or an override is wrong.
+        ValueError: the images of `base` are gone or have no labels, labels of test images trained the weights, or an
+            override is wrong.
     """
     pool = open_pool(base.data, decode=False)
     num_labels = len(pool.labels.labelled)
@@ -66,7 +69,11 @@ def tuning_recipe(base: Recipe, way: str, weights: str | Path, overrides: Sequen
     changes = {"data": replace(base.data, folds=None, fold=None)} | changes
     start = None if str(weights).startswith(TIMM) else str(weights)
     recipe = replace(base, init=start, description=f"{way} after: {name}", **changes)
-    return parse_recipe(dump_recipe(recipe), f"the settings for {way}", overrides)
+    recipe = parse_recipe(dump_recipe(recipe), f"the settings for {way}", overrides)
+    if recipe.data.test is not None:
+        tests = find_test(recipe.data.test, pool.labels.classes)
+        check_unseen_by_run(weights, recipe.data, tests, recipe.data.test)
+    return recipe
 
 
 def _finetune_optimizer() -> SGDConfig:

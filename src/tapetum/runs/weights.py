@@ -5,9 +5,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from tapetum.data.batches.pipeline import DataConfig
 from tapetum.data.health.unreadable import readable
 from tapetum.data.labels.subsets import LEAST_TO_SPARE, drawn_labels
-from tapetum.data.sources.open_source import open_source
+from tapetum.data.sources.open_source import Source, open_source
 from tapetum.engine.checkpoint import Checkpoint, capture
 from tapetum.interchange.weights.networks import network_of
 from tapetum.interchange.weights.projectors import projector_of
@@ -17,8 +18,10 @@ from tapetum.recipe.from_data import choose, glance
 from tapetum.recipe.from_weights import TIMM, says_its_network, start_from
 from tapetum.recipe.recipe import Recipe, load_recipe, parse_recipe
 from tapetum.recipe.yaml_with_lines import write_yaml
+from tapetum.runs.pool import open_pool
 from tapetum.runs.run import assemble
 from tapetum.runs.run_folder import open_run_folder
+from tapetum.runs.test_set import check_unseen
 from tapetum.runs.trained_run import TrainedRun
 from tapetum.system.notices import progress_notices
 
@@ -81,6 +84,20 @@ def recipe_for_weights(weights: str | Path, data: Mapping[str, Any], overrides: 
     sections["data"] |= {"labels_per_class": None, "label_seed": 0, **given}
     sections["description"] = f"{weights} as it is"
     return parse_recipe(write_yaml(sections), f"the settings for {weights}", overrides)
+
+
+def check_unseen_by_run(weights: str | Path, data: DataConfig, tests: Source, test: str | Path) -> None:
+    """Refuse test images whose labels trained the run that weights come from, where `data` uses other labels.
+
+    Raises:
+        ValueError: some test images are labelled training images of the run.
+    """
+    if not is_run(weights):
+        return
+    own = open_run_folder(weights)[1].data
+    if replace(own, test=None) != replace(data, test=None):
+        trained_on = open_pool(own, decode=False, needs_labels=False)
+        check_unseen(trained_on.opened, trained_on.labels, tests, test)
 
 
 def open_weights(recipe: Recipe) -> TrainedRun:

@@ -24,11 +24,11 @@ from tapetum.methods.registry import load_plugins
 from tapetum.recipe.files import RECIPE
 from tapetum.runs.added_classes import refuse_added
 from tapetum.runs.pool import open_pool
-from tapetum.runs.run_folder import new_run_folder, open_run_folder, read_summary, write_summary
+from tapetum.runs.run_folder import new_run_folder, read_summary, write_summary
 from tapetum.runs.test_set import check_evaluation, check_unseen, find_test, open_test
 from tapetum.runs.trained_run import TrainedRun, open_trained_run
 from tapetum.runs.tuning import TUNING, tuning_recipe
-from tapetum.runs.weights import changed_data, is_run, open_weights, recipe_for_weights
+from tapetum.runs.weights import changed_data, check_unseen_by_run, is_run, open_weights, recipe_for_weights
 from tapetum.verbs.resume import resume
 from tapetum.verbs.train import train
 
@@ -202,11 +202,7 @@ def _opened(trained: TrainedRun, test: str | Path) -> tuple[Store, Labels]:
     check_evaluation(store, recipe.views, trained_on=data.store)
     tests = find_test(test, trained.classes)
     check_unseen(data.opened, data.labels, tests, test)
-    if is_run(trained.folder):
-        own = open_run_folder(trained.folder)[1].data
-        if own != recipe.data:
-            trained_on = open_pool(own, decode=False, needs_labels=False)
-            check_unseen(trained_on.opened, trained_on.labels, tests, test)
+    check_unseen_by_run(trained.folder, recipe.data, tests, test)
     refuse_added(trained.added, trained.embedder_for(store), store, labels.labelled, str(test))
     return store, labels
 
@@ -237,12 +233,14 @@ def _tuned(wish: _Wish, data: dict[str, Any], draw: int | None) -> Evaluation:
         seeds = [] if draw is None else [f"seed={draw}"]
         base = recipe_for_weights(wish.weights, data)
         recipe = tuning_recipe(base, wish.protocol, wish.weights, [*seeds, *wish.overrides])
+        if recipe.data.test is None and open_pool(recipe.data, decode=False).held_out is None:
+            raise ValueError(
+                f"{wish.weights} names no test images, and no label would be held out: give labelled images that "
+                "training has not seen with --test DIR."
+            )
         with new_run_folder(folder):
             summary = train(recipe, folder)
-    saved = summary.get("test") or summary.get("heldout")
-    if saved is None:
-        raise ValueError(f"{folder} has no test images and holds no labels out: give labelled images with --test DIR.")
-    return read_evaluation(saved)
+    return read_evaluation(summary.get("test") or summary["heldout"])
 
 
 def _accuracies(evaluation: Evaluation, protocol: str) -> dict[str, Accuracy]:
