@@ -153,6 +153,14 @@ def test_bits_do_not_depend_on_batch_or_threads(colour: str) -> None:
     assert torch.equal(shuffled, together[torch.from_numpy(order)])
 
 
+def test_one_view_may_be_larger_than_what_is_distorted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    crops = smooth_images(3, 20, 20)
+    parameters = drawn(EVERYTHING, crops)
+    together = distort_colour(crops, parameters, EVERYTHING)
+    monkeypatch.setattr("tapetum.data.views.apply._CHUNK_VALUES", 100)
+    assert torch.equal(distort_colour(crops, parameters, EVERYTHING), together)
+
+
 @pytest.mark.parametrize(
     "operations", [("brightness",), ("contrast",), ("saturation",), ("brightness", "contrast", "saturation")]
 )

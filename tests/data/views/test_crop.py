@@ -138,6 +138,13 @@ def test_input_is_left_alone_in_any_memory_format() -> None:
     assert torch.equal(crop_resize_flip(images.contiguous(memory_format=torch.channels_last), boxes, 18), views)
 
 
+def test_one_image_may_be_larger_than_what_is_processed_at_once() -> None:
+    """In chunks of no row at all, nothing would be done."""
+    images = noise(2, 3, 500, 400)
+    parameters = views_of(ViewConfig(size=224, scale=(0.3, 1.0)), images)
+    assert torch.equal(crop_resize_flip(images, parameters, 224), crop_resize_flip(list(images), parameters, 224))
+
+
 @pytest.mark.parametrize("make", ["float", "rows", "outside", "shape", "empty"])
 def test_wrong_inputs_are_refused(make: str) -> None:
     images = noise(4, 3, 32, 32)
