@@ -32,14 +32,16 @@ types: install
 contracts: install
 	$(BIN)/lint-imports
 
-# What the tests train is so small that more threads would mostly wait for each other.
-test test-all: export OMP_NUM_THREADS ?= 2
+# What the tests train is so small that two threads would mostly wait for each other; two processes do not.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest --durations=10 --numprocesses $(WORKERS) --dist loadfile
+test test-all: export OMP_NUM_THREADS ?= 1
 
 test: lint types contracts
-	$(BIN)/python -m pytest --durations=10
+	$(PYTEST)
 
 test-all: lint types contracts
-	$(BIN)/python -m pytest --durations=10 -m 'slow or not slow'
+	$(PYTEST) -m 'slow or not slow'
 
 format: install
 	$(BIN)/ruff format .
