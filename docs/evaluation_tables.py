@@ -36,10 +36,11 @@ def warm_start(found: Mapping[str, Result]) -> str:
         for way, run in result["ways"].items():
             total = run["paws_steps"] + ratio * run["swav_steps"]
             steps = [f"{run['swav_steps']:,}", f"{run['paws_steps']:,}", f"{total:,.0f}"]
-            top1 = [run["test"]["soft_neighbours"]["top1"], run["test"]["classifier"]["top1"]]
-            top1.append(run["test"]["nearest_neighbours"]["20"]["top1"])
+            judges = [run["test"].get(judge) for judge in ("soft_neighbours", "classifier")]
+            judges.append(run["test"]["nearest_neighbours"]["20"])
+            top1 = [ABSENT if judge is None else f"{judge['top1']:.2f}" for judge in judges]
             link = f"[{name}](results/warm_start/{name}.json)"
-            rows.append([link, way, str(result["num_labels"]), *steps, *(f"{top:.2f}" for top in top1)])
+            rows.append([link, way, str(result["num_labels"]), *steps, *top1])
     heads = ["measured", "way", "labels", "steps of SwAV", "steps of PAWS", "together, in steps of PAWS"]
     return table([*heads, "top-1, soft-NN", "top-1, classifier", "top-1, k-NN"], rows, left=(0, 1))
 

@@ -7,7 +7,7 @@ import resource
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ import torch
 
 from tapetum.recipe.files import RECIPE
 from tapetum.recipe.recipe import Recipe, dump_recipe, load_recipe
-from tapetum.system.files import RESUME, write_text
+from tapetum.system.files import RESUME, owned, reason_of, write_text
+from tapetum.system.launcher import process_rank
 
 SUMMARY = "summary.json"
 UNREADABLE = "unreadable.csv"
@@ -24,6 +25,8 @@ GIVEN = "given"
 """Name of the folder for images and labels that the caller passed in memory."""
 FOLDS = "folds"
 """Name of the folder for the short runs that cross-validation makes; each is a run folder."""
+LOCK = "run.lock"
+"""Name of the file that tells which process is writing the run; it is gone once that process has ended."""
 _PARTIAL = ".partial"
 
 
@@ -39,7 +42,7 @@ def new_run_folder(path: str | Path) -> Iterator[Path]:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: give a new folder as --output.")
     # A run that was killed before it began leaves only these files.
-    if folder.is_dir() and any(entry.name not in (RECIPE + _PARTIAL, GIVEN) for entry in folder.iterdir()):
+    if folder.is_dir() and any(entry.name not in (RECIPE + _PARTIAL, GIVEN, LOCK) for entry in folder.iterdir()):
         go_on = f"continue the run with `tapetum resume {folder}`, or " if (folder / RECIPE).is_file() else ""
         raise ValueError(f"{folder} is not empty: {go_on}give another --output.")
     try:
@@ -56,6 +59,27 @@ def new_run_folder(path: str | Path) -> Iterator[Path]:
             for place in made:
                 place.rmdir()
         raise
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Keep other processes from training the same run meanwhile. Of one run's processes, rank 0 holds the lock.
+
+    Raises:
+        ValueError: another process is writing the run; names it.
+    """
+    with ExitStack() as stack:
+        if process_rank() == 0:
+            try:
+                stack.enter_context(owned(folder / LOCK))
+            except BlockingIOError as error:
+                raise ValueError(
+                    f"{folder} is being written by {error.strerror or 'another process'}: wait until that has ended, "
+                    "or stop it first."
+                ) from None
+            except OSError as error:
+                raise ValueError(f"{folder} is not writable ({reason_of(error)}): change its permissions.") from error
+        yield
 
 
 def open_run_folder(path: str | Path) -> tuple[Path, Recipe]:

@@ -2,7 +2,9 @@
 
 import errno
 import os
+import platform
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -120,6 +122,49 @@ def only_one(lock: Path) -> Iterator[None]:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
     # The file stays: after a deletion, a third process could lock a new file while a second waits for the old.
+
+
+@contextmanager
+def owned(lock: Path) -> Iterator[None]:
+    """Hold a lock file that tells who owns it; it vanishes at the end, and the system frees it if the process dies.
+
+    Forked children do not share it, so loader workers that outlive a killed process cannot keep it.
+
+    Raises:
+        BlockingIOError: another process owns it; the message is what that process wrote.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system: there, nobody is kept out
+        yield
+        return
+    while True:
+        file = lock.open("a+", encoding="utf-8")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_still(lock, file.fileno()):
+                break
+        except OSError as error:
+            file.seek(0)
+            owner = file.read()
+            file.close()
+            raise BlockingIOError(error.errno, owner) from error
+        file.close()  # its owner deleted it in the meantime: the next one may be free
+    with file:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        file.flush()
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                lock.unlink()
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    with suppress(OSError):
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    return False
 
 
 def refuse_folder(path: Path) -> None:

@@ -17,6 +17,7 @@ from tapetum.runs.run_folder import (
     environment,
     new_run_folder,
     read_summary,
+    sole_writer,
     write_recipe,
     write_summary,
 )
@@ -48,9 +49,8 @@ def train(
     """
     load_plugins(plugins)
     settings = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
-    with new_run_folder(output) as folder:
-        run = _prepare(settings, folder)
-    return finish(run, folder)
+    with new_run_folder(output) as folder, sole_writer(folder):
+        return finish(_prepare(settings, folder), folder)
 
 
 def _prepare(settings: Recipe, folder: Path) -> Run:
