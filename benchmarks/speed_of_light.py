@@ -33,6 +33,7 @@ from tapetum.data.images.stores import ArrayStore
 from tapetum.diagnosis.collapse_doctor import CollapseDoctor
 from tapetum.engine.runtime import Runtime
 from tapetum.engine.trainer import Trainer
+from tapetum.methods.base import Method
 from tapetum.runs import run
 
 RECIPES = {
@@ -113,10 +114,10 @@ def clocked(clock: Clock, patches: ExitStack) -> None:
         patches.enter_context(mock.patch.object(owner, name, clock.around(part, getattr(owner, name))))
     setup, build, after_step = Runtime.setup, run.build_backbone, Trainer._after_step
 
-    def setup_clocked(self: Runtime, *args: Any) -> Any:
-        module, stepper = setup(self, *args)
+    def setup_clocked(self: Runtime, method: Method, optimizer: Any) -> Any:
+        method.forward = clock.around("heads and loss", method.forward)  # type: ignore[method-assign]
+        module, stepper = setup(self, method, optimizer)
         stepper.step = clock.around("optimiser", stepper.step)  # type: ignore[method-assign]
-        module.forward = clock.around("heads and loss", module.forward)
         return module, stepper
 
     def build_clocked(*args: Any, **kwargs: Any) -> nn.Module:

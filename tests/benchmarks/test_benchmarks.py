@@ -12,6 +12,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tapetum.data.batch import Batch, Views
 from tapetum.losses.paws import paws_loss
@@ -41,7 +42,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType
         return module
 
     yield load_module
-    for name in ("doctor", "matrix_peak", "side_by_side", "step", "usual", "views"):
+    for name in ("doctor", "matrix_peak", "side_by_side", "speed_of_light", "step", "usual", "views", "views_on_disk"):
         if name not in known:
             sys.modules.pop(name, None)
 
@@ -73,6 +74,45 @@ def test_views_are_compared(load, monkeypatch, tmp_path: Path, capsys) -> None:
     assert found["ratio_to_usual"]["usual"]["images_per_cpu_second"] == 1
     assert found["ratio_to_usual"]["exact"]["images_per_cpu_second"] > 0
     assert "ratio to usual" in capsys.readouterr().out
+
+
+def test_views_of_files_are_compared(load, monkeypatch, tmp_path: Path) -> None:
+    views, threads = load("views_on_disk"), torch.get_num_threads()
+    for number, picture in enumerate(load("side_by_side").photographs(3)):
+        Image.fromarray(picture).resize((150, 120)).save(tmp_path / f"{number}.jpg")
+
+    def measured_here(script: Path, arguments: Sequence[str], threads: int) -> object:
+        return views.measure(arguments[1], sorted(tmp_path.glob("*.jpg")))
+
+    monkeypatch.setattr(load("side_by_side"), "in_own_process", measured_here)
+    try:
+        run_main(views, monkeypatch, {"images": tmp_path, "rounds": 1, "json": tmp_path / "views.json"})
+    finally:
+        torch.set_num_threads(threads)
+    rounds = json.loads((tmp_path / "views.json").read_text())["rounds"]
+    parts = {"decode_ms", "geometry_ms", "colour_ms", "normalise_ms"}
+    assert {way: parts & set(found[0]) for way, found in rounds.items()} == {
+        "usual": set(),
+        "exact": parts,
+        "matrix": parts,
+        "cut": {"decode_ms", "geometry_ms"},
+    }
+
+
+def test_parts_of_a_step_add_up_to_it(load, monkeypatch, tmp_path: Path, capsys) -> None:
+    light, threads = load("speed_of_light"), torch.get_num_threads()
+    small = ["data.batch_size=8", "support.images_per_class=2", "backbone.widths=[8,8,8]"]
+    monkeypatch.setitem(light.RECIPES, "paws_cifar10_cpu", small)
+    arguments = {"recipes": "paws_cifar10_cpu", "steps": 3, "threads": 1, "json": tmp_path / "light.json"}
+    try:
+        run_main(light, monkeypatch, arguments)
+    finally:
+        torch.set_num_threads(threads)
+    found = json.loads((tmp_path / "light.json").read_text())["recipes"]["paws_cifar10_cpu"]
+    assert sum(found["parts"].values()) == pytest.approx(found["step_seconds"])
+    assert {"draw", "crop", "colour", "backbone", "heads and loss", "backward", "optimiser"} <= set(found["parts"])
+    assert found["gflop_per_step"] > 0
+    assert "GFLOP/s in float32" in capsys.readouterr().out
 
 
 def test_steps_are_compared(load, monkeypatch, tmp_path: Path, capsys) -> None:
