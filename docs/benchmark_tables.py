@@ -30,6 +30,16 @@ Measured against the usual way (one PIL image after the other in loader workers,
 by whatever else the machine does.
 """
 
+LIGHT_INTRODUCTION = """## Speed of light
+
+How near to the machine's matrix peak the steps of recipes run (an eighth of the batch for `paws_cifar10_4000`), and
+where the rest of the time goes; the peak is that of the type in which a recipe computes there. *Network* is the forward
+and backward pass with heads and loss, *views* all from the draw to the normalised tensor.
+`benchmarks/speed_of_light.py` tells more parts.
+"""
+NETWORK = ("backbone", "heads and loss", "backward")
+VIEWS = ("draw", "read", "crop", "colour", "normalise", "views, the rest")
+
 DOCTOR_INTRODUCTION = """## What the collapse doctor costs
 
 Every training is watched (see [tapetum doctor](verbs/doctor.md)). This is the share of a step's time that goes into
@@ -101,6 +111,26 @@ def speed(speed: Mapping[str, Result]) -> str:
             rows.append([link, way, f"{median(cpu):,.1f}", *ratios, share, f"{median(memory):,.0f}", units])
     heads = ["benchmark", "way", "images per CPU second", "ratio by wall time", "ratio by CPU time"]
     return table([*heads, "share of the floor", "peak memory, MB", "bfloat16 units"], rows, left=(0, 1, 7))
+
+
+def speed_of_light(light: Mapping[str, Result]) -> str:
+    """A line for each machine's file and recipe."""
+    rows = []
+    for name, found in light.items():
+        peaks = (found["matrix_gflops"]["before"], found["matrix_gflops"]["after"])
+        for recipe, step in found["recipes"].items():
+            kind = "bfloat16" if "bf" in step["precision"] else "float32"
+            seconds, parts = step["step_seconds"], step["parts"]
+            shares = [sum(parts.get(part, 0.0) for part in group) / seconds for group in (NETWORK, VIEWS)]
+            shares += [parts.get("optimiser", 0.0) / seconds]
+            rates = [step["gflop_per_step"] / seconds, max(peak[kind] for peak in peaks)]
+            cells = [f"{step['gflop_per_step']:.1f}", f"{1000 * seconds:.0f}", *(f"{rate:,.0f}" for rate in rates)]
+            cells += [f"**{step['share_of_peak']:.0%}**", *(f"{share:.1%}" for share in (*shares, 1 - sum(shares)))]
+            link = f"[{name}](results/speed_of_light/{name}.json)"
+            rows.append([link, f"`{recipe}`", kind, *cells])
+    heads = ["measured on", "recipe", "type", "GFLOP a step", "step, ms", "GFLOP/s", "matrix peak, GFLOP/s"]
+    heads += ["share of the peak", "network", "views", "optimiser", "the rest"]
+    return table(heads, rows, left=(0, 1, 2))
 
 
 def doctor(doctor: Mapping[str, Result]) -> str:

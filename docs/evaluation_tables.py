@@ -10,7 +10,7 @@ INTRODUCTION = """## Evaluations side by side
 
 Every evaluation of [tapetum evaluate](verbs/evaluate.md) for the same runs, on the test images of CIFAR-10 (JPEG), by
 the labels that a column names: top-1 in percent, and the seconds that the evaluation took (training runs beside it on
-the machine count as well). `benchmarks/record_evaluations.py` wrote the [files](results/evaluations).
+the machine count as well) with the settings that are not the protocol's own. `benchmarks/record_evaluations.py` wrote the [files](results/evaluations).
 """
 WARM_START_INTRODUCTION = """## Does a warm start pay?
 
@@ -56,4 +56,5 @@ def _cell(measured: Result | None) -> str:
     if measured is None:
         return ABSENT
     spread = "" if measured["deviation"] is None else f" ± {measured['deviation']:.2f}"
-    return f"{measured['mean']:.2f}{spread} ({measured['seconds']:,.0f} s)"
+    told = [f"{measured['seconds']:,.0f} s", *measured.get("arguments", {}).get("overrides", ())]
+    return f"{measured['mean']:.2f}{spread} ({', '.join(told)})"

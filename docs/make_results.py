@@ -37,6 +37,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Mapping[str, Result]], str]]] = {
     "linear_probe": (benchmark_tables.PROBE_INTRODUCTION, benchmark_tables.linear_probe),  # benchmarks/linear_probe.py
     "coverage": (benchmark_tables.COVERAGE_INTRODUCTION, benchmark_tables.coverage),  # benchmarks/coverage.py
     "speed": (benchmark_tables.SPEED_INTRODUCTION, benchmark_tables.speed),  # benchmarks/views.py and step.py
+    "speed_of_light": (benchmark_tables.LIGHT_INTRODUCTION, benchmark_tables.speed_of_light),  # by its namesake
     "doctor": (benchmark_tables.DOCTOR_INTRODUCTION, benchmark_tables.doctor),  # benchmarks/doctor.py
     "layouts": (benchmark_tables.LAYOUTS_INTRODUCTION, benchmark_tables.layouts),  # benchmarks/layouts.py
     "exports": (benchmark_tables.EXPORTS_INTRODUCTION, benchmark_tables.exports),  # benchmarks/exports.py

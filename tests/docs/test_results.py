@@ -64,6 +64,19 @@ def test_speed_is_told_with_ratios_and_share_of_the_floor(make_results):
     assert "Speed" not in make_results.render([])
 
 
+def test_the_share_of_the_peak_is_told_with_what_takes_the_rest(make_results):
+    step = {
+        "gflop_per_step": 20.0,
+        "precision": "32-true",
+        "step_seconds": 0.25,
+        "share_of_peak": 0.8,
+        "parts": {"backbone": 0.1, "backward": 0.1, "crop": 0.01, "draw": 0.015, "optimiser": 0.005, "other": 0.02},
+    }
+    found = {"matrix_gflops": {"before": {"float32": 100.0}, "after": {"float32": 90.0}}, "recipes": {"paws": step}}
+    (line,) = lines_with(make_results.render([], speed_of_light={"two_threads": found}), "| `paws`")
+    assert "| float32 | 20.0 | 250 | 80 | 100 | **80%** | 80.0% | 10.0% | 2.0% | 8.0% |" in line
+
+
 def test_the_doctors_cost_is_told_by_method(make_results):
     cost = {
         "step_seconds": 0.2,
@@ -90,11 +103,11 @@ def test_detectors_are_told_with_their_backbone_loss_and_precision(make_results)
 def test_evaluations_stand_side_by_side(make_results, run_tables):
     one = {"mean": 71.234, "deviation": None, "seconds": 12.4}
     paws = {"run": {"method": "paws", "steps": 3000}, "labels_per_class": None, "evaluations": {"k-NN": one}}
-    spread = {"mean": 60.0, "deviation": 1.25, "seconds": 3.0}
+    spread = {"mean": 60.0, "deviation": 1.25, "seconds": 3.0, "arguments": {"overrides": ["trainer.steps=5"]}}
     swav = {"run": {"method": "swav", "steps": 1500}, "labels_per_class": 400, "evaluations": {"probe": spread}}
     page = make_results.render([], evaluations={"a": paws, "b": swav})
     assert lines_with(page, "| k-NN") == [f"| k-NN | 71.23 (12 s) | {run_tables.ABSENT} |"]
-    assert lines_with(page, "| probe") == [f"| probe | {run_tables.ABSENT} | 60.00 ± 1.25 (3 s) |"]
+    assert lines_with(page, "| probe") == [f"| probe | {run_tables.ABSENT} | 60.00 ± 1.25 (3 s, trainer.steps=5) |"]
     (heads,) = lines_with(page, "| evaluation")
     assert "[PAWS, 3,000 steps](results/evaluations/a.json), the run's own labels" in heads
     assert "[SwAV, 1,500 steps](results/evaluations/b.json), 400 labels a class" in heads
