@@ -9,8 +9,9 @@ from run_tables import ABSENT, METHODS, Result, table
 INTRODUCTION = """## Evaluations side by side
 
 Every evaluation of [tapetum evaluate](verbs/evaluate.md) for the same runs, on the test images of CIFAR-10 (JPEG), by
-the labels that a column names: top-1 in percent, and the seconds that the evaluation took (training runs beside it on
-the machine count as well) with the settings that are not the protocol's own. `benchmarks/record_evaluations.py` wrote the [files](results/evaluations).
+the labels that a column names: top-1 in percent, the seconds that the evaluation took (what else the machine did
+counts as well), and settings that are not the protocol's own. `benchmarks/record_evaluations.py` wrote the
+[files](results/evaluations).
 """
 WARM_START_INTRODUCTION = """## Does a warm start pay?
 
