@@ -29,7 +29,7 @@ def test_idx(tmp_path):
         ("a", idx(np.zeros((2, 3), np.uint8), kind=0x0D), "not an IDX file"),
         ("a", idx(np.zeros((2, 3), np.uint8))[:-1], r"5 bytes of data where its header says \(2, 3\)"),
         ("a.gz", b"garbage", "cannot be read"),
-        ("a.gz", gzip.compress(idx(np.zeros((2, 3), np.uint8)))[:-9], "cannot be read"),
+        ("a.gz", gzip.compress(idx(np.zeros((2, 3), np.uint8)), mtime=0)[:-9], "cannot be read"),
     ],
 )
 def test_damaged_idx(tmp_path, name, content, message):
