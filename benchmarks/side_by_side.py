@@ -129,6 +129,25 @@ def print_ratios(samples: dict[str, list[Sample]], rates: Sequence[str]) -> dict
     return medians
 
 
+def views_in_turn(
+    script: Path,
+    ways: Sequence[str],
+    arguments: Sequence[str],
+    rates: Sequence[str],
+    *,
+    images: int,
+    rounds: int,
+    what: str,
+) -> dict[str, Any]:
+    """Measure all ways to make views in turn, on one thread each, and print the ratios."""
+    before = peaks(threads=1)
+    samples = alternate(script, ways, arguments, rounds=rounds, threads=1)
+    after = peaks(threads=1)
+    print(f"\n{what}, one thread; matrix peak GFLOP/s before {before}, after {after}")
+    result = {"images": images, "rounds": samples, "ratio_to_usual": print_ratios(samples, rates), "machine": machine()}
+    return {**result, "matrix_gflops": {"before": before, "after": after}}
+
+
 def machine() -> dict[str, Any]:
     """What a reader needs to judge the numbers."""
     features = ("avx512_bf16", "amx_tile")

@@ -11,11 +11,8 @@ the parts inside it. On a CPU, where each call ends when its work has ended, the
 from __future__ import annotations
 
 import argparse
-import functools
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from parts import Clock
 from side_by_side import machine, peaks, photographs, write_json
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -48,37 +46,12 @@ WARMUP = 5
 COPIED_BYTES = 2**28
 
 
-class Clock:
-    """Adds up the seconds of parts, each without the parts inside it, and of whole steps."""
+class StepClock(Clock):
+    """Counts steps, too."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self._inside: list[float] = [0.0]
+        super().__init__()
         self._marks: list[tuple[float, dict[str, float]]] = []
-
-    def around(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function`, timed."""
-
-        @functools.wraps(function)
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            began = self.enter()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self.leave(part, began)
-
-        return timed
-
-    def enter(self) -> float:
-        """Begin a part; returns its beginning for `leave`."""
-        self._inside.append(0.0)
-        return time.perf_counter()
-
-    def leave(self, part: str, began: float) -> None:
-        """End a part."""
-        whole = time.perf_counter() - began
-        self.seconds[part] += whole - self._inside.pop()
-        self._inside[-1] += whole
 
     def mark(self) -> None:
         """A step has ended."""
@@ -94,7 +67,7 @@ class Clock:
         return {"step_seconds": step, "parts": {part: seconds for part, seconds in parts.items() if seconds > 0}}
 
 
-def clocked(clock: Clock, patches: ExitStack) -> None:
+def clocked(clock: StepClock, patches: ExitStack) -> None:
     """Put the clock around everything that a step does."""
     places: list[tuple[Any, str, str]] = [
         (pipeline, "draw", "draw"),
@@ -110,8 +83,7 @@ def clocked(clock: Clock, patches: ExitStack) -> None:
         (CollapseDoctor, "on_steps", "collapse doctor"),
         (Trainer, "_after_step", "logging"),
     ]
-    for owner, name, part in places:
-        patches.enter_context(mock.patch.object(owner, name, clock.around(part, getattr(owner, name))))
+    patches.enter_context(clock.placed(places))
     setup, build, after_step = Runtime.setup, run.build_backbone, Trainer._after_step
 
     def setup_clocked(self: Runtime, method: Method, optimizer: Any) -> Any:
@@ -163,7 +135,7 @@ def operations(recipe: str, images: Path, folder: Path, threads: int) -> float:
 
 def measure(recipe: str, images: Path, folder: Path, steps: int, threads: int) -> dict[str, Any]:
     """Count and time one recipe's steps."""
-    gflop, clock = operations(recipe, images, folder, threads), Clock()
+    gflop, clock = operations(recipe, images, folder, threads), StepClock()
     with ExitStack() as patches:
         clocked(clock, patches)
         trained = folder / recipe

@@ -16,20 +16,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from side_by_side import (
-    Sample,
-    alternate,
-    machine,
-    peak_memory_mb,
-    peaks,
-    photographs,
-    print_ratios,
-    time_of_process,
-    write_json,
-)
+from side_by_side import Sample, peak_memory_mb, photographs, time_of_process, views_in_turn, write_json
 
 WAYS = ("usual", "exact", "matrix")
 VIEWS = 8
@@ -84,17 +73,6 @@ def measure(way: str, images: int) -> Sample:
     }
 
 
-def compare(images: int, rounds: int) -> dict[str, Any]:
-    """Measure all ways in turn and print the ratios."""
-    before = peaks(threads=1)
-    samples = alternate(Path(__file__), WAYS, ["--images", str(images)], rounds=rounds, threads=1)
-    after = peaks(threads=1)
-    print(f"\nviews of {images} images, 2x32 + 6x18, one thread; matrix peak GFLOP/s before {before}, after {after}")
-    medians = print_ratios(samples, ("images_per_second", "images_per_cpu_second", "views_per_cpu_second"))
-    result = {"images": images, "rounds": samples, "ratio_to_usual": medians, "machine": machine()}
-    return {**result, "matrix_gflops": {"before": before, "after": after}}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=2048, help="images per measurement")
@@ -105,7 +83,12 @@ def main() -> None:
     if options.way:
         print(json.dumps(measure(options.way, options.images)))
         sys.exit()
-    write_json(options.json, compare(options.images, options.rounds))
+    arguments, what = ["--images", str(options.images)], f"views of {options.images} images, 2x32 + 6x18"
+    rates = ("images_per_second", "images_per_cpu_second", "views_per_cpu_second")
+    found = views_in_turn(
+        Path(__file__), WAYS, arguments, rates, images=options.images, rounds=options.rounds, what=what
+    )
+    write_json(options.json, found)
 
 
 if __name__ == "__main__":

@@ -15,24 +15,15 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from parts import Clock
 from PIL import Image, ImageFilter
-from side_by_side import (
-    Sample,
-    alternate,
-    machine,
-    peak_memory_mb,
-    peaks,
-    print_ratios,
-    time_of_process,
-    write_json,
-)
+from side_by_side import Sample, peak_memory_mb, time_of_process, views_in_turn, write_json
 from torchvision import transforms
 
 RECIPE = "swav_imagenet_400ep"
@@ -98,35 +89,17 @@ def ours(files: list[Path], way: str) -> Callable[[], None]:
     return run
 
 
-@contextmanager
-def parts_timed() -> Iterator[dict[str, float]]:
-    """CPU seconds that pass in the functions of `PARTS` meanwhile."""
+def places() -> list[tuple[Any, str, str]]:
+    """The functions of the parts."""
     from tapetum.data.batches import pipeline
     from tapetum.data.images import stores
 
-    seconds: dict[str, float] = {}
-    places: dict[str, tuple[Any, str]] = {
-        "decode": (stores, "decode"),
-        "geometry": (pipeline, "crop_resize_flip"),
-        "colour": (pipeline, "distort_colour"),
-        "normalise": (pipeline, "normalise"),
-    }
-    before = {part: getattr(module, name) for part, (module, name) in places.items()}
-
-    def timed(part: str) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            start = time_of_process()
-            result = before[part](*arguments)
-            seconds[part] = seconds.get(part, 0.0) + time_of_process() - start
-            return result
-
-        return call
-
-    for part, (module, name) in places.items():
-        setattr(module, name, timed(part))
-    yield seconds
-    for part, (module, name) in places.items():
-        setattr(module, name, before[part])
+    return [
+        (stores, "decode", "decode"),
+        (pipeline, "crop_resize_flip", "geometry"),
+        (pipeline, "distort_colour", "colour"),
+        (pipeline, "normalise", "normalise"),
+    ]
 
 
 def measure(way: str, files: list[Path]) -> Sample:
@@ -134,7 +107,8 @@ def measure(way: str, files: list[Path]) -> Sample:
     torch.set_num_threads(1)
     files = files[: len(files) - len(files) % min(BATCH, len(files))]
     (usual(files[:2]) if way == "usual" else ours(files[:2], way))()
-    with parts_timed() as parts:
+    clock = Clock(time_of_process)
+    with clock.placed(places()):
         run = usual(files) if way == "usual" else ours(files, way)
         wall, cpu = time.perf_counter(), time_of_process()
         run()
@@ -145,19 +119,7 @@ def measure(way: str, files: list[Path]) -> Sample:
         "cpu_ms": 1000 * cpu / len(files),
         "peak_memory_mb": peak_memory_mb(),
     }
-    return found | {f"{part}_ms": 1000 * value / len(files) for part, value in parts.items()}
-
-
-def compare(images: Path, count: int, rounds: int) -> dict[str, Any]:
-    """Measure all ways in turn and print the ratios."""
-    before = peaks(threads=1)
-    arguments = ["--images", str(images), "--count", str(count)]
-    samples = alternate(Path(__file__), WAYS, arguments, rounds=rounds, threads=1)
-    after = peaks(threads=1)
-    print(f"\n2x224 + 6x96 of {count} JPEG files, one thread; matrix peak GFLOP/s before {before}, after {after}")
-    medians = print_ratios(samples, ("images_per_second", "images_per_cpu_second"))
-    result = {"images": count, "rounds": samples, "ratio_to_usual": medians, "machine": machine()}
-    return {**result, "matrix_gflops": {"before": before, "after": after}}
+    return found | {f"{part}_ms": 1000 * value / len(files) for part, value in clock.seconds.items()}
 
 
 def main() -> None:
@@ -173,7 +135,13 @@ def main() -> None:
         chosen = [files[i] for i in np.linspace(0, len(files) - 1, min(options.count, len(files))).astype(int)]
         print(json.dumps(measure(options.way, chosen)))
         sys.exit()
-    write_json(options.json, compare(options.images, options.count, options.rounds))
+    arguments = ["--images", str(options.images), "--count", str(options.count)]
+    what = f"2x224 + 6x96 of {options.count} JPEG files"
+    rates = ("images_per_second", "images_per_cpu_second")
+    found = views_in_turn(
+        Path(__file__), WAYS, arguments, rates, images=options.count, rounds=options.rounds, what=what
+    )
+    write_json(options.json, found)
 
 
 if __name__ == "__main__":

@@ -49,18 +49,14 @@ class Trainings:
             raise SystemExit(f"{folder} is a run of {summary['steps']} steps, not {steps}: choose another --runs.")
         return summary
 
-    def step_seconds(self, method: str, rounds: int) -> list[float]:
-        """Seconds of a step in short runs."""
-        runs = [self.run(f"{method}_timed_{i}", method, TIMED_STEPS[method]) for i in range(1, rounds + 1)]
-        return [run["train_seconds"] / run["steps"] for run in runs]
-
 
 def compare(trainings: Trainings, swav_steps: int, paws_steps: int, rounds: int = 2) -> dict[str, Any]:
     """Time both, then train both ways."""
+    seconds: dict[str, list[float]] = {method: [] for method in RECIPES}
     for i in range(1, rounds + 1):  # in turn, as the machine may become slower meanwhile
-        for method in RECIPES:
-            trainings.run(f"{method}_timed_{i}", method, TIMED_STEPS[method])
-    seconds = {method: trainings.step_seconds(method, rounds) for method in RECIPES}
+        for method, steps in TIMED_STEPS.items():
+            timed = trainings.run(f"{method}_timed_{i}", method, steps)
+            seconds[method].append(timed["train_seconds"] / steps)
     ratio = median(seconds["swav"]) / median(seconds["paws"])
     trainings.run("swav", "swav", swav_steps)
     start = f"init={trainings.folder / 'swav'}"
@@ -80,6 +76,8 @@ def compare(trainings: Trainings, swav_steps: int, paws_steps: int, rounds: int 
         ("PAWS alone, without the time of SwAV", 0, paws_steps, trainings.run("paws_short", "paws", paws_steps)),
     ]
     return {
+        "recipes": RECIPES,
+        "settings": {"common": trainings.common, **trainings.few, "lower rates": GENTLE},
         "num_labels": alone["num_labels"],
         "step_seconds": seconds,
         "swav_step_in_paws_steps": ratio,

@@ -64,7 +64,7 @@ PROBE_INTRODUCTION = """## Linear probe
 Seconds of multinomial logistic regression on cached features: scikit-learn's `LogisticRegression` (on standardised
 features), ours for the same regularisation, and ours with its choice among eight by cross-validation. Same features,
 same process, same number of threads, in turn, median of rounds; accuracy on 10,000 other features. *embedded*: CIFAR-10
-(JPEG) as a SwAV run embeds it. The objective tells that neither stopped early.
+(JPEG) as the SwAV run of the evaluations above embeds it. The objective tells that neither stopped early.
 """
 
 

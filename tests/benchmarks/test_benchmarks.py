@@ -42,7 +42,17 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType
         return module
 
     yield load_module
-    for name in ("doctor", "matrix_peak", "side_by_side", "speed_of_light", "step", "usual", "views", "views_on_disk"):
+    for name in (
+        "doctor",
+        "matrix_peak",
+        "parts",
+        "side_by_side",
+        "speed_of_light",
+        "step",
+        "usual",
+        "views",
+        "views_on_disk",
+    ):
         if name not in known:
             sys.modules.pop(name, None)
 

@@ -1,5 +1,7 @@
 """One process at a time writes a run."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -53,6 +55,15 @@ def test_a_new_run_does_not_begin_where_another_does(recipe):
     first.kill()
     first.communicate()
     tapetum.train(recipe, "new")
+
+
+def test_a_disk_without_locks_keeps_nobody_out(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    with sole_writer(tmp_path):
+        pass
 
 
 def test_what_failed_leaves_no_lock(tmp_path):

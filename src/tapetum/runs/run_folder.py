@@ -7,7 +7,7 @@ import resource
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 
 from tapetum.recipe.files import RECIPE
 from tapetum.recipe.recipe import Recipe, dump_recipe, load_recipe
-from tapetum.system.files import RESUME, owned, reason_of, write_text
+from tapetum.system.files import RESUME, owned, write_text
 from tapetum.system.launcher import process_rank
 
 SUMMARY = "summary.json"
@@ -26,7 +26,7 @@ GIVEN = "given"
 FOLDS = "folds"
 """Name of the folder for the short runs that cross-validation makes; each is a run folder."""
 LOCK = "run.lock"
-"""Name of the file that tells which process is writing the run; it is gone once that process has ended."""
+"""Name of the file that tells which process is writing the run; that of a killed one stays, but no longer counts."""
 _PARTIAL = ".partial"
 
 
@@ -66,19 +66,9 @@ def sole_writer(folder: Path) -> Iterator[None]:
     """Keep other processes from training the same run meanwhile. Of one run's processes, rank 0 holds the lock.
 
     Raises:
-        ValueError: another process is writing the run; names it.
+        ValueError: another process is writing the run (the message names it), or the folder is not writable.
     """
-    with ExitStack() as stack:
-        if process_rank() == 0:
-            try:
-                stack.enter_context(owned(folder / LOCK))
-            except BlockingIOError as error:
-                raise ValueError(
-                    f"{folder} is being written by {error.strerror or 'another process'}: wait until that has ended, "
-                    "or stop it first."
-                ) from None
-            except OSError as error:
-                raise ValueError(f"{folder} is not writable ({reason_of(error)}): change its permissions.") from error
+    with owned(folder / LOCK) if process_rank() == 0 else nullcontext():
         yield
 
 

@@ -6,7 +6,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM)  # what such file systems and folders say
@@ -126,45 +126,42 @@ def only_one(lock: Path) -> Iterator[None]:
 
 @contextmanager
 def owned(lock: Path) -> Iterator[None]:
-    """Hold a lock file that tells who owns it; it vanishes at the end, and the system frees it if the process dies.
+    """Hold a lock file that tells who owns its folder; it vanishes at the end, and a killed process's no longer counts.
 
-    Forked children do not share it, so loader workers that outlive a killed process cannot keep it.
+    Forked children do not share it, so loader workers that outlive a killed process cannot keep it. On systems and
+    disks that know no locks, nobody is kept out.
 
     Raises:
-        BlockingIOError: another process owns it; the message is what that process wrote.
+        ValueError: another process owns it, or it cannot be written.
     """
     try:
         import fcntl
-    except ImportError:  # not a POSIX system: there, nobody is kept out
+    except ImportError:  # not a POSIX system
         yield
         return
-    while True:
-        file = lock.open("a+", encoding="utf-8")
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_still(lock, file.fileno()):
-                break
-        except OSError as error:
-            file.seek(0)
-            owner = file.read()
-            file.close()
-            raise BlockingIOError(error.errno, owner) from error
-        file.close()  # its owner deleted it in the meantime: the next one may be free
-    with file:
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-        file.flush()
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                lock.unlink()
-
-
-def _is_still(path: Path, descriptor: int) -> bool:
-    with suppress(OSError):
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    return False
+    with ExitStack() as stack:
+        with writing(lock, RESUME):
+            while True:
+                file = stack.enter_context(lock.open("a+", encoding="utf-8"))
+                try:
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    if error.errno not in (errno.EACCES, errno.EAGAIN):
+                        break  # no locks here
+                    file.seek(0)
+                    owner = file.read() or "another process"
+                    raise ValueError(
+                        f"{lock.parent} is being written by {owner}: wait until that has ended, or stop it first."
+                    ) from None
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(lock.stat(), os.fstat(file.fileno())):
+                        break
+                # Its owner deleted it before it was locked here: another process may lock a new file by now.
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+            file.flush()
+        stack.callback(lock.unlink, missing_ok=True)
+        yield
 
 
 def refuse_folder(path: Path) -> None:

@@ -23,7 +23,6 @@ from tapetum.evaluation.soft_neighbours import TEMPERATURE
 from tapetum.methods.registry import load_plugins
 from tapetum.recipe.files import RECIPE
 from tapetum.runs.added_classes import refuse_added
-from tapetum.runs.pool import open_pool
 from tapetum.runs.run_folder import new_run_folder, read_summary, write_summary
 from tapetum.runs.test_set import check_evaluation, check_unseen, find_test, open_test
 from tapetum.runs.trained_run import TrainedRun, open_trained_run
@@ -233,7 +232,8 @@ def _tuned(wish: _Wish, data: dict[str, Any], draw: int | None) -> Evaluation:
         seeds = [] if draw is None else [f"seed={draw}"]
         base = recipe_for_weights(wish.weights, data)
         recipe = tuning_recipe(base, wish.protocol, wish.weights, [*seeds, *wish.overrides])
-        if recipe.data.test is None and open_pool(recipe.data, decode=False).held_out is None:
+        chosen = recipe.data
+        if (chosen.test, chosen.held_out_per_class, chosen.held_out_share, chosen.folds) == (None, None, None, None):
             raise ValueError(
                 f"{wish.weights} names no test images, and no label would be held out: give labelled images that "
                 "training has not seen with --test DIR."

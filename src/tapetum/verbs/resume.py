@@ -6,7 +6,6 @@ from typing import Any
 
 from tapetum.engine.checkpoint import CHECKPOINTS, list_checkpoints
 from tapetum.methods.registry import load_plugins
-from tapetum.recipe.recipe import Recipe
 from tapetum.runs.run import assemble
 from tapetum.runs.run_folder import open_run_folder, sole_writer
 from tapetum.system.notices import notify
@@ -36,11 +35,7 @@ def resume(run: str | Path, inexact: bool = False, plugins: Sequence[str] = ()) 
     load_plugins(plugins)
     folder, recipe = open_run_folder(run)
     with sole_writer(folder):
-        return _go_on(folder, recipe, inexact)
-
-
-def _go_on(folder: Path, recipe: Recipe, inexact: bool) -> dict[str, Any]:
-    begins = not list_checkpoints(folder / CHECKPOINTS)
-    if begins:
-        notify("no checkpoint was written yet: starting from step 0")
-    return finish(assemble(recipe, weights=begins), folder, inexact=inexact)
+        begins = not list_checkpoints(folder / CHECKPOINTS)
+        if begins:
+            notify("no checkpoint was written yet: starting from step 0")
+        return finish(assemble(recipe, weights=begins), folder, inexact=inexact)
