@@ -1,8 +1,9 @@
-"""What benchmarks measured, as tables of Markdown: intervals, speed, the doctor's cost, weights, exports, probes."""
+"""What benchmarks measured, as tables of Markdown: intervals, speed, growth, the doctor's cost, weights, and others."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 from run_tables import ABSENT, METHODS, Result, mean, table
@@ -39,6 +40,22 @@ and backward pass with heads and loss, *views* all from the draw to the normalis
 """
 NETWORK = ("backbone", "heads and loss", "backward")
 VIEWS = ("draw", "read", "crop", "colour", "normalise", "views, the rest")
+
+PROCESSES_INTRODUCTION = """## Two processes or two threads
+
+Images a second of the same training, with the same global batch, on two cores that nothing else used:
+`benchmarks/processes.py`. *Efficiency* is over twice the speed of one process of one thread. Two processes exchange
+gradients and batch statistics; two threads share out each operation.
+"""
+
+GROWTH_INTRODUCTION = """## Growth
+
+How seconds and memory grow when one size grows and the others stay: `benchmarks/growth.py`. Figures go from the
+smallest size to the largest; each step of a bar is a doubling. *Doubling* is the factor by which the seconds rise where
+the size is doubled, at the end of the curve: 2 is growth in proportion. Memory is the peak of the process, in MB, and
+in parentheses what it needed before it began.
+"""
+BARS = "▁▂▃▄▅▆▇█"
 
 DOCTOR_INTRODUCTION = """## What the collapse doctor costs
 
@@ -131,6 +148,53 @@ def speed_of_light(light: Mapping[str, Result]) -> str:
     heads = ["measured on", "recipe", "type", "GFLOP a step", "step, ms", "GFLOP/s", "matrix peak, GFLOP/s"]
     heads += ["share of the peak", "network", "views", "optimiser", "the rest"]
     return table(heads, rows, left=(0, 1, 2))
+
+
+def processes(processes: Mapping[str, Result]) -> str:
+    """A line for each machine's file and recipe."""
+    rows = []
+    for name, found in processes.items():
+        link = f"[{name}](results/processes/{name}.json)"
+        for recipe, one in found["recipes"].items():
+            rates = [f"{one['images_per_second'][way]:,.1f}" for way in ("one", "threads", "processes")]
+            shares = [f"{one['efficiency'][way]:.0%}" for way in ("threads", "processes")]
+            rows.append([link, f"`{recipe}`", *rates, *shares, f"**{one['processes_over_threads']:.2f}**"])
+    heads = ["measured on", "recipe", "one process, one thread", "one process, two threads", "two processes"]
+    heads += ["efficiency of two threads", "of two processes", "processes over threads"]
+    return table(heads, rows, left=(0, 1))
+
+
+def growth(growth: Mapping[str, Result]) -> str:
+    """A line for each machine's file and curve, and for what a process needs to start."""
+    rows = []
+    for name, found in growth.items():
+        link, threads = f"[{name}](results/growth/{name}.json)", str(found["threads"])
+        for what, seconds in found["starts"].items():
+            rows.append([link, threads, f"`{what}`", ABSENT, ABSENT, f"{seconds:.2f}", ABSENT, ABSENT])
+        for curve in found["curves"].values():
+            points = curve["points"]
+            sizes, seconds, peaks = ([p[key] for p in points] for key in ("size", "seconds", "peak_memory_mb"))
+            start = points[0]["start_memory_mb"]
+            shown = [", ".join(f"{size:,}" for size in sizes), ", ".join(f"{value:.3g}" for value in seconds)]
+            memory = f"{', '.join(f'{peak:,.0f}' for peak in peaks)} ({start:,.0f}) {bars(peaks)}"
+            cells = [shown[0], f"{shown[1]} {bars(seconds)}", doubling(sizes, seconds), memory]
+            rows.append([link, threads, curve["what"], curve["axis"], *cells])
+    heads = ["measured on", "threads", "what", "what grows", "sizes", "seconds", "doubling", "memory"]
+    return table(heads, rows, left=(0, 2, 3, 4, 5, 7))
+
+
+def bars(values: Sequence[float]) -> str:
+    """A bar for each value above 0: the least has the lowest, and every doubling from there adds a step."""
+    steps = (round(math.log2(value / min(values))) for value in values)
+    return "".join(BARS[min(step, len(BARS) - 1)] for step in steps)
+
+
+def doubling(sizes: Sequence[float], values: Sequence[float]) -> str:
+    """The factor by which values rise where the size is doubled, between the last two of them."""
+    if len(sizes) < 2:
+        return ABSENT
+    slope = math.log(values[-1] / values[-2]) / math.log(sizes[-1] / sizes[-2])
+    return f"**{2**slope:.2f}**"
 
 
 def doctor(doctor: Mapping[str, Result]) -> str:

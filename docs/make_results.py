@@ -38,6 +38,8 @@ SECTIONS: dict[str, tuple[str, Callable[[Mapping[str, Result]], str]]] = {
     "coverage": (benchmark_tables.COVERAGE_INTRODUCTION, benchmark_tables.coverage),  # benchmarks/coverage.py
     "speed": (benchmark_tables.SPEED_INTRODUCTION, benchmark_tables.speed),  # benchmarks/views.py and step.py
     "speed_of_light": (benchmark_tables.LIGHT_INTRODUCTION, benchmark_tables.speed_of_light),  # by its namesake
+    "processes": (benchmark_tables.PROCESSES_INTRODUCTION, benchmark_tables.processes),  # by its namesake
+    "growth": (benchmark_tables.GROWTH_INTRODUCTION, benchmark_tables.growth),  # by its namesake
     "doctor": (benchmark_tables.DOCTOR_INTRODUCTION, benchmark_tables.doctor),  # benchmarks/doctor.py
     "layouts": (benchmark_tables.LAYOUTS_INTRODUCTION, benchmark_tables.layouts),  # benchmarks/layouts.py
     "exports": (benchmark_tables.EXPORTS_INTRODUCTION, benchmark_tables.exports),  # benchmarks/exports.py

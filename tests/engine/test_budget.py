@@ -1,110 +1,136 @@
-"""Minutes become steps by measuring, and measuring leaves no trace."""
+"""Minutes become steps once, from costs; a run that is late says so, and decides nothing."""
 
-import copy
+from dataclasses import replace
 
 import pytest
-import torch
 
 from tapetum.engine import budget
-from tapetum.engine.budget import measure_steps, resolve_steps
+from tapetum.engine.budget import Budget, Costs, LateNotice, Plan, resolve_steps
 from tapetum.engine.trainer import TrainerConfig
+
+MINUTES = TrainerConfig(minutes=1, checkpoint_every=None)
 
 
 class Clock:
-    """Advances a hundredth of a second per optimiser step, three seconds per before_epoch, and by more in the first."""
-
-    def __init__(self):
-        self.now = 0.0
+    now = 0.0
 
     def perf_counter(self):
         return self.now
 
 
-def slow_toy(toy, clock, first=3.0, hiccup=0.0):
-    class Slow(toy.Toy):
-        steps = 0
-
-        def before_epoch(self, progress, embed_all):
-            clock.now += 3.0 if progress.epoch else first
-            super().before_epoch(progress, embed_all)
-
-        def after_step(self, output, batch):
-            self.steps += 1
-            clock.now += 0.01 + (hiccup if self.steps == 12 else 0.0)
-            super().after_step(output, batch)
-
-        def __deepcopy__(self, memo):
-            made = Slow()
-            memo[id(self)] = made
-            for name, parameter in self.named_parameters():
-                memo[id(parameter)] = made.get_parameter(name)
-            return made
-
-    return Slow()
+@pytest.fixture
+def clock(monkeypatch):
+    made = Clock()
+    monkeypatch.setattr(budget, "time", made)
+    return made
 
 
-def measured(toy, method, minutes=1.0, **changes):
-    arguments = {"minutes": minutes, "steps_per_epoch": 100, "config": TrainerConfig(minutes=minutes), **changes}
-    return measure_steps(method, toy.sgd(method), toy.batches, runtime=toy.runtime(), **arguments)
+def plan_of(config=MINUTES, folds=0, **costs):
+    return Plan(costs=Costs(**{"step": 0.01, **costs}), config=config, steps_per_epoch=100, folds=folds)
 
 
-def test_a_tenth_is_reserved_and_before_epoch_is_spread_over_its_steps(toy, monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(budget, "time", clock)
-    # 54 seconds at 0.01 a step and 3 seconds every 100 steps.
-    assert measured(toy, slow_toy(toy, clock)) == pytest.approx(54 / (0.01 + 0.03), abs=1)
-    assert measured(toy, slow_toy(toy, clock), minutes=1e-6) == 1
+def steps_in(minutes, plan, told=None):
+    return Budget(minutes=minutes, began=0.0).steps(plan, (told if told is not None else []).append)
 
 
-def test_one_hiccup_of_the_machine_changes_nothing(toy, monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(budget, "time", clock)
-    assert measured(toy, slow_toy(toy, clock, hiccup=5.0)) == measured(toy, slow_toy(toy, clock))
+def test_without_other_costs_steps_take_all_minutes_but_a_small_reserve(clock):
+    assert steps_in(1, plan_of()) == 5910  # 59.1 seconds
 
 
-def test_what_the_first_epoch_alone_needs_is_spent_once(toy, monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(budget, "time", clock)
-    # As above, but for ten seconds in which a memory bank is filled.
-    assert measured(toy, slow_toy(toy, clock, first=13.0)) == pytest.approx((54 - 10) / (0.01 + 0.03), abs=1)
-    assert measured(toy, slow_toy(toy, clock, first=100.0)) == 1
+def test_what_has_passed_is_no_longer_left(clock):
+    clock.now = 9.1
+    assert steps_in(1, plan_of()) == 5000
 
 
-def test_measuring_leaves_no_trace(toy):
-    run = toy.trainer(None, 5)
-    run.fit()
-    method, optimizer = run.method, run.optimizer
-    method.head.eval()
-    before, groups = toy.state_of(run), copy.deepcopy([{**g, "params": 0} for g in optimizer.param_groups])
-    gradients = [p.grad.clone() for p in method.parameters()]
-    modes = [m.training for m in method.modules()]
-    queue, generator = method.queue, torch.get_rng_state()
-    steps = measure_steps(
-        method,
-        optimizer,
-        toy.batches,
-        minutes=0.5,
-        steps_per_epoch=7,
-        config=TrainerConfig(minutes=0.5),
-        runtime=run.runtime,
+@pytest.mark.parametrize(
+    "costs", [{"epoch": 3.0}, {"epoch": 3.0, "first_epoch": 10.0}, {"finish": 20.0}, {"folding": 20.0}]
+)
+@pytest.mark.parametrize("checkpoint", [0.0, 0.5])
+@pytest.mark.parametrize("evaluate", [{}, {"evaluations": 10}, {"evaluate_every": 150}])
+def test_one_more_step_would_take_too_long(clock, costs, checkpoint, evaluate):
+    config = replace(MINUTES, checkpoint_every=500, **evaluate)
+    plan = plan_of(config, checkpoint=checkpoint, evaluation=0.7, **costs)
+    steps = steps_in(1, plan)
+    assert plan.total(steps) <= 59.1 + 1e-9 < plan.total(steps + 1)
+
+
+def test_each_cost_counts_as_often_as_it_occurs():
+    config = replace(MINUTES, checkpoint_every=500, evaluate_every=150)
+    plan = plan_of(config, epoch=3.0, first_epoch=10.0, evaluation=0.7, checkpoint=0.5, finish=20.0)
+    # Of 1,210 steps: 13 epochs; 8 evaluations and 2 checkpoints, and one of each after the last step.
+    assert plan.training(1210, 1210) == pytest.approx(12.1 + 13 * 3 + 10 + 9 * 0.7 + 3 * 0.5)
+    assert plan.training(1200, 1210) == pytest.approx(12.0 + 12 * 3 + 10 + 8 * 0.7 + 2 * 0.5)
+    assert plan.training(0, 1210) == 0
+    assert plan.total(1210) == pytest.approx(plan.training(1210, 1210) + 20)
+
+
+def test_short_runs_take_half_of_the_minutes(clock):
+    assert steps_in(1, plan_of(folds=3)) == pytest.approx(5910 / 2, abs=3)
+
+
+def test_if_nothing_fits_one_step_is_trained_and_said(clock):
+    told = []
+    clock.now = 30.0
+    assert steps_in(1, plan_of(finish=60.0), told) == 1
+    assert told == [
+        "trainer.minutes is 1, but preparing, evaluating and a single step take 1.5 minutes: training for 1 step; "
+        "give more minutes."
+    ]
+
+
+def late_run(clock, seconds_per_step, steps=5000, minutes=1.0, folds=0, **costs):
+    """Train `steps` steps that take so many seconds each (a function of the step); returns what was said, and when."""
+    told = []
+    plan = plan_of(TrainerConfig(minutes=minutes), folds=folds, **costs)
+    notice = LateNotice(Budget(minutes=minutes, began=0.0), plan, "run", lambda text: told.append((step, text)))
+    notice.on_start(0, steps)
+    for step in range(10, steps + 1, 10):
+        clock.now += 10 * seconds_per_step(step)
+        notice.on_steps([{"step": step - 1}, {"step": step}])
+    return told
+
+
+def test_a_slower_machine_is_told_once(clock):
+    told = late_run(clock, lambda step: 0.03)
+    assert len(told) == 1
+    step, text = told[0]
+    assert step < 0.1 * 5000
+    assert text == (
+        "at this pace, the run will end about 1.5 minutes after the 1 that it was given (steps take 3.0 times as long "
+        "as measured; the machine is slower or busier than it was). Nothing is cut off if you let it finish; or press "
+        "Ctrl-C, and `tapetum resume run` continues from there when the machine is free."
     )
-    assert steps > 1
-    toy.assert_same(before, toy.state_of(run))
-    assert method.queue is queue
-    assert [{**g, "params": 0} for g in optimizer.param_groups] == groups
-    assert all(torch.equal(p.grad, g) for p, g in zip(method.parameters(), gradients, strict=True))
-    assert [m.training for m in method.modules()] == modes
-    assert torch.equal(torch.get_rng_state(), generator)
-    assert "before_epoch" not in vars(method)
 
 
-def test_a_fresh_run_is_the_same_after_measuring(toy):
-    plain, after = toy.trainer(None, 6), toy.Toy()
-    measured(toy, after, minutes=0.1)
-    later = toy.trainer(None, 6, method=after)
-    plain.fit()
-    later.fit()
-    toy.assert_same(toy.state_of(plain), toy.state_of(later))
+def test_it_is_told_again_when_the_delay_doubles(clock):
+    told = late_run(clock, lambda step: 0.02 if step < 2500 else 0.1)
+    assert [text.split("minutes")[0].split()[-1] for _, text in told] == ["0.67", "1.3", "2.7"]
+
+
+def test_a_run_in_time_says_nothing(clock):
+    assert late_run(clock, lambda step: 0.0105) == []
+    clock.now = 0.0
+    # What only the beginning takes is no sign of a slow machine, and neither is one hiccup.
+    assert late_run(clock, lambda step: {10: 0.4, 2000: 0.4}.get(step, 0.01), steps=4500) == []
+
+
+def test_epochs_and_evaluations_that_were_planned_are_no_delay(clock):
+    def seconds(step):
+        return 0.01 + (0.3 if step % 100 == 10 else 0.0)  # three seconds as each epoch begins
+
+    assert late_run(clock, seconds, steps=1400, epoch=3.0) == []
+
+
+def test_short_runs_are_over_when_the_training_begins(clock):
+    clock.now = 30.0  # what they took
+    assert late_run(clock, lambda step: 0.01, steps=2900, folds=3, folding=1.0) == []
+
+
+def test_a_delay_of_the_short_runs_is_not_blamed_on_the_steps(clock):
+    clock.now = 60.0
+    told = late_run(clock, lambda step: 0.01, steps=2900, folds=3)
+    assert len(told) == 1
+    assert "given (what came before took longer than planned). Nothing is cut off" in told[0][1]
 
 
 def test_only_steps_are_left():

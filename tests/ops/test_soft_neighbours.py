@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tapetum.ops import soft_neighbours as module
 from tapetum.ops.soft_neighbours import sharpen, smooth_one_hot, soft_neighbours
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -102,3 +103,50 @@ def test_smoothed_labels_by_hand():
     assert torch.allclose(rows, torch.tensor([[0.1, 0.1, 0.8], [0.8, 0.1, 0.1], [0.1, 0.1, 0.8]]))
     assert torch.equal(smooth_one_hot(torch.tensor([1, 0]), torch.arange(2), 0.0), torch.eye(2).flip(0))
     assert smooth_one_hot(torch.tensor([0]), torch.arange(2), 0.1, dtype=torch.float64).dtype == torch.float64
+
+
+def results(parts, over_ranks=True):
+    leaves = [part.clone().requires_grad_() for part in parts]
+    probabilities = soft_neighbours(*leaves, 0.1, over_ranks)
+    probabilities.square().sum().backward()
+    return [probabilities.detach(), *(leaf.grad for leaf in leaves)]
+
+
+@pytest.mark.parametrize("scores", [1, 20, 7 * 4, 7 * 9 - 1])
+def test_parts_of_the_queries_change_nothing(parts, scores, monkeypatch):
+    """7 supports; 9 queries one at a time, two, four, and eight with a remainder of one."""
+    whole = results(parts)
+    monkeypatch.setattr(module, "SCORES_AT_ONCE", scores)
+    for ours, expected in zip(results(parts), whole, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+    with torch.no_grad():
+        torch.testing.assert_close(soft_neighbours(*parts, 0.1), whole[0], rtol=1e-12, atol=1e-12)
+
+
+def test_no_similarity_is_kept_of_queries_in_parts(monkeypatch):
+    """What the backward pass is given of 40 x 50 similarities: all of them, or none."""
+    parts = random_parts(0, 40, 50, 2)
+    most = []
+    for scores in (40 * 50, 40 * 50 - 1):
+        monkeypatch.setattr(module, "SCORES_AT_ONCE", scores)
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, sizes=sizes: sizes.append(tensor.numel()) or tensor, lambda tensor: tensor
+        ):
+            soft_neighbours(parts[0].requires_grad_(), *parts[1:], 0.1)
+        most.append(max(sizes))
+    assert most == [40 * 50, 50 * 6]
+
+
+def test_parts_are_computed_in_float32_again(monkeypatch):
+    """The backward pass runs outside of autocast, or inside of another."""
+    queries, supports, labels = (part.float() for part in random_parts(0, 9, 7, 4))
+    gradients = []
+    for scores in (2**25, 20):
+        monkeypatch.setattr(module, "SCORES_AT_ONCE", scores)
+        leaf = queries.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = soft_neighbours(leaf, supports, labels, 0.1).square().sum()
+            loss.backward()
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)

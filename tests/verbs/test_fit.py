@@ -142,7 +142,9 @@ def test_other_lengths(length):
 
 
 def test_ten_minutes_where_no_length_is_given(capsys, monkeypatch):
-    monkeypatch.setattr("tapetum.verbs.fit.train", lambda recipe, output: {"minutes": recipe.trainer.minutes})
+    monkeypatch.setattr(
+        "tapetum.verbs.fit.train_since", lambda began, recipe, output: {"minutes": recipe.trainer.minutes}
+    )
     assert quick(steps=None) == {"minutes": 10}
     assert "none was given: set minutes, epochs or steps" in capsys.readouterr().out
     # An override is an answer, too.

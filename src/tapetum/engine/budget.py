@@ -1,30 +1,26 @@
-"""Number of training steps. A budget in minutes becomes steps once, by measuring; after that no clock matters."""
+"""Number of training steps. A budget in minutes becomes steps once, from measured costs; after that no clock matters.
 
-import copy
+The minutes are those of the whole command, so everything besides training is subtracted: what has passed already, the
+evaluations, the checkpoints. `engine.trial` measures what they take.
+"""
+
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from itertools import pairwise
-from statistics import median
-from typing import Any
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-import torch
-from torch.optim import Optimizer
-
-from tapetum.data.batch import Batch
 from tapetum.engine.callbacks import Callback, Row
-from tapetum.engine.runtime import Runtime
-from tapetum.engine.trainer import Trainer
 from tapetum.engine.trainer_config import TrainerConfig
-from tapetum.methods.base import EmbedAll, Method, Progress
-from tapetum.system.interruption import Interrupted
+from tapetum.system.notices import notify
 
-WARM_UP_STEPS = 5
-TIMED_STEPS = 20
-TRIAL_STEPS = WARM_UP_STEPS + TIMED_STEPS
-RESERVE = 0.1
-"""Share of the minutes kept back for evaluation, checkpoints and a machine that becomes busier."""
+RESERVE = 0.015
+"""Share of the minutes kept back for what is not measured: starting the training, writing tables, the summary."""
+LATE = 0.1
+"""A run that is expected to end later than planned by more than this share of its minutes says so."""
+_PATIENCE = 0.05
+"""Share of the minutes to train before judging the pace, so that one hiccup at the beginning does not count."""
 
 
 def resolve_steps(
@@ -35,108 +31,166 @@ def resolve_steps(
     Args:
         config: gives the length as epochs, steps or minutes.
         steps_per_epoch: steps in one pass over the images.
-        measure: turns minutes into steps; `measure_steps` with its other arguments filled in.
+        measure: turns minutes into steps, which must be the same on every rank.
     """
-    steps, every = config.steps, config.evaluate_every
+    steps = config.steps
     if config.epochs is not None:
         steps = max(1, round(config.epochs * steps_per_epoch))
     elif steps is None:
         assert config.minutes is not None
         assert measure is not None, "a budget in minutes needs measuring"
         steps = measure(config.minutes)
-    if every is None and config.evaluations is not None:
-        every = max(1, math.ceil(steps / config.evaluations))
+    every = _evaluate_every(config, steps)
     return replace(config, steps=steps, epochs=None, minutes=None, evaluate_every=every, evaluations=None)
 
 
-def measure_steps(
-    method: Method,
-    optimizer: Optimizer,
-    batches: Callable[[int, int], Iterator[Batch]],
-    *,
-    minutes: float,
-    steps_per_epoch: int,
-    config: TrainerConfig,
-    runtime: Runtime,
-    seed: int = 0,
-    embed_all: EmbedAll | None = None,
-) -> int:
-    """Measure how many steps fit into a budget of minutes on this machine, as busy as it is now.
+def _evaluate_every(config: TrainerConfig, steps: int) -> int | None:
+    if config.evaluate_every is None and config.evaluations is not None:
+        return max(1, math.ceil(steps / config.evaluations))
+    return config.evaluate_every
 
-    Times 20 steps after 5 warm-up steps, and the first two calls of `before_epoch`, on copies of the method and
-    optimizer. Weights, buffers, optimizer state, modes and torch's generators stay unchanged. Call it before building
-    the `Trainer`.
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """Seconds that the parts of a run take on this machine, as busy as it was when they were measured."""
+
+    step: float
+    """One optimiser step, with its share of logging."""
+    epoch: float = 0.0
+    """One call of `before_epoch`."""
+    first_epoch: float = 0.0
+    """What the first call takes beyond that, for instance to fill a memory bank."""
+    evaluation: float = 0.0
+    """One evaluation during training."""
+    checkpoint: float = 0.0
+    """Writing one checkpoint."""
+    finish: float = 0.0
+    """All evaluations after the last step."""
+    folding: float = 0.0
+    """All evaluations of the short runs of `data.folds`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How long a run is expected to take: its costs, and how often each of them occurs."""
+
+    costs: Costs
+    config: TrainerConfig
+    """When to evaluate and to write checkpoints; its own length does not matter."""
+    steps_per_epoch: int
+    folds: int = 0
+    """Number of short runs that come first, each with that fraction of the steps."""
+
+    def training(self, step: int, steps: int) -> float:
+        """Seconds from the start of a training of `steps` steps until `step` of them are finished."""
+        costs = self.costs
+        seconds = step * costs.step + math.ceil(step / self.steps_per_epoch) * costs.epoch
+        seconds += costs.first_epoch if step else 0.0
+        seconds += _times(_evaluate_every(self.config, steps), step, steps) * costs.evaluation
+        return seconds + _times(self.config.checkpoint_every, step, steps) * costs.checkpoint
+
+    def total(self, steps: int) -> float:
+        """Seconds for the short runs, a training of `steps` steps after them, and its finish: all that trains."""
+        short = max(1, steps // self.folds) if self.folds else 0
+        return self.folds * self.training(short, short) + self.costs.folding + self.after(0, steps)
+
+    def after(self, step: int, steps: int) -> float:
+        """Seconds from the moment when `step` of `steps` steps of the training are finished to the command's end."""
+        return self.training(steps, steps) - self.training(step, steps) + self.costs.finish
+
+    def most_steps(self, seconds: float) -> int:
+        """Return how many steps fit, with all that comes with them, into so many seconds; at least 1."""
+        beyond = 2
+        while self.total(beyond) <= seconds:
+            beyond *= 2
+        # The steps from beyond / 2 on; `total` grows with them, but for a few where an evaluation less comes due.
+        fitting = bisect_right(range(beyond // 2, beyond), seconds, key=self.total)
+        return max(1, beyond // 2 + fitting - 1)
+
+
+def _times(every: int | None, step: int, steps: int) -> int:
+    """How often something has happened after `step` steps that is due every so many steps, and after the last."""
+    if every is None:
+        return int(step == steps)
+    return step // every + (step == steps and steps % every != 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """The minutes that a command may take, and since when they run."""
+
+    minutes: float
+    began: float
+    """What `time.perf_counter` returned when the command began."""
+
+    @property
+    def seconds(self) -> float:
+        return 60.0 * self.minutes
+
+    def spent(self) -> float:
+        """Seconds that have passed since the command began."""
+        return time.perf_counter() - self.began
+
+    def steps(self, plan: Plan, notify: Callable[[str], None] = notify) -> int:
+        """Return how many steps fit into what is left now, but for a small reserve; at least 1.
+
+        Args:
+            plan: what the run is expected to take from now on.
+            notify: called with a message if not even one step fits.
+        """
+        spent = self.spent()
+        steps = plan.most_steps(self.seconds * (1.0 - RESERVE) - spent)
+        needed = (spent + plan.total(1)) / 60.0
+        if needed > self.minutes:
+            notify(
+                f"trainer.minutes is {self.minutes:g}, but preparing, evaluating and a single step take {needed:.2g} "
+                f"minutes: training for {steps} step{'s' * (steps > 1)}; give more minutes."
+            )
+        return steps
+
+
+class LateNotice(Callback):
+    """Says when a run is expected to end much later than planned; it decides nothing, so nothing is ever cut off.
+
+    Says it once, and again when the delay has doubled.
 
     Args:
-        method, optimizer, batches, runtime, seed, embed_all: as for `Trainer`; the method is not set up yet.
-        minutes: the budget in minutes of wall time; a tenth is kept in reserve.
-        steps_per_epoch: the time of the second `before_epoch` is spread over this many steps; the extra time of the
-            first, for instance to fill a memory bank, counts once.
-        config: only its `accumulate` is used.
-
-    Returns:
-        Steps, at least 1; the same on every rank.
-
-    Raises:
-        KeyboardInterrupt: on Ctrl-C or SIGTERM.
+        budget: the minutes, and since when they run.
+        plan: what the run was expected to take.
+        folder: the run folder, which the notice names.
+        notify: called with the notice.
     """
-    # Copied together, so that the copied optimizer refers to the copied parameters.
-    trial, trial_optimizer = copy.deepcopy((method, optimizer))
-    epoch_watch, step_watch = _EpochWatch(trial), _StepWatch()
-    shared: dict[str, Any] = {"runtime": runtime, "seed": seed, "embed_all": embed_all, "config": _trial_config(config)}
-    shared["notify"] = _say_nothing
-    # One extra step, which begins the second epoch.
-    length: dict[str, Any] = {"steps_per_epoch": TRIAL_STEPS, "total_steps": TRIAL_STEPS + 1}
-    with torch.random.fork_rng([runtime.device] if runtime.device.type == "cuda" else []):
-        trainer = Trainer(trial, trial_optimizer, _keep_rates, batches, callbacks=[step_watch], **length, **shared)
-        try:
-            trainer.fit()
-        except Interrupted:
-            raise KeyboardInterrupt from None  # there is nothing to save or resume yet
-    if runtime.rank != 0:
-        return runtime.broadcast(0)
-    first, second = epoch_watch.seconds
-    budget = 60.0 * minutes * (1.0 - RESERVE) - (first - second)
-    return runtime.broadcast(max(1, int(budget / (step_watch.seconds_per_step() + second / steps_per_epoch))))
 
+    def __init__(self, budget: Budget, plan: Plan, folder: Path, notify: Callable[[str], None] = notify) -> None:
+        self._budget, self._plan, self._folder, self._notify = budget, plan, folder, notify
+        self._tolerated = LATE * budget.seconds
+        self._steps = 0
+        self._first: tuple[int, float] | None = None
 
-def _trial_config(config: TrainerConfig) -> TrainerConfig:
-    return TrainerConfig(
-        steps=TRIAL_STEPS + 1, log_every=WARM_UP_STEPS, checkpoint_every=None, accumulate=config.accumulate
-    )
-
-
-class _StepWatch(Callback):
-    def __init__(self) -> None:
-        self._times: dict[int, float] = {}
+    def on_start(self, step: int, total_steps: int) -> None:
+        self._steps, self._first = total_steps, None
 
     def on_steps(self, rows: Sequence[Row]) -> None:
-        # Rows arrive only after the device has finished their steps.
-        self._times[int(rows[-1]["step"])] = time.perf_counter()
+        step, spent = int(rows[-1]["step"]), self._budget.spent()
+        if self._first is None:  # before it, data loaders start and code is compiled: that says nothing of the pace
+            self._first = step, spent
+            return
+        first, since = self._first
+        if step == self._steps or spent - since < _PATIENCE * self._budget.seconds:
+            return
+        left = self._plan.after(step, self._steps)
+        slower = (spent - since) / (self._plan.after(first, self._steps) - left)
+        late = spent + slower * left - self._budget.seconds
+        if late > self._tolerated:
+            self._tolerated = 2 * late
+            self._tell(late, slower)
 
-    def seconds_per_step(self) -> float:
-        """The median over groups of five steps, so that one hiccup of the machine has no effect."""
-        marks = [self._times[step] for step in range(WARM_UP_STEPS, TRIAL_STEPS + 1, WARM_UP_STEPS)]
-        return median(end - start for start, end in pairwise(marks)) / WARM_UP_STEPS
-
-
-class _EpochWatch:
-    """Times each `before_epoch` of the trial."""
-
-    def __init__(self, trial: Method) -> None:
-        self.seconds: list[float] = []
-        self._hook = trial.before_epoch
-        trial.before_epoch = self._timed  # type: ignore[method-assign]
-
-    def _timed(self, progress: Progress, embed_all: EmbedAll) -> None:
-        start = time.perf_counter()
-        self._hook(progress, embed_all)
-        self.seconds.append(time.perf_counter() - start)
-
-
-def _say_nothing(message: str) -> None:
-    """Drop the messages of the trial: the training itself repeats those that matter."""
-
-
-def _keep_rates(step: int) -> None:
-    """Leave the learning rates unchanged in the trial: they do not affect its speed."""
+    def _tell(self, late: float, slower: float) -> None:
+        reason = f"steps take {slower:.1f} times as long as measured; the machine is slower or busier than it was"
+        if slower < 1.05:  # for instance in the short runs
+            reason = "what came before took longer than planned"
+        self._notify(
+            f"at this pace, the run will end about {late / 60:.2g} minutes after the {self._budget.minutes:g} that it "
+            f"was given ({reason}). Nothing is cut off if you let it finish; or press Ctrl-C, and "
+            f"`tapetum resume {self._folder}` continues from there when the machine is free."
+        )

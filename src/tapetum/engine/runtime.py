@@ -21,8 +21,9 @@ from torch.optim import Optimizer
 from tapetum.data.batch import Batch, Views
 from tapetum.methods.base import Method
 from tapetum.ops.collectives import sum_over_ranks
+from tapetum.optim.optimizers import fuse
 from tapetum.system.launcher import Launched, launched
-from tapetum.system.machine import available_threads
+from tapetum.system.machine import available_threads, keep_freed_memory
 from tapetum.system.notices import notify
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ class Runtime:
         if place is not None:
             threads = place.threads or available_threads() // place.local_size
         torch.set_num_threads(self.config.threads or max(1, threads))
+        if self.device.type == "cpu":
+            keep_freed_memory()
         if self.device.type == "cuda":
             # cuDNN's timing trials can pick another algorithm, and so other bits, in each process.
             torch.backends.cudnn.benchmark = False
@@ -162,6 +165,8 @@ class Runtime:
                 raise ValueError(f"runtime.compile is true, but {type(method).__name__} has no backbone: use false.")
             # In place: a wrapper would put `_orig_mod.` into the names of the state dict.
             backbone.compile(dynamic=False)
+        if self.device.type == "cuda":
+            fuse(optimizer)
         module, wrapped = self._fabric.setup(method, optimizer)
         return module, wrapped
 

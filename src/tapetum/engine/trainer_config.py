@@ -13,7 +13,8 @@ class TrainerConfig:
     steps: int | None = None
     """Length in optimiser steps; 0 trains nothing and saves the weights as they are."""
     minutes: float | None = None
-    """Length in minutes of wall time, converted to steps once, by measuring, before step 0."""
+    """Length of the whole command in minutes of wall time, until the summary is written; converted to steps once, by
+    measuring, before step 0. The short runs of `data.folds` are included."""
     log_every: int = 10
     """Steps between readings of the metrics; each makes the host wait for the device. Every step still gets a row."""
     evaluate_every: int | None = None

@@ -66,10 +66,7 @@ class Embedder:
             if images is None:
                 yield chunk, Outputs(torch.empty(0, 0), None)
                 continue
-            with self.compute.autocast():
-                embeddings = self._embed(images)
-                logits = self.method.classify(images)
-            yield chunk, Outputs(embeddings.float().cpu(), None if logits is None else logits.float().cpu())
+            yield chunk, self._outputs(images)
 
     @torch.no_grad()
     def stream_images(
@@ -105,6 +102,14 @@ class Embedder:
         for chunk, outputs in self.stream(store, indices, batch_size):
             _refuse_unreadable(chunk)
             yield chunk.indices, outputs
+
+    def _outputs(self, images: Tensor) -> Outputs:
+        """Run the method on images (n, C, S, S); with `mirrored`, on their mirror images too, and average."""
+        seen = [images, images.flip(3)] if self.views.evaluation.mirrored else [images]
+        with self.compute.autocast():
+            embeddings = [self._embed(view).float() for view in seen]
+            logits = [found.float() for view in seen if (found := self.method.classify(view)) is not None]
+        return Outputs(_mean(embeddings).cpu(), _mean(logits).cpu() if logits else None)
 
     def _embed(self, images: Tensor) -> Tensor:
         if self.features == "own":
@@ -151,6 +156,10 @@ def own_batches(count: int, rank: int, world_size: int) -> list[npt.NDArray[np.i
         batches += 2
     places = [np.arange(batch, count, batches) for batch in range(min(batches, count))]
     return [part[part % world_size == rank] for part in places]
+
+
+def _mean(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.stack(tuple(tensors)).mean(dim=0)
 
 
 def _refuse_unreadable(chunk: ImageChunk) -> None:

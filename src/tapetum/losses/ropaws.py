@@ -69,7 +69,8 @@ def propagated_labels(
     weights = prior * scores.softmax(dim=1)
     from_supports, from_others = weights.split([len(anchors), len(unlabelled)], dim=1)
     identity = torch.eye(len(unlabelled), dtype=weights.dtype, device=weights.device)
-    probabilities = torch.linalg.solve(identity - from_others, from_supports @ labels)
+    # Not `solve`, which waits for the device to tell whether the matrix is singular: a NaN shows in the loss.
+    probabilities = torch.linalg.solve_ex(identity - from_others, from_supports @ labels)[0]
 
     own = probabilities[rank() * len(queries) : (rank() + 1) * len(queries)]
     known = own.sum(dim=1)

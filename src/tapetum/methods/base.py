@@ -101,6 +101,10 @@ class Method(nn.Module):
     """What predicts an image's class: its soft nearest neighbours among the labelled images, or `classify`."""
     starts_anew: ClassVar[tuple[str, ...]] = ()
     """Parts that are never taken from the weights that training starts from (a recipe's `init`)."""
+    support_chunk: int | None = None
+    """How many support images of this process pass through the backbone at once: a method that uses supports gives it
+    to `tapetum.nn.recompute`. None: all. It belongs to the device, not to the paper, so it is no field of `Config`:
+    whoever builds a run sets it from the recipe's `support.chunk`."""
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """Compute the loss of one step."""

@@ -116,7 +116,7 @@ class DeepCluster(Method):
             for scores, labels in zip(self.prototypes(projections), self.labels, strict=True)
         ]
         loss = torch.stack(losses).mean()
-        newest = projections[list(self.config.assigning_views)].detach()
+        newest = torch.stack([projections[view] for view in self.config.assigning_views]).detach()
         clusters = self.labels[-1][batch.index]
         used = loss.new_zeros(self.config.num_prototypes[-1]).index_fill_(0, clusters, 1.0).sum()
         metrics = {"loss": loss.detach(), "used_prototypes": used.detach(), **spread(projections[0])}

@@ -29,6 +29,7 @@ from tapetum.data.batch import Batch
 from tapetum.losses.classification import classification_loss
 from tapetum.methods.base import Method, Progress, StepOutput, check_label_smoothing
 from tapetum.nn.heads import hidden_layers
+from tapetum.nn.recompute import embed_in_chunks
 from tapetum.ops.spread import spread
 
 
@@ -91,7 +92,7 @@ class Finetune(Method):
         assert batch.support_labels is not None
         labels = batch.support_labels.repeat(batch.support.counts[0])
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_backbone):
-            features = self.backbone(batch.support.groups[0])
+            features = embed_in_chunks(self.backbone, batch.support.groups[0], self.support_chunk)
         logits = self.classifier(self.projector(features))
         loss = classification_loss(logits, labels, self.config.label_smoothing)
         accuracy = (logits.detach().argmax(dim=1) == labels).float().mean()

@@ -41,6 +41,7 @@ from tapetum.methods.base import (
 )
 from tapetum.nn.batch_norm import running_statistics_frozen
 from tapetum.nn.heads import HeadConfig, build_heads
+from tapetum.nn.recompute import embed_with_supports
 from tapetum.ops.soft_neighbours import smooth_one_hot
 from tapetum.ops.spread import spread
 
@@ -116,7 +117,7 @@ class PAWS(Method):
         supports, large = batch.support.groups[0], batch.views.groups[0]
         num_supports, num_images = len(supports), len(large) // 2
 
-        features = self.backbone(torch.cat([supports, large]))
+        features = embed_with_supports(self.backbone, supports, [large], self.support_chunk)
         h, z = self._heads(features)
         anchors, num_small = z[num_supports:], 0
         if len(batch.views.groups) > 1:

@@ -20,7 +20,6 @@ Where this differs from the published code, on purpose:
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
 from tapetum.data.batch import Batch
@@ -28,7 +27,7 @@ from tapetum.losses.classification import classification_loss
 from tapetum.methods.base import Progress, StepOutput, check_label_smoothing
 from tapetum.methods.swav import SwAV, SwAVConfig
 from tapetum.nn.heads import HeadConfig, unit_length
-from tapetum.nn.multi_crop import embed_views
+from tapetum.nn.recompute import embed_with_supports
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +84,12 @@ class Suave(SwAV):
         self.label_smoothing = config.label_smoothing
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
-        """Compute the loss of one step; supports and large views share one backbone call."""
+        """Compute the loss of one step; supports and large views share one backbone call, unless there are chunks."""
         assert batch.views is not None
         assert batch.support is not None
         assert batch.support_labels is not None
-        supports, (large, *small) = batch.support.groups[0], batch.views.groups
-        embeddings = embed_views(self.backbone, [torch.cat([supports, large]), *small])
+        supports = batch.support.groups[0]
+        embeddings = embed_with_supports(self.backbone, supports, batch.views.groups, self.support_chunk)
         labelled, views = unit_length(self.projector(embeddings)).tensor_split([len(supports)])
 
         swapped = self.predict_swapped(views.unflatten(0, (sum(batch.views.counts), -1)), progress)

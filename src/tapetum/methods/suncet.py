@@ -25,7 +25,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -35,7 +34,7 @@ from tapetum.losses.suncet import suncet_loss
 from tapetum.methods.base import Method, Progress, StepOutput, check_above_zero, check_not_negative
 from tapetum.methods.simclr import check_negatives
 from tapetum.nn.heads import HeadConfig, build_heads, check_no_predictor
-from tapetum.nn.multi_crop import embed_views
+from tapetum.nn.recompute import embed_in_chunks, embed_with_supports
 from tapetum.ops.soft_neighbours import smooth_one_hot
 from tapetum.ops.spread import spread
 
@@ -83,21 +82,22 @@ class SuNCEt(Method):
         self.projector, _ = build_heads(config.head, num_features)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
-        """Compute the loss of one step; supports and large views share one backbone call."""
+        """Compute the loss of one step; supports and large views share one backbone call, unless there are chunks."""
         assert batch.views is not None
         assert batch.support is not None
         config = self.config
         if not config.simclr_weight:
-            projections = self.embed(batch.support.groups[0])
+            supports = embed_in_chunks(self.backbone, batch.support.groups[0], self.support_chunk)
+            projections = self.projector(supports)
             loss = config.supervised_weight * self._supervised(projections, batch)
             return StepOutput(loss, {"loss": loss.detach(), **spread(projections)})
         num_views, num_images = sum(batch.views.counts), len(batch.views.groups[0]) // batch.views.counts[0]
         check_negatives(num_views, num_images)
         is_supervised = progress.step < config.supervised_epochs * progress.steps_per_epoch
         supports = batch.support.groups[0] if is_supervised else batch.support.groups[0][:0]
-        large, *small = batch.views.groups
 
-        projections = self.projector(embed_views(self.backbone, [torch.cat([supports, large]), *small]))
+        embeddings = embed_with_supports(self.backbone, supports, batch.views.groups, self.support_chunk)
+        projections = self.projector(embeddings)
         unlabelled = projections[len(supports) :]
         metrics = {"nt_xent": nt_xent_loss(unlabelled, num_views, config.temperature, config.key_gradient)}
         loss = config.simclr_weight * metrics["nt_xent"]

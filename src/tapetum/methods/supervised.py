@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tapetum.data.batch import Batch
 from tapetum.losses.classification import classification_loss
 from tapetum.methods.base import Method, Progress, StepOutput, check_label_smoothing
+from tapetum.nn.recompute import embed_in_chunks
 from tapetum.ops.spread import spread
 
 
@@ -48,7 +49,7 @@ class Supervised(Method):
         assert batch.support is not None
         assert batch.support_labels is not None
         labels = batch.support_labels.repeat(batch.support.counts[0])
-        features = self.backbone(batch.support.groups[0])
+        features = embed_in_chunks(self.backbone, batch.support.groups[0], self.support_chunk)
         logits = self.classifier(features)
         loss = classification_loss(logits, labels, self.config.label_smoothing)
         accuracy = (logits.detach().argmax(dim=1) == labels).float().mean()

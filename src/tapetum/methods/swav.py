@@ -105,13 +105,14 @@ class SwAV(Method):
 
     def predict_swapped(self, projections: Tensor, progress: Progress) -> StepOutput:
         """Compute the loss of projections (V, B, D); `carry` holds those that belong in the queue."""
-        assigning = list(self.config.assigning_views)
+        assigning = self.config.assigning_views  # one by one: a list as index makes a GPU's host wait
         self._check(*projections.shape[:2])
-        newest = projections[assigning].detach()
+        newest = torch.stack([projections[view] for view in assigning]).detach()
         queue = self._full_queue(newest)  # (A, L, D)
         losses = []
         for scores, queue_scores in zip(self.prototypes(projections), self.prototypes(queue), strict=True):
-            codes = torch.stack([self._codes(*pair) for pair in zip(scores[assigning], queue_scores, strict=True)])
+            pairs = zip([scores[view] for view in assigning], queue_scores, strict=True)
+            codes = torch.stack([self._codes(*pair) for pair in pairs])
             losses.append(swapped_prediction_loss(scores, codes, assigning, self.config.temperature))
         loss = torch.stack(losses).mean()
         fills_queue = self.config.queue_length and progress.epoch >= self.config.queue_start_epoch

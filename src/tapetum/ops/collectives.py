@@ -26,10 +26,11 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
         ctx.num_rows = rows.shape[0]
-        rows = rows.contiguous()  # before empty_like, which would keep the strides of a transposed matrix
-        parts = [torch.empty_like(rows) for _ in range(world_size())]
-        dist.all_gather(parts, rows)
-        return torch.cat(parts)
+        rows = rows.contiguous()
+        # Into one tensor: a list of one for each rank would be copied once more, and cost the host a call a rank.
+        everyones = rows.new_empty(world_size() * rows.shape[0], *rows.shape[1:])
+        dist.all_gather_single(everyones, rows)
+        return everyones
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:

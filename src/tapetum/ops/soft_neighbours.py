@@ -1,11 +1,18 @@
 """The soft nearest-neighbour classifier p = softmax(z . A^T / tau) . Y, the one idea behind Tapetum."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
+from torch.utils.checkpoint import checkpoint
 
 from tapetum.ops.collectives import gather_rows
 from tapetum.ops.precision import full_precision
+
+SCORES_AT_ONCE = 2**25
+"""Number of similarities of queries and supports in memory at a time: 128 MiB in float32."""
 
 
 @full_precision
@@ -27,7 +34,9 @@ def soft_neighbours(
             those given here (evaluation, where every rank holds all of them).
 
     Returns:
-        (N, C); rows sum to one if those of `support_labels` do.
+        (N, C); rows sum to one if those of `support_labels` do. If there are more than `SCORES_AT_ONCE` similarities,
+        they are computed by parts of the queries, and once more for the backward pass, so that memory for any N and S
+        is that of a few times `SCORES_AT_ONCE`; the result is the same up to rounding.
 
     Example:
         >>> import torch
@@ -39,8 +48,18 @@ def soft_neighbours(
     labels = support_labels.to(anchors.dtype)
     if over_ranks:
         anchors, labels = gather_rows(anchors), gather_rows(labels)
-    weights = torch.softmax(normalize(queries, dim=1) @ anchors.T / temperature, dim=1)
-    return weights @ labels
+    parts = normalize(queries, dim=1).split(max(1, SCORES_AT_ONCE // max(1, len(anchors))))
+    if len(parts) == 1:
+        return _mean_labels(parts[0], anchors, labels, temperature)
+    compute: Callable[..., Tensor] = _mean_labels
+    if torch.is_grad_enabled():  # it draws nothing at random, so there is no generator to set back
+        compute = partial(checkpoint, _mean_labels, use_reentrant=False, preserve_rng_state=False)
+    return torch.cat([compute(part, anchors, labels, temperature) for part in parts])
+
+
+def _mean_labels(queries: Tensor, anchors: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """(N, C) similarity-weighted means of labels (S, C), for unit queries (N, D) and anchors (S, D)."""
+    return torch.softmax(queries @ anchors.T / temperature, dim=1) @ labels
 
 
 @full_precision

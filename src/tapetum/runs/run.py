@@ -1,9 +1,12 @@
 """Builds the parts of a run from a recipe: the only place where data, method, optimizer and engine meet."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -13,15 +16,17 @@ from tapetum.data.images.stores import Store
 from tapetum.data.labels.labels import Labels
 from tapetum.diagnosis.collapse_doctor import CollapseDoctor
 from tapetum.diagnosis.history import Setting
-from tapetum.engine.budget import measure_steps, resolve_steps
+from tapetum.engine.budget import Budget, LateNotice, Plan, resolve_steps
 from tapetum.engine.callbacks import Callback, ProgressBar
 from tapetum.engine.loggers import METRICS, tensorboard_logger
 from tapetum.engine.runtime import Runtime
 from tapetum.engine.state import fingerprint
 from tapetum.engine.trainer import Trainer
+from tapetum.engine.trial import measure_costs, timed
 from tapetum.evaluation.accuracy import Evaluation, embed_supports, evaluate_by
-from tapetum.evaluation.embedding import Embedder
+from tapetum.evaluation.embedding import BATCH_SIZE, Embedder
 from tapetum.evaluation.nearest_neighbours import NEIGHBOURS
+from tapetum.evaluation.prediction import Supports
 from tapetum.interchange.weights.initial_weights import load_initial_weights
 from tapetum.methods.base import Method
 from tapetum.methods.registry import method_class
@@ -46,6 +51,8 @@ class Run:
     method: Method
     optimizer: torch.optim.Optimizer
     pipeline: Pipeline
+    planned: tuple[Budget, Plan] | None = None
+    """If this process has turned minutes into steps: what it counted with."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -67,24 +74,83 @@ class Run:
             channels_last=self.runtime.channels_last,
         )
 
-    def resolve(self) -> None:
-        """Turn epochs or minutes into steps, and replace every automatic choice by the value chosen."""
-        trainer = resolve_steps(self.recipe.trainer, self.steps_per_epoch, self._measure)
+    def resolve(self, began: float | None = None, folder: Path | None = None, num_test: int = 0) -> None:
+        """Turn epochs or minutes into steps, and replace every automatic choice by the value chosen.
+
+        Args:
+            began: when the minutes began to run, by `time.perf_counter`; None for now.
+            folder: where checkpoints will be written; None if nowhere.
+            num_test: number of test images that will be evaluated after the last step.
+        """
+        began = time.perf_counter() if began is None else began
+
+        def measure(minutes: float) -> int:
+            return self._measure(Budget(minutes=minutes, began=began), folder, num_test)
+
+        trainer = resolve_steps(self.recipe.trainer, self.steps_per_epoch, measure)
         self.recipe = replace(self.recipe, trainer=trainer, runtime=self.runtime.resolved())
 
-    def _measure(self, minutes: float) -> int:
+    def _measure(self, budget: Budget, folder: Path | None, num_test: int) -> int:
         notify("timing some steps to turn minutes into steps")
-        return measure_steps(
+        folds = (self.recipe.data.folds or 0) if self.recipe.data.fold is None else 0
+        is_judged = bool(num_test or folds or self.data.held_out is not None)
+
+        def evaluations(method: Method) -> tuple[float, float, float]:
+            return replace(self, method=method)._time_evaluations(0.01 * budget.seconds, num_test, folds)
+
+        costs = measure_costs(
             self.method,
             self.optimizer,
             self.batches,
-            minutes=minutes,
-            steps_per_epoch=self.steps_per_epoch,
+            seconds=budget.seconds,
             config=self.recipe.trainer,
             runtime=self.runtime,
             seed=self.recipe.seed,
-            embed_all=self._embed_all,
+            embed_all=lambda method: replace(self, method=method)._embed_all,
+            evaluations=evaluations if is_judged else None,
+            folder=folder,
         )
+        plan = Plan(costs=costs, config=self.recipe.trainer, steps_per_epoch=self.steps_per_epoch, folds=folds)
+        self.planned = budget, plan
+        return self.runtime.broadcast(budget.steps(plan))
+
+    def _time_evaluations(self, seconds: float, num_test: int, folds: int) -> tuple[float, float, float]:
+        """Return the seconds of one evaluation on held-out labels, of those after the last step, and of the folds'."""
+        labelled = len(self.data.labels.labelled)
+        embed, judge = self._time_images(seconds)
+        held_out = test = folding = 0.0
+        if self.data.held_out is not None:
+            held_out = labelled * embed + len(self.data.held_out.labelled) * judge
+        if num_test:
+            test = labelled * embed + num_test * judge
+        if folds:
+            # Each short run is evaluated by its own training and once more after it; each label is judged by one run.
+            folding = 2 * ((folds - 1) * labelled * embed + labelled * judge)
+        return held_out, held_out + test, folding
+
+    def _time_images(self, seconds: float) -> tuple[float, float]:
+        """Return the seconds of embedding an image, and of judging one by all labelled images, embedding included.
+
+        Only labelled images of the pool are looked at, about as long as `seconds`.
+        """
+        labels, store, embedder = self.data.labels, self.data.store, self.embedder
+        rows = labels.labelled
+
+        def some(count: int) -> npt.NDArray[np.int64]:
+            return rows[np.arange(count) * len(rows) // count]
+
+        few = some(min(len(rows), 16))
+        embedder.outputs(store, few)  # the first call takes longer than all that follow
+        _, first = timed(lambda: embedder.outputs(store, few))
+        # Several batches, where images are many, so that some are read while others are embedded.
+        most = min(len(rows), 4 * BATCH_SIZE, int(0.5 * seconds / first * len(few)))
+        sample = some(max(len(few), most))
+        outputs, embed = timed(lambda: embedder.outputs(store, sample))
+        bank = outputs.embeddings[torch.arange(len(rows)) % len(sample)]
+        supports = Supports(bank, torch.from_numpy(labels.values[rows].astype(np.int64)), labels.num_classes)
+        judged = labels.only(sample)
+        _, judge = timed(lambda: evaluate_by(embedder, supports, labels.classes, test=store, test_labels=judged))
+        return embed / len(sample), judge / len(sample)
 
     def _embed_all(self, then: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Return the pool's indices, without held-out images, and `then` of this process's embeddings."""
@@ -98,7 +164,8 @@ class Run:
         logger = None
         if folder is not None and self.recipe.trainer.tensorboard:
             logger = tensorboard_logger(folder / "tensorboard")
-        return [ProgressBar(), doctor] if logger is None else [ProgressBar(), doctor, logger]
+        late = None if folder is None or self.planned is None else LateNotice(*self.planned, folder)
+        return [ProgressBar(), doctor, *(callback for callback in (logger, late) if callback is not None)]
 
     def trainer(
         self,
@@ -189,6 +256,7 @@ def assemble(recipe: Recipe, *, weights: bool = True, decode: bool = True) -> Ru
         sizes["views.small.size"] = recipe.views.small.size
     check_sizes(backbone, sizes, channels=data.store.channels)
     method = kind(recipe.method, backbone, num_classes=data.labels.num_classes, num_images=len(data.store))
+    method.support_chunk = None if recipe.support is None else recipe.support.chunk_here(runtime.world_size)
     if weights and recipe.init is not None:
         notify(f"started from {recipe.init}: {load_initial_weights(method, recipe.init).describe()}")
     if runtime.world_size > 1:

@@ -1,6 +1,7 @@
 """`tapetum fit`: train on your own images, with a recipe chosen to suit them."""
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tapetum.runs.run_folder import GIVEN, new_run_folder
 from tapetum.runs.test_set import check_unseen, find_test
 from tapetum.system.launcher import launched, process_rank
 from tapetum.system.notices import progress_notices
-from tapetum.verbs.train import train
+from tapetum.verbs.train import train_since
 
 _MINUTES = 10.0
 """Length of a run if none is given."""
@@ -86,6 +87,7 @@ def fit(
         >>> import tapetum
         >>> summary = tapetum.fit("photos", "labels.csv", "runs/first", minutes=30)  # doctest: +SKIP
     """
+    began = time.perf_counter()
     if frozen is not None and not (init is minutes is epochs is steps is None):
         raise ValueError(f"frozen is {frozen}, so nothing is trained: leave out init, minutes, epochs and steps.")
     length, remark = _length(minutes, epochs, steps)
@@ -104,8 +106,7 @@ def fit(
             check_unseen(kept.store, used, tests, _shown(test))
         share, trained, spared = _held_out(used) if folds is None else _dealt_out(used, folds)
         if folds is not None:
-            length = {name: value / 2 if name != "steps" else max(1, int(value / 2)) for name, value in length.items()}
-            remark = f"{remark}; the {folds} short runs together take as long again"
+            length, remark = _shared_with_folds(length, remark, folds)
         weights = init if frozen is None else frozen
         shrink = weights is None and not torch.cuda.is_available()
         sections, choices = choose(glance(kept.store, trained), shrink=shrink)
@@ -124,7 +125,7 @@ def fit(
         if process_rank() == 0:
             print(f"Found {kept.description}. Chosen settings (change any with KEY=VALUE):")
             print(describe(choices), flush=True)
-        return train(recipe, folder)
+        return train_since(began, recipe, folder)
 
 
 def _shown(thing: Any) -> str:
@@ -160,6 +161,14 @@ def _length(minutes: float | None, epochs: float | None, steps: int | None) -> t
     if not length:
         return {"minutes": _MINUTES}, "none was given: set minutes, epochs or steps"
     return length, "as you set it"
+
+
+def _shared_with_folds(length: dict[str, float], remark: str, folds: int) -> tuple[dict[str, float], str]:
+    """Return the recipe's length if short runs take half of it, and the remark; minutes count the whole command."""
+    if "minutes" in length:
+        return length, f"{remark}; the {folds} short runs together take half of it"
+    halves = {name: value / 2 if name != "steps" else max(1, int(value / 2)) for name, value in length.items()}
+    return halves, f"{remark}; the {folds} short runs together take as long again"
 
 
 def _curve(share: float | None, labels: Labels) -> dict[str, int]:

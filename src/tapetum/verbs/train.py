@@ -1,10 +1,13 @@
 """`tapetum train`: train a recipe."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tapetum.data.health.unreadable import skip_unreadable, write_unreadable
+from tapetum.data.images.cache import decoded
+from tapetum.data.images.stores import shrunk
 from tapetum.engine.state import TrainState
 from tapetum.methods.registry import load_plugins
 from tapetum.recipe.recipe import Recipe, load_recipe
@@ -23,7 +26,7 @@ from tapetum.runs.run_folder import (
 )
 from tapetum.runs.test_set import check_evaluation, check_unseen, find_test, open_test
 from tapetum.system.interruption import Interrupted
-from tapetum.system.notices import notify
+from tapetum.system.notices import notify, progress_notices
 
 
 def train(
@@ -47,16 +50,25 @@ def train(
         >>> import tapetum
         >>> summary = tapetum.train("paws_digits", "runs/digits")  # doctest: +SKIP
     """
+    began = time.perf_counter()
     load_plugins(plugins)
     settings = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    return train_since(began, settings, output)
+
+
+def train_since(began: float, recipe: Recipe, output: str | Path) -> dict[str, Any]:
+    """Train a recipe, as `train` does, for a command that began when `time.perf_counter` returned `began`.
+
+    The minutes of a recipe are those of the whole command: what has passed since it began is no longer left to train.
+    """
     with new_run_folder(output) as folder, sole_writer(folder):
-        return finish(_prepare(settings, folder), folder)
+        return finish(_prepare(recipe, folder, began), folder)
 
 
-def _prepare(settings: Recipe, folder: Path) -> Run:
+def _prepare(settings: Recipe, folder: Path, began: float) -> Run:
     """Assemble the run, with its length in steps, and write its recipe into the folder so that it can be resumed."""
     run = assemble(settings)
-    unreadable = list(run.data.unreadable)
+    unreadable, num_test = list(run.data.unreadable), 0
     if run.recipe.data.test is not None:
         # Missing test images are reported now, not after hours of training. They are used only after the last step.
         test = find_test(run.recipe.data.test, run.data.labels.classes)
@@ -64,8 +76,12 @@ def _prepare(settings: Recipe, folder: Path) -> Run:
         unreadable += unreadable_tests
         check_evaluation(test.store, run.recipe.views, trained_on=run.data.store)
         check_unseen(run.data.opened, run.data.labels, test, run.recipe.data.test)
+        # Decoded now, so that it counts among what has passed when minutes become steps.
+        decoded(shrunk(test.store, run.recipe.data.shrink_to), report=progress_notices("decoded"))
+        assert test.labels is not None
+        num_test = len(test.labels.labelled)
     notify(f"pool: {run.data.description}; {len(run.data.labels.labelled)} labels")
-    run.resolve()
+    run.resolve(began, folder, num_test)
     if run.runtime.rank == 0:
         write_recipe(folder, run.recipe)
         write_summary(folder, {"command": command(), "num_classes": run.data.labels.num_classes})

@@ -238,7 +238,7 @@ def test_the_prohibition_works(no_other_randomness):
             draw()
 
 
-@pytest.mark.parametrize("colour", ["exact", "matrix"])
+@pytest.mark.parametrize("colour", ["exact", "matrix", "fast"])
 def test_nothing_but_keys_is_drawn(tmp_path, request, colour):
     stores = [ArrayStore(PIXELS), photographs(tmp_path)]
     large = replace(LARGE, colour=colour)

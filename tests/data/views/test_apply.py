@@ -135,7 +135,7 @@ def _threads():
 
 
 @pytest.mark.usefixtures("_threads")
-@pytest.mark.parametrize("colour", ["exact", "matrix"])
+@pytest.mark.parametrize("colour", ["exact", "matrix", "fast"])
 def test_bits_do_not_depend_on_batch_or_threads(colour: str) -> None:
     config = dataclasses.replace(EVERYTHING, colour=colour)
     crops = smooth_images(500, 32, 32)  # more than one chunk

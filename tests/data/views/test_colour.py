@@ -119,3 +119,4 @@ def test_gaussian_blur(size: int, largest: float) -> None:
     images = IMAGES[:, :, :size, :size].contiguous()
     expected = by_pil(images, lambda image, radius: image.filter(ImageFilter.GaussianBlur(radius)), radii)
     assert torch.equal(blur.gaussian_blur(images, radii), expected)
+    assert torch.equal(blur.box_blurs(images, radii), expected)  # what a GPU computes

@@ -163,7 +163,7 @@ def test_rows_are_chosen_by_number_slice_mask_and_index(drawn: ViewParameters) -
         ("saturation", -1),
         ("hue", 0.6),
         ("blur_radius", (2.0, 0.1)),
-        ("colour", "fast"),
+        ("colour", "quick"),
     ],
 )
 def test_impossible_view_is_refused(field: str, value: object) -> None:

@@ -129,6 +129,21 @@ def test_a_model_without_labels_only_embeds(make_model, tmp_path):
         add_supports(path, np.zeros((1, 16)), [0], ["a"])
 
 
+def test_mirror_images_are_in_the_graph(make_model, tmp_path):
+    """A run whose evaluation averages over mirror images predicts elsewhere as it does here."""
+    model = make_model()
+    evaluation = replace(model.views.evaluation, mirrored=True)
+    model = labelled(replace(model, views=replace(model.views, evaluation=evaluation)))
+    path = export_onnx(model, tmp_path / "out.onnx")
+    images = pixels(4, model)
+    here, there = outputs(model, images), outputs(model, np.ascontiguousarray(images[..., ::-1]))
+    found = run(path, images)
+    np.testing.assert_allclose(found["embedding"], (here.embeddings + there.embeddings) / 2, rtol=1e-3, atol=1e-5)
+    logits = (here.logits + there.logits) / 2
+    np.testing.assert_allclose(found["probabilities"], logits.softmax(dim=1), rtol=1e-3, atol=1e-5)
+    assert metadata(path)["preprocessing"]["mirrored"] is True
+
+
 def test_the_file_says_what_it_is(ropaws):
     model, path = ropaws
     about = metadata(path)
@@ -139,6 +154,7 @@ def test_the_file_says_what_it_is(ropaws):
         "interpolation": "bilinear",
         "antialias": True,
         "crop": 32,
+        "mirrored": False,
     }
     assert about["classes"] == list(model.classes)
     assert about["support_names"] == NAMES

@@ -43,6 +43,7 @@ def test_the_header_says_what_it_is(make_model, tmp_path):
         "interpolation": "bilinear",
         "antialias": True,
         "crop": 32,
+        "mirrored": False,
         "mean": [0.4, 0.5, 0.6],
         "std": [0.2, 0.25, 0.3],
     }

@@ -6,7 +6,7 @@ device. Neither keeps state, so any step's batch can be rebuilt on its own, with
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -108,6 +108,9 @@ class Crops:
     parameters: ViewParameters
     config: ViewConfig
 
+    def pin_memory(self) -> "Crops":
+        return replace(self, pixels=self.pixels.pin_memory())
+
 
 @dataclass
 class Cut:
@@ -118,6 +121,18 @@ class Cut:
     support: Crops | None
     support_labels: Tensor | None
     support_classes: Tensor | None
+
+    def pin_memory(self) -> "Cut":
+        """Copy every tensor into page-locked memory, which a GPU reads while the host goes on; a `DataLoader` calls it.
+
+        Without this method it would hand a dataclass over as it is, with nothing pinned.
+        """
+        return Cut(
+            groups=[group.pin_memory() for group in self.groups],
+            index=_pinned(self.index),
+            support=None if self.support is None else self.support.pin_memory(),
+            **{name: _pinned(getattr(self, name)) for name in ("support_labels", "support_classes")},
+        )
 
 
 class Pipeline(Dataset[Cut]):
@@ -220,9 +235,7 @@ class Pipeline(Dataset[Cut]):
 
         def coloured(crops: Crops) -> Tensor:
             pixels = distort_colour(crops.pixels.to(device, non_blocking=True), crops.parameters, crops.config)
-            if channels_last:
-                pixels = pixels.contiguous(memory_format=torch.channels_last)
-            return normalise(pixels, self.views.mean, self.views.std)
+            return normalise(pixels, self.views.mean, self.views.std, channels_last)
 
         views = None
         if cut.groups:
@@ -250,6 +263,7 @@ class Pipeline(Dataset[Cut]):
     ) -> Iterator[Batch]:
         """Yield batches start..stop-1; worker processes, if any, read them in advance."""
         cuts: Iterator[Cut] | DataLoader[Cut]
+        pins = torch.device(device).type == "cuda"
         if workers:
             cuts = DataLoader(
                 self,
@@ -258,10 +272,10 @@ class Pipeline(Dataset[Cut]):
                 num_workers=workers,
                 # Draws never use torch's generators; with its own, the loader does not touch the default one.
                 generator=torch.Generator(),
-                pin_memory=torch.device(device).type == "cuda",
+                pin_memory=pins,
             )
         else:
-            cuts = (self.cut(number) for number in range(start, stop))
+            cuts = (self.cut(n).pin_memory() if pins else self.cut(n) for n in range(start, stop))
         for cut in cuts:
             yield self.finish(cut, device, channels_last)
 
@@ -272,7 +286,11 @@ def _crops(images: Tensor | Sequence[Tensor], keys: Keys, config: ViewConfig) ->
     heights = np.array([image.shape[-2] for image in images])
     widths = np.array([image.shape[-1] for image in images])
     parameters = draw(config, keys.reshape(-1), np.tile(heights, num_views), np.tile(widths, num_views))
-    return Crops(crop_resize_flip(images, parameters, config.size), parameters, config)
+    return Crops(crop_resize_flip(images, parameters, config.size, config.colour == "fast"), parameters, config)
+
+
+def _pinned(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.pin_memory()
 
 
 def _moved(tensor: Tensor | None, device: torch.device | str) -> Tensor | None:

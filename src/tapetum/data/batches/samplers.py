@@ -102,6 +102,10 @@ class SupportConfig:
     batch_size: int | None = None
     """Labelled images per step in shuffled passes through all of them, whatever their classes: the usual way to train
     a classifier, and that of the published fine-tuning (1,024 in PAWS, 256 in SwAV)."""
+    chunk: int | None = None
+    """The most labelled images, of all views and over all processes, that pass through the backbone at once. Their
+    activations are computed again in the backward pass, so that memory holds one chunk's; each chunk has batch
+    statistics of its own. Null: all at once, together with the large views, as published."""
 
     def __post_init__(self) -> None:
         if (self.images_per_class is None) == (self.batch_size is None):
@@ -109,7 +113,7 @@ class SupportConfig:
                 f"images_per_class is {_shown(self.images_per_class)} and batch_size is {_shown(self.batch_size)}: "
                 "give one of them, images_per_class for a balanced support set."
             )
-        for name in ("images_per_class", "batch_size"):
+        for name in ("images_per_class", "batch_size", "chunk"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}: give at least 1")
@@ -122,6 +126,17 @@ class SupportConfig:
                 f"batch_size is {self.batch_size}, which takes classes as they come: leave out classes_per_batch and "
                 "unique_classes_per_rank."
             )
+
+    def chunk_here(self, world_size: int) -> int | None:
+        """Return the share of `chunk` of each of so many processes.
+
+        Raises:
+            ValueError: it does not divide evenly among them.
+        """
+        if self.chunk is None:
+            return None
+        check_divides("support.chunk", self.chunk, world_size)
+        return self.chunk // world_size
 
 
 def _shown(value: int | None) -> str:

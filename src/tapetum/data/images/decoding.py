@@ -61,6 +61,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         with_alpha = image.convert("RGBA")
         white = Image.new("RGBA", with_alpha.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, with_alpha).convert("RGB")
+    if image.mode == "RGB":
+        image.load()
+        return image
     return image.convert("RGB")
 
 
@@ -132,7 +135,7 @@ def decode(path: Path, shrink_to: int | None = None) -> Tensor:
             bilinear filter, as in the published evaluations. None keeps the size.
 
     Returns:
-        uint8 tensor (3, height, width), contiguous.
+        uint8 tensor (3, height, width), the three channels of a pixel side by side in memory.
 
     Raises:
         UnreadableImage: the file is missing, damaged or cannot be converted to RGB; a ValueError that names the file.
@@ -146,7 +149,7 @@ def upright_tensor(image: Image.Image) -> Tensor:
 
 
 def _as_tensor(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.stack([np.asarray(band) for band in image.split()]))  # half the time of a permutation
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)  # as they are: views are cut from pixels side by side
 
 
 def header_size(path: Path) -> tuple[int, int]:

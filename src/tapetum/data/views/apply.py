@@ -1,22 +1,25 @@
 """Multi-crop views, second half: applies drawn parameters to pixels.
 
 Geometry (`crop_resize_flip`) may run in loader workers, on images of any size. Photometry (`distort_colour`) runs on
-the compute device, on whole batches. Both return uint8, so little data moves between them.
+the compute device, on whole batches. Both return uint8, so little data moves between them. On a CPU, colours go through
+all their operations in chunks: in the fast mode, a large view at a time.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tapetum.data.views import colour
-from tapetum.data.views.blur import gaussian_blur
-from tapetum.data.views.colour_matrix import jitter_by_matrix
+from tapetum.data.views.blur import LARGEST_FAST_RADIUS, fast_blur_, fast_kernels, gaussian_blur
+from tapetum.data.views.colour_matrix import ColourMaps
 from tapetum.data.views.crop import crop_resize_flip, evaluation_view, row_chunks
 from tapetum.data.views.draw import ViewConfig, ViewParameters
 
 _CHUNK_VALUES = 2**20  # distorted at once on a CPU: few calls, but data that stays near its cache
+_SMALL_CHUNK_VALUES = 2**17  # for few operations: one view of 224 pixels, which stays in a core's own cache
 
 __all__ = ["crop_resize_flip", "distort_colour", "evaluation_view", "normalise"]
 
@@ -29,7 +32,7 @@ def distort_colour(crops: Tensor, parameters: ViewParameters, config: ViewConfig
         crops: uint8 (N, C, S, S) with C = 3 (RGB) or 1 (grey, on which saturation, hue and grayscale do nothing).
         parameters: N rows, of which only the photometric columns are read.
         config: the kind of view that the parameters were drawn for. Its `colour` chooses between exactly what PIL and
-            torchvision's functions on PIL images compute, and a faster approximation of the jitter.
+            torchvision's functions on PIL images compute, and faster approximations.
 
     Returns:
         uint8 (N, C, S, S) on the crops' device. The bits of a row depend only on its crop and parameters.
@@ -41,35 +44,43 @@ def distort_colour(crops: Tensor, parameters: ViewParameters, config: ViewConfig
         raise ValueError(f"crops are {crops.dtype} {tuple(crops.shape)}: give uint8 (N, 3, S, S) or (N, 1, S, S).")
     if len(crops) != len(parameters):
         raise ValueError(f"parameters have {len(parameters)} rows for {len(crops)} crops: give one for each crop.")
-    distorted = torch.empty_like(crops, memory_format=torch.contiguous_format)
-    for rows in row_chunks(len(crops), crops.shape[1:].numel(), _CHUNK_VALUES, crops.device):
-        pixels = _distort(crops[rows].to(torch.float32), parameters[rows], config)
-        distorted[rows] = pixels.to(torch.int32)  # torch is slow to convert float32 to uint8 directly
+    distorted = _empty(crops.shape, torch.uint8, crops.device)
+    by_matrix = config.colour != "exact" and crops.shape[1] == 3
+    maps = ColourMaps(parameters, config, crops.device) if by_matrix else None
+    fast = config.colour == "fast" and crops.device.type == "cpu" and config.blur_radius[1] <= LARGEST_FAST_RADIUS
+    kernels = fast_kernels(parameters.blur_radius) if fast else None
+    most = _SMALL_CHUNK_VALUES if fast else _CHUNK_VALUES
+    for rows in row_chunks(len(crops), crops.shape[1:].numel(), most, crops.device):
+        pixels = crops[rows].to(torch.float32, memory_format=torch.contiguous_format)
+        here = parameters[rows]
+        pixels = maps.apply(pixels, rows) if maps else colour.jitter(pixels, here, config)
+        pixels = _after_jitter(pixels, here)
+        if kernels is not None:
+            pixels = fast_blur_(pixels, here.blur, kernels[rows])
+        else:
+            radius = here.blur_radius[here.blur]
+            pixels = colour.on_rows(pixels, here.blur, partial(gaussian_blur, radius=radius))
+        distorted[rows] = pixels.to(torch.int16)  # torch is slow to convert float32 to uint8 directly
     return distorted
 
 
-def _distort(pixels: Tensor, parameters: ViewParameters, config: ViewConfig) -> Tensor:
-    """Distort float32 (n, C, S, S) of whole numbers into whole numbers again."""
-    if config.colour == "matrix" and pixels.shape[1] == 3:
-        pixels = jitter_by_matrix(pixels, parameters, config)
-    else:
-        pixels = colour.jitter(pixels, parameters, config)
+def _after_jitter(pixels: Tensor, parameters: ViewParameters) -> Tensor:
+    """Distort float32 (n, C, S, S) of whole numbers into whole numbers again, but for jitter and blur."""
     if pixels.shape[1] == 3:
         pixels = colour.on_rows(pixels, parameters.grayscale, colour.to_grayscale)
     # Whole numbers below the threshold are those below the threshold rounded up, which float32 holds exactly.
     threshold = np.ceil(parameters.solarize_threshold)
     pixels = colour.on_rows(pixels, parameters.solarize, colour.solarize, threshold)
-    pixels = colour.on_rows(pixels, parameters.equalize, colour.equalize)
-    radius = parameters.blur_radius[parameters.blur]
-    return colour.on_rows(pixels, parameters.blur, lambda chosen: gaussian_blur(chosen, radius))
+    return colour.on_rows(pixels, parameters.equalize, colour.equalize)
 
 
-def normalise(crops: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def normalise(crops: Tensor, mean: Sequence[float], std: Sequence[float], channels_last: bool | None = None) -> Tensor:
     """Compute (crops / 255 - mean) / std, equal to torchvision's `ToTensor` and `Normalize` to the bit.
 
     Args:
         crops: uint8 (N, C, H, W).
         mean, std: one number per channel, for values in [0, 1].
+        channels_last: the memory format of the result, which a CPU then makes chunk by chunk; None keeps the crops'.
 
     Returns:
         float32 (N, C, H, W).
@@ -82,4 +93,26 @@ def normalise(crops: Tensor, mean: Sequence[float], std: Sequence[float]) -> Ten
         if len(numbers) != channels:
             raise ValueError(f"{name} has {len(numbers)} numbers for {channels} channels: give one per channel.")
     shift, scale = (torch.tensor(tuple(n), device=crops.device).view(-1, 1, 1) for n in (mean, std))
-    return crops.to(torch.float32).div_(255).sub_(shift).div_(scale)
+    if channels_last is None:
+        return crops.to(torch.float32).div_(255).sub_(shift).div_(scale)
+    normalised = _empty(crops.shape, torch.float32, crops.device, channels_last)
+    for rows in row_chunks(len(crops), crops.shape[1:].numel(), _SMALL_CHUNK_VALUES, crops.device):
+        # Channel by channel: a mean and a deviation for a whole plane, where channels last changes them at each value.
+        part = crops[rows].to(torch.float32, memory_format=torch.contiguous_format)
+        normalised[rows] = part.div_(255).sub_(shift).div_(scale)
+    return normalised
+
+
+def _empty(shape: torch.Size, dtype: torch.dtype, device: torch.device, channels_last: bool = False) -> Tensor:
+    """An uninitialised (N, C, H, W).
+
+    On a CPU it is numpy's, which asks the system for large pages. A batch of photographs' views takes so many small
+    ones that making them costs more than the arithmetic on their pixels.
+    """
+    n, channels, height, width = shape
+    sizes = (n, height, width, channels) if channels_last else tuple(shape)
+    if device.type == "cpu":
+        made = torch.from_numpy(np.empty(sizes, dtype=np.uint8 if dtype == torch.uint8 else np.float32))
+    else:
+        made = torch.empty(sizes, dtype=dtype, device=device)
+    return made.permute(0, 3, 1, 2) if channels_last else made

@@ -55,24 +55,37 @@ def jitter_matrices(parameters: ViewParameters, config: ViewConfig) -> tuple[Flo
     return pixel, mean
 
 
-def jitter_by_matrix(images: Tensor, parameters: ViewParameters, config: ViewConfig) -> Tensor:
-    """Jitter the rows drawn for it, float32 (n, 3, H, W), and round to whole numbers once, at the end."""
-    rows = np.flatnonzero(parameters.jitter)
-    if len(rows) == 0:
-        return images
-    index = torch.from_numpy(rows).to(images.device)
-    pixel, mean = (
-        torch.from_numpy(m.astype(np.float32)).to(images.device) for m in jitter_matrices(parameters[rows], config)
-    )
-    chosen = images.index_select(0, index)
-    pixels = chosen.shape[2] * chosen.shape[3]
-    average = chosen.sum(dim=3).to(torch.int64).sum(dim=2).to(torch.float32) / pixels
-    mapped = torch.empty_like(chosen)
-    red, green, blue = chosen.unbind(dim=1)
-    for channel in range(3):
-        offset = mean[:, channel, 0] * average[:, 0] + 0.5
-        offset = offset + mean[:, channel, 1] * average[:, 1] + mean[:, channel, 2] * average[:, 2]
-        weights = [w.view(-1, 1, 1) for w in (*pixel[:, channel].unbind(dim=1), offset)]
-        total = torch.mul(red, weights[0]).add_(green * weights[1]).add_(blue * weights[2])
-        mapped[:, channel] = total.add_(weights[3])
-    return images.index_copy_(0, index, mapped.floor_().clamp_(0, 255))
+class ColourMaps:
+    """The jitter of N views as maps x -> A x + B m + 0.5, without change for views that are not jittered.
+
+    A is rounded to multiples of a power of two for each view, so small that pixels weighted by A add up to multiples
+    that float32 holds exactly, and so is B m + 0.5. Hence any product of matrices gives the same bits.
+    """
+
+    def __init__(self, parameters: ViewParameters, config: ViewConfig, device: torch.device) -> None:
+        pixel, mean = jitter_matrices(parameters, config)
+        still = ~parameters.jitter[:, None, None]
+        pixel, mean = np.where(still, np.eye(3), pixel), np.where(still, 0.0, mean)
+        largest = 255 * (np.abs(pixel) + np.abs(mean)).sum(axis=2).max(axis=1) + 2
+        units = 2.0 ** (np.ceil(np.log2(largest)) - 24)[:, None, None]
+        self.pixel = torch.from_numpy((np.rint(pixel / units) * units).astype(np.float32)).to(device)
+        self.mean = torch.from_numpy(mean).to(device)
+        # Added and subtracted again, float32's coarser steps at this size round to multiples of the units.
+        self.rounder = torch.from_numpy((1.5 * 2**23 * units).astype(np.float32)).to(device)
+
+    def apply(self, images: Tensor, rows: slice) -> Tensor:
+        """Map float32 (n, 3, H, W) of whole numbers, the views `rows`, to whole numbers; round once, at the end."""
+        matrix, mean = self.pixel[rows], self.mean[rows]
+        # A row's sum is exact in float32; the sum of rows may not be.
+        average = images.sum(dim=3).sum(dim=2, dtype=torch.float64).div_(images.shape[2] * images.shape[3])
+        offset = mean[:, :, 0] * average[:, :1] + 0.5
+        for channel in (1, 2):
+            offset.add_(mean[:, :, channel] * average[:, channel : channel + 1])
+        offset = offset.to(torch.float32).unsqueeze(2).add_(self.rounder[rows]).sub_(self.rounder[rows])
+        if images.device.type == "cpu":
+            mapped = torch.baddbmm(offset, matrix, images.view(len(images), 3, -1)).view_as(images)
+        else:  # a GPU may cut the factors of matrix products to fewer bits
+            mapped = offset.unsqueeze(3) + matrix[:, :, 0, None, None] * images[:, :1]
+            for channel in (1, 2):
+                mapped.add_(matrix[:, :, channel, None, None] * images[:, channel : channel + 1])
+        return mapped.floor_().clamp_(0, 255)

@@ -9,7 +9,7 @@ measured four times slower on 32-pixel images.
 The order of the passes moves some values by one level, because they are rounded in between. The order here is that of
 Pillow 13: height first if it shrinks, and by more than twice as many pixels as the width, else width first. Older
 versions always begin with the width. Images of different sizes, which cannot be resized together, are left to Pillow
-itself, plane by plane: twice as fast there as these passes.
+itself (`crop_each.py`): twice as fast there as these passes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,22 +18,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
+from tapetum.data.views.crop_each import Boxes, crop_each_by_pil, crop_each_fast
 from tapetum.data.views.draw import EvaluationViewConfig, Flags, Integers, ViewParameters
 
 _PRECISION_BITS = 22  # of PIL's fixed-point weights: 8 bits of pixel + 22 of weight fit a signed 32-bit sum
 _CHUNK_VALUES = 2**18  # processed at once on a CPU, so that they stay in its cache
-
-
-class Boxes(NamedTuple):
-    """The part of each image that is cut out, in pixels; (N,) each."""
-
-    top: Integers
-    left: Integers
-    height: Integers
-    width: Integers
 
 
 class Taps(NamedTuple):
@@ -129,16 +120,20 @@ def row_chunks(total: int, values_each: int, most_values: int, device: torch.dev
         yield slice(start, min(total, start + step))
 
 
-def crop_resize_flip(images: Tensor | Sequence[Tensor], parameters: ViewParameters, size: int) -> Tensor:
+def crop_resize_flip(
+    images: Tensor | Sequence[Tensor], parameters: ViewParameters, size: int, fast: bool = False
+) -> Tensor:
     """Cut, resize (antialiased bilinear, equal to PIL to the bit) and flip.
 
     Args:
         images: uint8 (N, C, H, W), or N uint8 tensors (C, h, w) of any sizes.
         parameters: V * N rows, view-major: row v * N + i cuts image i. Only the geometric columns are read.
         size: side of the views, pixels.
+        fast: resize images of different sizes by torch: twice as fast as PIL, but up to two levels off.
 
     Returns:
-        uint8 (V * N, C, size, size) on the images' device. The bits of a row depend only on its image and parameters.
+        uint8 (V * N, C, size, size) on the images' device, of either memory format. The bits of a row depend only on
+        its image and parameters.
 
     Raises:
         ValueError: if images are not uint8, their number does not divide that of the rows, or a crop leaves its image.
@@ -152,7 +147,9 @@ def crop_resize_flip(images: Tensor | Sequence[Tensor], parameters: ViewParamete
     _check_boxes(images, boxes)
     starts, full = np.zeros_like(boxes.top), np.full_like(boxes.top, size)
     if not isinstance(images, Tensor):
-        return _apply_by_pil(images, boxes, Boxes(starts, starts, full, full), size, parameters.flip)
+        if fast:
+            return crop_each_fast(images, boxes, size, parameters.flip)
+        return crop_each_by_pil(images, boxes, Boxes(starts, starts, full, full), size, parameters.flip)
     vertical = make_taps(boxes.height, full, starts, size)
     horizontal = _flip_taps(make_taps(boxes.width, full, starts, size), parameters.flip)
     return _apply(images, boxes, vertical, horizontal, _height_first(boxes, full, full))
@@ -173,22 +170,6 @@ def _apply(images: Tensor, boxes: Boxes, vertical: Taps, horizontal: Taps, heigh
             part = _resample(images, source[rows], _rows_of(down, rows), _rows_of(right, rows), order)
             views.index_copy_(0, torch.from_numpy(rows).to(device), part)
     return views
-
-
-def _apply_by_pil(images: Sequence[Tensor], boxes: Boxes, resized: Boxes, size: int, flip: Flags) -> Tensor:
-    """Cut every box and resize it by Pillow; of the result, whose height and width `resized` names, keep a square.
-
-    A plane for each channel saves the detour through pixels side by side.
-    """
-    planes = [[Image.fromarray(plane) for plane in image.contiguous().cpu().numpy()] for image in images]
-    views = np.empty((len(flip), len(planes[0]), size, size), dtype=np.uint8)
-    for row, (top, left, height, width) in enumerate(zip(*(column.tolist() for column in boxes))):
-        down, right, tall, wide = (int(column[row]) for column in resized)
-        for channel, plane in enumerate(planes[row % len(planes)]):
-            cut = plane.crop((left, top, left + width, top + height)).resize((wide, tall), Image.Resampling.BILINEAR)
-            views[row, channel] = np.asarray(cut.crop((right, down, right + size, down + size)))
-    views[flip] = views[flip, :, :, ::-1]
-    return torch.from_numpy(views).to(images[0].device)
 
 
 def _check_images(images: Tensor | Sequence[Tensor]) -> None:
@@ -251,6 +232,7 @@ def evaluation_view(images: Tensor | Sequence[Tensor], config: EvaluationViewCon
     top, left = np.rint((tall - size) / 2).astype(np.int64), np.rint((wide - size) / 2).astype(np.int64)
     boxes = Boxes(np.zeros_like(tall), np.zeros_like(wide), heights, widths)
     if not isinstance(images, Tensor):
-        return _apply_by_pil(images, boxes, Boxes(top, left, tall, wide), size, np.zeros(len(images), dtype=np.bool_))
+        unflipped = np.zeros(len(images), dtype=np.bool_)
+        return crop_each_by_pil(images, boxes, Boxes(top, left, tall, wide), size, unflipped).contiguous()
     vertical, horizontal = make_taps(heights, tall, top, size), make_taps(widths, wide, left, size)
     return _apply(images, boxes, vertical, horizontal, _height_first(boxes, tall, wide))
