@@ -1,12 +1,10 @@
-"""What benchmarks measured, as tables of Markdown: intervals, speed, growth, the doctor's cost, weights, and others."""
+"""What benchmarks measured besides accuracy and speed, as tables of Markdown: intervals, weights, exports."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from statistics import median
+from collections.abc import Mapping
 
-from run_tables import ABSENT, METHODS, Result, mean, table
+from run_tables import ABSENT, Result, mean, table
 
 COVERAGE_INTRODUCTION = """## Do the intervals hold?
 
@@ -24,64 +22,11 @@ built and saved anew, because the published files were not at hand. "Unverified"
 tool, but there were no outputs to compare with.
 """
 
-SPEED_INTRODUCTION = """## Speed
-
-Measured against the usual way (one PIL image after the other in loader workers, float32, NCHW), taking turns with it;
-[benchmarks/](../benchmarks/README.md) explains. Ratios are medians over rounds; those by CPU seconds are hardly touched
-by whatever else the machine does.
-"""
-
-LIGHT_INTRODUCTION = """## Speed of light
-
-How near to the machine's matrix peak the steps of recipes run (an eighth of the batch for `paws_cifar10_4000`), and
-where the rest of the time goes; the peak is that of the type in which a recipe computes there. *Network* is the forward
-and backward pass with heads and loss, *views* all from the draw to the normalised tensor.
-`benchmarks/speed_of_light.py` tells more parts.
-"""
-NETWORK = ("backbone", "heads and loss", "backward")
-VIEWS = ("draw", "read", "crop", "colour", "normalise", "views, the rest")
-
-PROCESSES_INTRODUCTION = """## Two processes or two threads
-
-Images a second of the same training, with the same global batch, on two cores that nothing else used:
-`benchmarks/processes.py`. *Efficiency* is over twice the speed of one process of one thread. Two processes exchange
-gradients and batch statistics; two threads share out each operation.
-"""
-
-GROWTH_INTRODUCTION = """## Growth
-
-How seconds and memory grow when one size grows and the others stay: `benchmarks/growth.py`. Figures go from the
-smallest size to the largest; each step of a bar is a doubling. *Doubling* is the factor by which the seconds rise where
-the size is doubled, at the end of the curve: 2 is growth in proportion. Memory is the peak of the process, in MB, and
-in parentheses what it needed before it began.
-"""
-BARS = "▁▂▃▄▅▆▇█"
-
-DOCTOR_INTRODUCTION = """## What the collapse doctor costs
-
-Every training is watched (see [tapetum doctor](verbs/doctor.md)). This is the share of a step's time that goes into
-it, in the smallest steps there are, those of the recipes for CIFAR-10 on two CPU cores: the figures (spread of
-embeddings, use of codes, length of prototypes), the gradient's norm, which also keeps steps that are not finite from
-being taken, and the rules. These look every 10 steps in the runs of 200 steps measured here, and seldomer in longer
-ones: every 125 in one of 5,000.
-"""
-
-PROBE_WAYS = ("usual", "fixed", "choice")
-PROBE_SETTINGS = ("threads", "regularisation", "machine")
-
 EXPORTS_INTRODUCTION = """## Exported models elsewhere
 
 A trained ResNet-18 was exported in every format, loaded in an environment without Tapetum by the lines that
 [tapetum export](verbs/export.md) prints, and asked about images of the test set through the tool's own preprocessing.
 How many labels equal those of `tapetum predict`:
-"""
-
-PROBE_INTRODUCTION = """## Linear probe
-
-Seconds of multinomial logistic regression on cached features: scikit-learn's `LogisticRegression` (on standardised
-features), ours for the same regularisation, and ours with its choice among eight by cross-validation. Same features,
-same process, same number of threads, in turn, median of rounds; accuracy on 10,000 other features. *embedded*: CIFAR-10
-(JPEG) as the SwAV run of the evaluations above embeds it. The objective tells that neither stopped early.
 """
 
 
@@ -111,106 +56,6 @@ def coverage(coverage: Mapping[str, Result]) -> str:
     return table([*heads, "held-out minus test, mean", "command"], rows, left=(0, 6))
 
 
-def speed(speed: Mapping[str, Result]) -> str:
-    """A line for each benchmark and way."""
-    rows = []
-    for name, found in speed.items():
-        units = ", ".join(found["machine"]["processor_units"]) or "none of them"
-        for way, ratio in found["ratio_to_usual"].items():
-            rounds = found["rounds"][way]
-            cpu = [sample["images_per_cpu_second"] for sample in rounds]
-            memory = [sample["peak_memory_mb"] for sample in rounds]
-            share = ABSENT
-            if "floor" in found:
-                share = f"{found['floor']['step_cpu_seconds'] / median(s['step_cpu_seconds'] for s in rounds):.0%}"
-            ratios = [f"{ratio[rate]:.2f}" for rate in ("images_per_second", "images_per_cpu_second")]
-            link = f"[{name}](results/speed/{name}.json)"
-            rows.append([link, way, f"{median(cpu):,.1f}", *ratios, share, f"{median(memory):,.0f}", units])
-    heads = ["benchmark", "way", "images per CPU second", "ratio by wall time", "ratio by CPU time"]
-    return table([*heads, "share of the floor", "peak memory, MB", "bfloat16 units"], rows, left=(0, 1, 7))
-
-
-def speed_of_light(light: Mapping[str, Result]) -> str:
-    """A line for each machine's file and recipe."""
-    rows = []
-    for name, found in light.items():
-        peaks = (found["matrix_gflops"]["before"], found["matrix_gflops"]["after"])
-        for recipe, step in found["recipes"].items():
-            kind = "bfloat16" if "bf" in step["precision"] else "float32"
-            seconds, parts = step["step_seconds"], step["parts"]
-            shares = [sum(parts.get(part, 0.0) for part in group) / seconds for group in (NETWORK, VIEWS)]
-            shares += [parts.get("optimiser", 0.0) / seconds]
-            rates = [step["gflop_per_step"] / seconds, max(peak[kind] for peak in peaks)]
-            cells = [f"{step['gflop_per_step']:.1f}", f"{1000 * seconds:.0f}", *(f"{rate:,.0f}" for rate in rates)]
-            cells += [f"**{step['share_of_peak']:.0%}**", *(f"{share:.1%}" for share in (*shares, 1 - sum(shares)))]
-            link = f"[{name}](results/speed_of_light/{name}.json)"
-            rows.append([link, f"`{recipe}`", kind, *cells])
-    heads = ["measured on", "recipe", "type", "GFLOP a step", "step, ms", "GFLOP/s", "matrix peak, GFLOP/s"]
-    heads += ["share of the peak", "network", "views", "optimiser", "the rest"]
-    return table(heads, rows, left=(0, 1, 2))
-
-
-def processes(processes: Mapping[str, Result]) -> str:
-    """A line for each machine's file and recipe."""
-    rows = []
-    for name, found in processes.items():
-        link = f"[{name}](results/processes/{name}.json)"
-        for recipe, one in found["recipes"].items():
-            rates = [f"{one['images_per_second'][way]:,.1f}" for way in ("one", "threads", "processes")]
-            shares = [f"{one['efficiency'][way]:.0%}" for way in ("threads", "processes")]
-            rows.append([link, f"`{recipe}`", *rates, *shares, f"**{one['processes_over_threads']:.2f}**"])
-    heads = ["measured on", "recipe", "one process, one thread", "one process, two threads", "two processes"]
-    heads += ["efficiency of two threads", "of two processes", "processes over threads"]
-    return table(heads, rows, left=(0, 1))
-
-
-def growth(growth: Mapping[str, Result]) -> str:
-    """A line for each machine's file and curve, and for what a process needs to start."""
-    rows = []
-    for name, found in growth.items():
-        link, threads = f"[{name}](results/growth/{name}.json)", str(found["threads"])
-        for what, seconds in found["starts"].items():
-            rows.append([link, threads, f"`{what}`", ABSENT, ABSENT, f"{seconds:.2f}", ABSENT, ABSENT])
-        for curve in found["curves"].values():
-            points = curve["points"]
-            sizes, seconds, peaks = ([p[key] for p in points] for key in ("size", "seconds", "peak_memory_mb"))
-            start = points[0]["start_memory_mb"]
-            shown = [", ".join(f"{size:,}" for size in sizes), ", ".join(f"{value:.3g}" for value in seconds)]
-            memory = f"{', '.join(f'{peak:,.0f}' for peak in peaks)} ({start:,.0f}) {bars(peaks)}"
-            cells = [shown[0], f"{shown[1]} {bars(seconds)}", doubling(sizes, seconds), memory]
-            rows.append([link, threads, curve["what"], curve["axis"], *cells])
-    heads = ["measured on", "threads", "what", "what grows", "sizes", "seconds", "doubling", "memory"]
-    return table(heads, rows, left=(0, 2, 3, 4, 5, 7))
-
-
-def bars(values: Sequence[float]) -> str:
-    """A bar for each value above 0: the least has the lowest, and every doubling from there adds a step."""
-    steps = (round(math.log2(value / min(values))) for value in values)
-    return "".join(BARS[min(step, len(BARS) - 1)] for step in steps)
-
-
-def doubling(sizes: Sequence[float], values: Sequence[float]) -> str:
-    """The factor by which values rise where the size is doubled, between the last two of them."""
-    if len(sizes) < 2:
-        return ABSENT
-    slope = math.log(values[-1] / values[-2]) / math.log(sizes[-1] / sizes[-2])
-    return f"**{2**slope:.2f}**"
-
-
-def doctor(doctor: Mapping[str, Result]) -> str:
-    """A line for each machine's file and method."""
-    rows = []
-    for name, found in doctor.items():
-        for kind, cost in found["methods"].items():
-            norm, rules = (cost["parts"].get(part, 0.0) for part in ("get_total_norm", "on_steps"))
-            shares = [f"{share:.2%}" for share in (cost["share"] - norm - rules, norm, rules)]
-            link = f"[{name}](results/doctor/{name}.json)"
-            step = f"{1000 * cost['step_seconds']:.0f}"
-            rows.append([link, METHODS.get(kind, kind), step, *shares, f"**{cost['share']:.2%}**"])
-    heads = ["measured on", "method", "step, ms", "figures", "gradient norm", "rules", "together"]
-    return table(heads, rows, left=(0, 1))
-
-
 def layouts(layouts: Mapping[str, Result]) -> str:
     """A line for each published file."""
     rows = []
@@ -234,20 +79,3 @@ def exports(exports: Mapping[str, Result]) -> str:
         for way, equal in found["equal"].items()
     ]
     return table(["images", "format", "equal labels", "classes among them"], rows, left=(0, 1))
-
-
-def linear_probe(probes: Mapping[str, Result]) -> str:
-    """A line for each kind of features."""
-    rows = []
-    for name, found in probes.items():
-        link = f"[{name}](results/linear_probe/{name}.json)"
-        for kind, measured in ((kind, value) for kind, value in found.items() if kind not in PROBE_SETTINGS):
-            middle, size = measured["median"], " x ".join(f"{n:,}" for n in measured["features"])
-            seconds = [f"{middle[f'{way}_seconds']:.2f}" for way in PROBE_WAYS]
-            accuracies = [f"{middle[f'{way}_accuracy']:.2f}" for way in PROBE_WAYS]
-            objectives = [f"{middle[f'{way}_objective']:.5f}" for way in PROBE_WAYS[:2]]
-            rows.append([link, kind, size, *seconds, f"**{middle['usual_over_fixed']:.1f}**", *accuracies, *objectives])
-    ways = ("scikit-learn", "ours", "ours with choice")
-    heads = ["measured", "features", "size", *(f"seconds, {way}" for way in ways), "ratio"]
-    heads += [f"top-1, {way}" for way in ways]
-    return table([*heads, *(f"objective, {way}" for way in ways[:2])], rows, left=(0, 1))

@@ -1,9 +1,10 @@
 """Write docs/results.md from docs/results/*.json, as `benchmarks/record_run.py` and `record_pixels.py` leave them (one
-file, one run), and from the folders in docs/results: each is a section of the page (SECTIONS names the scripts).
+file, one run), and from folders in docs/results, each of which is a section (SECTIONS names the scripts); and write
+docs/performance.md from the other folders (PERFORMANCE).
 
     python docs/make_results.py
 
-The same files give the same bytes, so a test can tell whether docs/results.md is up to date. Numbers are rounded here
+The same files give the same bytes, so tests can tell whether the pages are up to date. Numbers are rounded here
 and nowhere else; nothing is typed in by hand.
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 import benchmark_tables
 import detection_tables
 import evaluation_tables
+import performance_tables
 from run_tables import (
     LONGEST_OVER_SHORTEST,
     Result,
@@ -30,22 +32,30 @@ from run_tables import (
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
 PAGE = DOCS / "results.md"
+PERFORMANCE_PAGE = DOCS / "performance.md"
 
-SECTIONS: dict[str, tuple[str, Callable[[Mapping[str, Result]], str]]] = {
+Sections = dict[str, tuple[str, Callable[[Mapping[str, Result]], str]]]
+"""Folder in docs/results -> introduction and table; in the order of the page."""
+
+SECTIONS: Sections = {
     "evaluations": (evaluation_tables.INTRODUCTION, evaluation_tables.evaluations),  # benchmarks/record_evaluations.py
     "warm_start": (evaluation_tables.WARM_START_INTRODUCTION, evaluation_tables.warm_start),  # benchmarks/warm_start.py
-    "linear_probe": (benchmark_tables.PROBE_INTRODUCTION, benchmark_tables.linear_probe),  # benchmarks/linear_probe.py
     "coverage": (benchmark_tables.COVERAGE_INTRODUCTION, benchmark_tables.coverage),  # benchmarks/coverage.py
-    "speed": (benchmark_tables.SPEED_INTRODUCTION, benchmark_tables.speed),  # benchmarks/views.py and step.py
-    "speed_of_light": (benchmark_tables.LIGHT_INTRODUCTION, benchmark_tables.speed_of_light),  # by its namesake
-    "processes": (benchmark_tables.PROCESSES_INTRODUCTION, benchmark_tables.processes),  # by its namesake
-    "growth": (benchmark_tables.GROWTH_INTRODUCTION, benchmark_tables.growth),  # by its namesake
-    "doctor": (benchmark_tables.DOCTOR_INTRODUCTION, benchmark_tables.doctor),  # benchmarks/doctor.py
     "layouts": (benchmark_tables.LAYOUTS_INTRODUCTION, benchmark_tables.layouts),  # benchmarks/layouts.py
     "exports": (benchmark_tables.EXPORTS_INTRODUCTION, benchmark_tables.exports),  # benchmarks/exports.py
     "detection": (detection_tables.INTRODUCTION, detection_tables.detection),  # examples/detection/record.py
 }
-"""Folder in docs/results -> introduction and table; in the order of the page."""
+
+PERFORMANCE: Sections = {
+    "speed_of_light": (performance_tables.LIGHT_INTRODUCTION, performance_tables.speed_of_light),
+    "speed": (performance_tables.SPEED_INTRODUCTION, performance_tables.speed),  # views.py and step.py
+    "views_on_disk": (performance_tables.DISK_INTRODUCTION, performance_tables.views_on_disk),
+    "processes": (performance_tables.PROCESSES_INTRODUCTION, performance_tables.processes),
+    "growth": (performance_tables.GROWTH_INTRODUCTION, performance_tables.growth),
+    "linear_probe": (performance_tables.PROBE_INTRODUCTION, performance_tables.linear_probe),
+    "doctor": (performance_tables.DOCTOR_INTRODUCTION, performance_tables.doctor),
+}
+"""The same for docs/performance.md; the scripts in benchmarks have the names of the folders."""
 
 NOTES = {
     "CIFAR-10 (JPEG)": "All images of CIFAR-10 as JPEG files of quality 75. The re-encoding costs some accuracy, so"
@@ -76,6 +86,14 @@ resolved recipe, the command, the accuracy of every class, the curve, and the ve
   training loss; scaled to its own range.
 """
 
+PERFORMANCE_INTRODUCTION = """# Performance
+
+Made by `make docs` from the folders in [results/](results); do not edit. `python benchmarks/ratios.py` takes the
+comparisons with the usual way again, in one run, and prints the ratios; `--folder docs/results --name MACHINE` keeps
+what it found for this page. [benchmarks/](../benchmarks/README.md) says how to read the figures, and
+[GPUs](performance_gpu.md) what was reviewed for them, and what many of them would cost on paper.
+"""
+
 
 def read_results(folder: Path = RESULTS) -> list[Result]:
     """Every recorded run, in the order of file names.
@@ -100,7 +118,7 @@ def read_sections() -> dict[str, dict[str, Result]]:
     """What the benchmarks found: section -> name of a file -> its content."""
     return {
         section: {path.stem: json.loads(path.read_text("utf-8")) for path in sorted((RESULTS / section).glob("*.json"))}
-        for section in SECTIONS
+        for section in (SECTIONS | PERFORMANCE)
     }
 
 
@@ -124,15 +142,24 @@ def render(results: Sequence[Result], **found: Mapping[str, Result]) -> str:
             parts += ["### Learned with labels\n"] if with_labels else []
         parts += [overview(with_labels)] if with_labels else []
         parts += ["### Runs\n", runs(group)]
-    for section, (introduction, rows) in SECTIONS.items():
-        if found.get(section):
-            parts += [introduction, rows(found[section])]
-    return "\n".join(parts)
+    return "\n".join([*parts, *_sections(SECTIONS, found)])
+
+
+def render_performance(**found: Mapping[str, Result]) -> str:
+    """The page about speed, as Markdown; `found` as for `render`."""
+    return "\n".join([PERFORMANCE_INTRODUCTION, *_sections(PERFORMANCE, found)])
+
+
+def _sections(sections: Sections, found: Mapping[str, Mapping[str, Result]]) -> list[str]:
+    """Introduction and table of each section of which something was found."""
+    present = [(introduction, rows(found[name])) for name, (introduction, rows) in sections.items() if found.get(name)]
+    return [part for parts in present for part in parts]
 
 
 if __name__ == "__main__":
     try:
         PAGE.write_text(render(read_results(), **read_sections()), encoding="utf-8")
+        PERFORMANCE_PAGE.write_text(render_performance(**read_sections()), encoding="utf-8")
     except ValueError as error:
         sys.exit(f"make_results: error: {error}")
-    print(f"Written: {PAGE.relative_to(DOCS.parent)}")
+    print(*(f"Written: {page.relative_to(DOCS.parent)}" for page in (PAGE, PERFORMANCE_PAGE)), sep="\n")

@@ -61,8 +61,10 @@ def test_the_section_of_the_results(monkeypatch):
         "efficiency": {"threads": 0.75, "processes": 0.9},
         "processes_over_threads": 1.2,
     }
-    page = make_results.render([], processes={"two_cores": json.loads(json.dumps({"recipes": {"paws": recipe}}))})
+    page = make_results.render_performance(
+        processes={"two_cores": json.loads(json.dumps({"recipes": {"paws": recipe}}))}
+    )
     (line,) = [line for line in page.splitlines() if "| `paws` |" in line]
     link = "[two_cores](results/processes/two_cores.json)"
     assert line == f"| {link} | `paws` | 1,000.0 | 1,500.0 | 1,800.0 | 75% | 90% | **1.20** |"
-    assert "Two processes" not in make_results.render([])
+    assert "Two processes" not in make_results.render_performance()

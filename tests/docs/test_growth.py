@@ -16,7 +16,7 @@ def found(**changes):
 
 
 def lines(make_results, result):
-    page = make_results.render([], growth={"two_cores": result})
+    page = make_results.render_performance(growth={"two_cores": result})
     assert "## Growth" in page
     return [line for line in page.splitlines() if "results/growth/two_cores.json" in line]
 
@@ -37,7 +37,7 @@ def test_a_single_point_has_no_growth(make_results):
 
 
 def test_without_a_file_there_is_no_section(make_results):
-    assert "## Growth" not in make_results.render([], growth={})
+    assert "## Growth" not in make_results.render_performance(growth={})
 
 
 def test_every_doubling_adds_a_step_to_a_bar(make_results):

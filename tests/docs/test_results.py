@@ -42,6 +42,8 @@ def lines_with(text, word):
 def test_the_page_is_up_to_date(make_results):
     page = make_results.render(make_results.read_results(), **make_results.read_sections())
     assert make_results.PAGE.read_text(encoding="utf-8") == page
+    performance = make_results.render_performance(**make_results.read_sections())
+    assert make_results.PERFORMANCE_PAGE.read_text(encoding="utf-8") == performance
 
 
 def test_every_recorded_run_is_on_the_page(make_results):
@@ -59,9 +61,9 @@ def test_speed_is_told_with_ratios_and_share_of_the_floor(make_results):
         "ratio_to_usual": {"ours": ratios},
         "floor": {"step_cpu_seconds": 3.0},
     }
-    (line,) = lines_with(make_results.render([], speed={"step": found}), "ours")
+    (line,) = lines_with(make_results.render_performance(speed={"step": found}), "ours")
     assert "| ours | 20.0 | 2.50 | 2.00 | 75% | 1,500 | avx512_bf16 |" in line
-    assert "Speed" not in make_results.render([])
+    assert "## Speed" not in make_results.render_performance()
 
 
 def test_the_share_of_the_peak_is_told_with_what_takes_the_rest(make_results):
@@ -73,7 +75,7 @@ def test_the_share_of_the_peak_is_told_with_what_takes_the_rest(make_results):
         "parts": {"backbone": 0.1, "backward": 0.1, "crop": 0.01, "draw": 0.015, "optimiser": 0.005, "other": 0.02},
     }
     found = {"matrix_gflops": {"before": {"float32": 100.0}, "after": {"float32": 90.0}}, "recipes": {"paws": step}}
-    (line,) = lines_with(make_results.render([], speed_of_light={"two_threads": found}), "| `paws`")
+    (line,) = lines_with(make_results.render_performance(speed_of_light={"two_threads": found}), "| `paws`")
     assert "| float32 | 20.0 | 250 | 80 | 100 | **80%** | 80.0% | 10.0% | 2.0% | 8.0% |" in line
 
 
@@ -83,7 +85,7 @@ def test_the_doctors_cost_is_told_by_method(make_results):
         "share": 0.0042,
         "parts": {"spread": 0.001, "get_total_norm": 0.002, "on_steps": 0.0012},
     }
-    (line,) = lines_with(make_results.render([], doctor={"two_threads": {"methods": {"swav": cost}}}), "SwAV")
+    (line,) = lines_with(make_results.render_performance(doctor={"two_threads": {"methods": {"swav": cost}}}), "SwAV")
     assert "| SwAV | 200 | 0.10% | 0.20% | 0.12% | **0.42%** |" in line
 
 
@@ -140,7 +142,7 @@ def test_exports_and_probes_are_told(make_results):
     for number, way in enumerate(("usual", "fixed", "choice"), start=1):
         middle |= {f"{way}_seconds": number, f"{way}_accuracy": 80 + number, f"{way}_objective": number / 10}
     found = {"threads": 2, "regularisation": 0.1, "machine": {}, "plain": {"features": [50_000, 8], "median": middle}}
-    (line,) = lines_with(make_results.render([], linear_probe={"a": found}), "| plain")
+    (line,) = lines_with(make_results.render_performance(linear_probe={"a": found}), "| plain")
     assert line.endswith(
         "| plain | 50,000 x 8 | 1.00 | 2.00 | 3.00 | **2.0** | 81.00 | 82.00 | 83.00 | 0.10000 | 0.20000 |"
     )
