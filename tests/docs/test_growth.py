@@ -41,6 +41,6 @@ def test_without_a_file_there_is_no_section(make_results):
 
 
 def test_every_doubling_adds_a_step_to_a_bar(make_results):
-    tables = importlib.import_module("benchmark_tables")
+    tables = importlib.import_module("performance_tables")
     assert tables.bars([2.0, 1.0, 1.4, 8.0, 1000.0]) == "▂▁▁▄█"
     assert tables.doubling([1, 2], [3.0, 3.0]) == "**1.00**"

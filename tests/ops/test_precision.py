@@ -182,7 +182,11 @@ def test_autocast_changes_no_bit(function):
 )
 def test_without_the_decorator_it_would_be_noticed(function):
     assert hasattr(function, "__wrapped__"), "@full_precision is missing"
-    assert faults(inspect.unwrap(function)) != []
+    try:
+        found = faults(inspect.unwrap(function))
+    except RuntimeError as error:  # some operations take no mixture of types
+        found = [str(error)]
+    assert found != []
 
 
 def test_double_precision_stays_and_half_is_raised():
