@@ -105,7 +105,9 @@ def test_views_of_files_are_compared(load, monkeypatch, tmp_path: Path) -> None:
         "usual": set(),
         "exact": parts,
         "matrix": parts,
+        "fast": parts,
         "cut": {"decode_ms", "geometry_ms"},
+        "fast_cut": {"decode_ms", "geometry_ms"},
     }
 
 
