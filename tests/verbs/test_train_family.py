@@ -70,7 +70,7 @@ def test_the_first_bank_is_that_of_the_pool_in_any_number_of_processes(cifar):
         words_of = ["train", name, "--output", run, *words, f"runtime.devices={processes}"]
         subprocess.run([sys.executable, "-m", "tapetum", *words_of], check=True)
         losses[processes] = [float(row["train/loss"]) for row in rows(run)]
-    assert losses[1] == pytest.approx(losses[2], rel=1e-5)
+    assert losses[1] == pytest.approx(losses[2], rel=1e-4)
     (pool,) = (tensor for key, tensor in weights("of1").items() if key.endswith("pool"))
     assert len(pool) == 190
 
