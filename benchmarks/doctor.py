@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import torch
-from side_by_side import machine, peaks, photographs, write_json
+from side_by_side import machine, peaks, save_photographs, write_json
 
 import tapetum
 from tapetum.diagnosis.collapse_doctor import CollapseDoctor
@@ -92,8 +91,7 @@ def main() -> None:
     options = parser.parse_args()
     before, found = peaks(options.threads), {}
     with tempfile.TemporaryDirectory() as folder:
-        images = Path(folder) / "images.npz"
-        np.savez(images, images=photographs(POOL), labels=np.arange(POOL) % 10)
+        images = save_photographs(Path(folder), POOL)
         for recipe in options.recipes:
             found[recipe] = measure(recipe, images, Path(folder) / recipe, options.steps, options.threads)
             step, share, each = (found[recipe][name] for name in ("step_seconds", "share", "parts"))

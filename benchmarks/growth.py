@@ -24,7 +24,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from side_by_side import Sample, in_own_process, machine, peak_memory_mb, peaks, photographs, write_json
+from side_by_side import (
+    Sample,
+    in_own_process,
+    machine,
+    peak_memory_mb,
+    peaks,
+    photographs,
+    save_photographs,
+    write_json,
+)
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -65,9 +74,7 @@ def step(size: int, axis: str, chunk: int | None = None) -> float:
             ticks.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as folder:
-        images = Path(folder) / "images.npz"
-        count = max(2048, sizes["images"], sizes["supports"])
-        np.savez(images, images=photographs(count), labels=np.arange(count) % sizes["classes"])
+        images = save_photographs(Path(folder), max(2048, sizes["images"], sizes["supports"]), sizes["classes"])
         run = assemble(load_recipe("paws_cifar10_cpu", settings_of(sizes, images, chunk)))
         run.resolve()
         run.trainer(None, callbacks=[Ticks()]).fit()

@@ -22,8 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-from side_by_side import Sample, machine, peaks, photographs, write_json
+from side_by_side import Sample, machine, peaks, save_photographs, write_json
 
 RECIPES = ("paws_cifar10_cpu", "swav_cifar10_cpu")
 WAYS = {"one": (1, 1), "threads": (1, 2), "processes": (2, 1)}
@@ -106,8 +105,7 @@ def main() -> None:
     before = peaks(2)
     recipes: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        images = Path(folder) / "images.npz"
-        np.savez(images, images=photographs(POOL), labels=np.arange(POOL) % 10)
+        images = save_photographs(Path(folder), POOL)
         for recipe in options.recipes:
             recipes[recipe] = compare(recipe, images, Path(folder), options.steps, options.rounds)
     result = {"steps": options.steps, "recipes": recipes, "machine": machine()}

@@ -42,6 +42,13 @@ def photographs(count: int) -> npt.NDArray[np.uint8]:
     return images
 
 
+def save_photographs(folder: Path, count: int, classes: int = 10) -> Path:
+    """Write `photographs` with labels of so many classes to a file that `data.images` takes; returns its path."""
+    path = folder / "images.npz"
+    np.savez(path, images=photographs(count), labels=np.arange(count) % classes)
+    return path
+
+
 def cpu_seconds() -> float:
     """User and system time of this process and of its living worker processes."""
     total = time_of_process()

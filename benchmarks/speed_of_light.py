@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import torch
 from parts import Clock
-from side_by_side import machine, peaks, photographs, write_json
+from side_by_side import machine, peaks, save_photographs, write_json
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -177,8 +176,7 @@ def main() -> None:
     before, copied = peaks(options.threads), bytes_per_second()
     recipes: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        images = Path(folder) / "images.npz"
-        np.savez(images, images=photographs(POOL), labels=np.arange(POOL) % 10)
+        images = save_photographs(Path(folder), POOL)
         for recipe in options.recipes:
             recipes[recipe] = measure(recipe, images, Path(folder), options.steps, options.threads)
     after = peaks(options.threads)

@@ -60,7 +60,7 @@ class ViewConfig:
     """Smallest and largest radius of the blur, in pixels of the view, as for PIL's `GaussianBlur` (SimCLR)."""
     colour: Literal["exact", "matrix", "fast"] = "exact"
     """`exact` gives exactly PIL's values. `matrix` approximates the jitter by one 3x3 matrix, `fast` also blur and
-    resizing: the views of a photograph take less than half the time."""
+    resizing: the views of a photograph take about half the time (docs/performance.md)."""
 
     def __post_init__(self) -> None:
         _check(self.size >= 1, "size", self.size, "give the side of the view in pixels, 1 or more")
@@ -89,7 +89,7 @@ class EvaluationViewConfig:
     resize: int | None = None
     """Resize the image's shorter side to this many pixels before the crop; null keeps the image's own size."""
     mirrored: bool = False
-    """Average what the network finds in the view and in its left-right mirror image: often about a point more accurate,
+    """Average what the network finds in the view and in its left-right mirror image: often a little more accurate,
     in twice the time."""
 
     def __post_init__(self) -> None:
