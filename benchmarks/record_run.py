@@ -3,8 +3,9 @@
     python benchmarks/record_run.py NAME RECIPE [key=value ...]
     python benchmarks/record_run.py NAME fit images=DIR [labels=...] [minutes=...] [key.path=value ...]
 
-NAME is the file's name. The run folder goes to runs/NAME. The second form lets `tapetum fit` choose the recipe; its
-settings are those of the command, without dashes. Paths of data in the recorded recipe are cut to their last folder.
+NAME is the file's name, and may have a folder: speedrun/NAME stands in docs/speedrun.md instead. The run folder goes to
+runs/NAME. The second form lets `tapetum fit` choose the recipe; its settings are those of the command, without dashes.
+Paths of data in the recorded recipe are cut to their last folder.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +31,14 @@ def record(name: str, recipe: str, overrides: list[str]) -> Path:
     """Run, and write docs/results/NAME.json."""
     folder = Path("runs") / name
     before = matrix_peaks()
+    began = time.perf_counter()
     if recipe == "fit":
         given = dict(yaml_value(setting) for setting in overrides if "." not in setting.partition("=")[0])
         keys = [setting for setting in overrides if "." in setting.partition("=")[0]]
         summary = tapetum.fit(labels=given.pop("labels", None), output=folder, overrides=keys, **given)
     else:
         summary = tapetum.train(recipe, folder, overrides)
+    wall_seconds = time.perf_counter() - began
     after = matrix_peaks()
     for place in ("command", "test_images"):
         summary.pop(place, None)
@@ -43,11 +47,12 @@ def record(name: str, recipe: str, overrides: list[str]) -> Path:
         "command": command_of(name, recipe, overrides),
         "recipe": _recipe(folder),
         "summary": summary,
+        "wall_seconds": round(wall_seconds, 1),
         "matrix_gflops": {"before": before, "after": after},
         "curve": curve(folder / "metrics.csv"),
     }
-    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path
 

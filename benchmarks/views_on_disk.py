@@ -99,8 +99,7 @@ def places() -> list[tuple[Any, str, str]]:
     return [
         (stores, "decode", "decode"),
         (pipeline, "crop_resize_flip", "geometry"),
-        (pipeline, "distort_colour", "colour"),
-        (pipeline, "normalise", "normalise"),
+        (pipeline, "distort_and_normalise", "colour"),
     ]
 
 

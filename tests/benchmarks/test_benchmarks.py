@@ -100,7 +100,7 @@ def test_views_of_files_are_compared(load, monkeypatch, tmp_path: Path) -> None:
     finally:
         torch.set_num_threads(threads)
     rounds = json.loads((tmp_path / "views.json").read_text())["rounds"]
-    parts = {"decode_ms", "geometry_ms", "colour_ms", "normalise_ms"}
+    parts = {"decode_ms", "geometry_ms", "colour_ms"}
     assert {way: parts & set(found[0]) for way, found in rounds.items()} == {
         "usual": set(),
         "exact": parts,

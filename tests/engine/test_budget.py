@@ -64,6 +64,16 @@ def test_each_cost_counts_as_often_as_it_occurs():
     assert plan.total(1210) == pytest.approx(plan.training(1210, 1210) + 20)
 
 
+def test_steps_before_the_first_with_views_cost_less(clock):
+    plan = replace(plan_of(early_step=0.004), first_with_views=lambda total: int(0.6 * total))
+    assert plan.training(1000, 1000) == pytest.approx(600 * 0.004 + 400 * 0.01)
+    assert plan.training(300, 1000) == pytest.approx(300 * 0.004)
+    assert plan.after(800, 1000) == pytest.approx(200 * 0.01)
+    steps = steps_in(1, plan)
+    assert plan.total(steps) <= 59.1 + 1e-9 < plan.total(steps + 1)
+    assert steps == pytest.approx(59.1 / (0.6 * 0.004 + 0.4 * 0.01), abs=2)
+
+
 def test_short_runs_take_half_of_the_minutes(clock):
     assert steps_in(1, plan_of(folds=3)) == pytest.approx(5910 / 2, abs=3)
 

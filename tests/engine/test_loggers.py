@@ -120,6 +120,19 @@ def test_on_a_terminal_a_bar():
     assert "10 images/s" in text
 
 
+def test_the_time_left_weighs_steps_by_their_work():
+    """Six steps of work 1 lie behind and four of work 5 ahead, at a second for a unit of work."""
+    out = io.StringIO()
+    bar = ProgressBar(
+        Console(file=out, force_terminal=False),
+        work=lambda step: min(step, 6) + 5 * max(0, step - 6),
+        clock=lambda: 0.0,
+    )
+    bar.on_start(0, 10)
+    bar.on_steps([{**row(step), "train_seconds": float(step)} for step in (5, 6)])
+    assert "0:00:20 left" in out.getvalue()
+
+
 def test_a_skipped_step_is_described():
     out = io.StringIO()
     bar = ProgressBar(Console(file=out, force_terminal=False))

@@ -60,6 +60,27 @@ def test_steps_and_epochs_are_told_apart(toy, clock):
     assert (costs.evaluation, costs.checkpoint, costs.finish) == (0, 0, 0)
 
 
+def test_steps_without_views_are_timed_apart(toy, clock):
+    """They are recognised by their batches alone; the first steps after a start count nowhere."""
+    kinds = []
+
+    def early(start, stop):
+        kinds.append("early")
+        return toy.batches(start, stop)
+
+    def normal(start, stop):
+        kinds.append("normal")
+        return toy.batches(start, stop)
+
+    method = slow_toy(toy, clock, extra=lambda step: -0.006 if kinds[-1] == "early" else 0.0)
+    costs = measure_costs(
+        method, toy.sgd(method), normal, early_batches=early, seconds=60.0, config=TrainerConfig(minutes=1),
+        runtime=toy.runtime(),
+    )  # fmt: skip
+    assert (costs.step, costs.early_step) == pytest.approx((0.01, 0.004))
+    assert costs.epoch == pytest.approx(3)
+
+
 @pytest.mark.parametrize("hiccups", [{12}, {2}, {70, 90}])
 def test_hiccups_of_the_machine_change_nothing(toy, clock, hiccups):
     costs = measured(toy, slow_toy(toy, clock, extra=lambda step: 5.0 * (step in hiccups)), seconds=600)

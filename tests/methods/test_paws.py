@@ -217,6 +217,38 @@ def test_the_weight_may_rise_from_nothing():
         torch.testing.assert_close(output.loss, share * whole)
 
 
+@pytest.mark.parametrize("predictor", [False, True])
+def test_without_views_it_learns_by_the_supervised_terms(predictor):
+    method, batch = (
+        make({"predictor": predictor}, supervised_weight=0.5, suncet_weight=0.7, paws_start=0.5),
+        make_batch(),
+    )
+    assert method.first_with_views(101) == 50
+    whole = method(batch, PROGRESS)
+    batch.views = batch.index = None
+    output = method(batch, PROGRESS)
+    assert set(output.metrics) == {"loss", "supervised", "suncet", "embedding_std", "effective_rank"}
+    torch.testing.assert_close(output.loss, 0.5 * output.metrics["supervised"] + 0.7 * output.metrics["suncet"])
+    # Batch statistics are those of the supports alone, so the terms are not the same numbers as beside views.
+    assert output.metrics["suncet"] != whole.metrics["suncet"]
+    output.loss.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.backbone.parameters())
+
+
+def test_the_weight_rises_from_where_views_come_in():
+    batch, total = make_batch(), PROGRESS.total_steps
+    settings = {"supervised_weight": 0.0, "suncet_weight": 1e-9, "paws_weight": 0.5}
+    whole = make(**settings)(batch, PROGRESS).loss
+    for step, share in [(50, 0.0), (60, 0.5), (70, 1.0), (99, 1.0)]:
+        output = make(**settings, paws_start=0.5, paws_ramp=0.2)(batch, Progress(step, 10, total))
+        torch.testing.assert_close(output.loss, share * whole, atol=1e-8, rtol=1e-6)
+
+
+def test_labels_alone_teach_nothing_without_a_supervised_term():
+    with pytest.raises(ValueError, match=r"paws_start is 0.5, but nothing would be learned before it: set supervised"):
+        PAWSConfig(paws_start=0.5)
+
+
 def test_metrics_are_detached_numbers():
     output = make(supervised_weight=1.0)(make_batch(), PROGRESS)
     spread = {"embedding_std", "effective_rank"}
@@ -254,6 +286,8 @@ def test_the_loss_is_float32_or_better_under_autocast():
         ("suncet_weight", -0.1),
         ("paws_weight", -1.0),
         ("paws_ramp", 1.5),
+        ("paws_start", 1.0),
+        ("paws_start", -0.1),
     ],
 )
 def test_bad_settings_name_field_and_value(field, value):

@@ -77,6 +77,7 @@ def test_a_short_training_warms_up_for_no_more_than_its_share(total, warmup):
 
 
 FAULTY = [{"peak": -1.0}, {"peak": float("nan")}, {"warmup_epochs": -1.0}, {"final": -0.1}]
+FAULTY += [{"hold": share} for share in (-0.1, 1.0)]
 FAULTY += [{"warmup_limit": limit} for limit in (0.0, -0.1, 1.1)]
 
 
@@ -101,6 +102,20 @@ def test_steps_down_at_milestones():
         ScheduleConfig(peak=1.0, shape="step")
     with pytest.raises(ValueError, match=r"milestones is \[2\]: give epochs with the shape step"):
         ScheduleConfig(peak=1.0, milestones=(2,))
+
+
+@pytest.mark.parametrize("shape", ["cosine", "linear"])
+def test_it_may_hold_the_peak_first(shape):
+    held = ScheduleConfig(peak=0.3, warmup_epochs=1, hold=0.5, shape=shape)
+    assert [value(held, step, 10, 100) for step in (5, 10, 49, 50)] == pytest.approx([0.15, 0.3, 0.3, 0.3])
+    short = ScheduleConfig(peak=0.3, shape=shape)
+    for step in range(50, 100):
+        assert value(held, step, 10, 100) == pytest.approx(value(short, step - 50, 10, 50))
+
+
+def test_a_warm_up_may_be_longer_than_the_hold():
+    held, usual = (ScheduleConfig(peak=0.3, warmup_epochs=3, hold=hold) for hold in (0.2, 0.0))
+    assert [value(held, step, 10, 100) for step in range(100)] == [value(usual, step, 10, 100) for step in range(100)]
 
 
 def test_per_epoch_holds_the_value_of_the_epochs_first_step():

@@ -50,6 +50,17 @@ def test_a_stopped_run_goes_on_to_the_same_end(run, left):
     assert ours["images_seen"] == theirs["images_seen"] == 48
 
 
+def test_a_run_that_stops_before_it_sees_unlabelled_images_goes_on_to_the_same_end(recipe):
+    tapetum.train(recipe, "whole", ["method.paws_start=0.7", "optimizer.lr.hold=0.5", "trainer.log_every=1"])
+    assert [row["train/cross_entropy"] != "" for row in rows("whole")] == 4 * [False] + 2 * [True]
+    shutil.copytree("whole", "run")
+    Path("run/checkpoints", CHECKPOINTS[1]).unlink()
+    Path("run/summary.json").unlink()
+    tapetum.resume("run")
+    assert_same_weights("run", "whole")
+    assert rows("run") == rows("whole")
+
+
 def test_resuming_with_other_images_is_refused(run):
     arrays = dict(np.load("colours.npz"))
     arrays["x_train"][0] += 1

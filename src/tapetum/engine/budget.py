@@ -56,6 +56,8 @@ class Costs:
 
     step: float
     """One optimiser step, with its share of logging."""
+    early_step: float = 0.0
+    """The same for a step before `Method.first_with_views`, if there are such."""
     epoch: float = 0.0
     """One call of `before_epoch`."""
     first_epoch: float = 0.0
@@ -80,11 +82,15 @@ class Plan:
     steps_per_epoch: int
     folds: int = 0
     """Number of short runs that come first, each with that fraction of the steps."""
+    first_with_views: Callable[[int], int] = lambda total_steps: 0
+    """That of the method: steps before it cost `early_step`."""
 
     def training(self, step: int, steps: int) -> float:
         """Seconds from the start of a training of `steps` steps until `step` of them are finished."""
         costs = self.costs
-        seconds = step * costs.step + math.ceil(step / self.steps_per_epoch) * costs.epoch
+        early = min(step, self.first_with_views(steps))
+        seconds = early * costs.early_step + (step - early) * costs.step
+        seconds += math.ceil(step / self.steps_per_epoch) * costs.epoch
         seconds += costs.first_epoch if step else 0.0
         seconds += _times(_evaluate_every(self.config, steps), step, steps) * costs.evaluation
         return seconds + _times(self.config.checkpoint_every, step, steps) * costs.checkpoint

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 Row = Mapping[str, int | float]
 """One step: "step" (finished steps, from 1), "epoch", "images_seen", "lr", "weight_decay", "train/...", "eval/..." if
@@ -39,6 +39,7 @@ class ProgressBar(Callback):
         console: where to draw; stderr by default.
         line_every_seconds: seconds between lines if there is no terminal.
         clock: returns a time in seconds that never goes back.
+        work: returns the work of so many steps, in any unit, where steps differ; each step is 1 by default.
     """
 
     def __init__(
@@ -46,10 +47,11 @@ class ProgressBar(Callback):
         console: Console | None = None,
         line_every_seconds: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
+        work: Callable[[int], float] = float,
     ) -> None:
         self.console = console or Console(stderr=True)
         self.line_every_seconds = line_every_seconds
-        self._clock = clock
+        self._clock, self._work = clock, work
         self._bar: Progress | None = None
         self._total = 0
         self._last_line = -float("inf")
@@ -59,23 +61,24 @@ class ProgressBar(Callback):
         if not self.console.is_terminal:
             return
         if self._bar is None:
-            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
+            columns = (BarColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
             self._bar = Progress(*columns, console=self.console, speed_estimate_period=300)
-            self._bar.add_task("train", total=total_steps, completed=step, text="")
+            self._bar.add_task("train", total=self._work(total_steps), text="")
             self._bar.start()
-        self._bar.update(self._bar.task_ids[0], completed=step)
+        self._bar.update(self._bar.task_ids[0], completed=self._work(step), text=f"{step}/{total_steps}")
 
     def on_steps(self, rows: Sequence[Row]) -> None:
         row = rows[-1]
         text = _describe(row)
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=int(row["step"]), text=text)
+            step = int(row["step"])
+            self._bar.update(self._bar.task_ids[0], completed=self._work(step), text=f"{step}/{self._total} {text}")
             return
         now = self._clock()
         is_last = row["step"] >= self._total
         if is_last or now - self._last_line >= self.line_every_seconds:
             self._last_line = now
-            left = "" if is_last else f"  {_time_left(rows, self._total)}"
+            left = "" if is_last else f"  {self._time_left(rows)}"
             self.console.print(f"step {row['step']}/{self._total}  {text}{left}", highlight=False, soft_wrap=True)
 
     def on_evaluate(self, step: int, results: Mapping[str, float]) -> None:
@@ -87,15 +90,15 @@ class ProgressBar(Callback):
             self._bar.stop()
             self._bar = None
 
+    def _time_left(self, rows: Sequence[Row]) -> str:
+        if len(rows) < 2:
+            return ""
+        first, last = (int(row["step"]) for row in (rows[0], rows[-1]))
+        pace = (rows[-1]["train_seconds"] - rows[0]["train_seconds"]) / (self._work(last) - self._work(first))
+        minutes, rest = divmod(int(pace * (self._work(self._total) - self._work(last))), 60)
+        return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} left"
+
 
 def _describe(row: Row) -> str:
     loss = f"loss {row['train/loss']:.4g}" if "train/loss" in row else "skipped"
     return f"{loss}  {row['images_per_second']:.4g} images/s"
-
-
-def _time_left(rows: Sequence[Row], total_steps: int) -> str:
-    if len(rows) < 2:
-        return ""
-    per_step = (rows[-1]["train_seconds"] - rows[0]["train_seconds"]) / (len(rows) - 1)
-    minutes, rest = divmod(int(per_step * (total_steps - rows[-1]["step"])), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} left"

@@ -47,6 +47,7 @@ def measure_costs(
     seed: int = 0,
     embed_all: Callable[[Method], EmbedAll] | None = None,
     evaluations: Evaluations | None = None,
+    early_batches: Callable[[int, int], Iterator[Batch]] | None = None,
     folder: Path | None = None,
 ) -> Costs:
     """Measure what steps, epochs, evaluations and checkpoints take on this machine, as busy as it is now.
@@ -61,6 +62,7 @@ def measure_costs(
         config: only its `accumulate` is used.
         embed_all: makes what `Trainer` takes, for the copy of the method.
         evaluations: times evaluations of the copy of the method, which has been set up; None if there are none.
+        early_batches: yields batches without views like those before `Method.first_with_views`; None if there are none.
         folder: where checkpoints will be written; None if nowhere.
 
     Returns:
@@ -71,7 +73,7 @@ def measure_costs(
     """
     # Copied together, so that the copied optimizer refers to the copied parameters.
     trial, trial_optimizer = copy.deepcopy((method, optimizer))
-    epoch_watch, step_watch = _EpochWatch(trial), _StepWatch()
+    epoch_watch, step_watch, early_watch = _EpochWatch(trial), _StepWatch(), _StepWatch()
     shared: dict[str, Any] = {"runtime": runtime, "seed": seed, "config": _trial_config(config)}
     shared |= {"embed_all": embed_all(trial) if embed_all is not None else None, "notify": _say_nothing}
     # One extra step, which begins the second epoch.
@@ -85,14 +87,18 @@ def measure_costs(
                 # The same trainer goes on, and begins no further epoch.
                 trainer.total_steps = trainer.steps_per_epoch = trainer.total_steps + more
                 trainer.fit()
+            if early_batches is not None:
+                early = {**length, "callbacks": [early_watch], **shared, "embed_all": None}
+                Trainer(trial, trial_optimizer, _keep_rates, early_batches, **early).fit()
         except Interrupted:
             raise KeyboardInterrupt from None  # there is nothing to save or resume yet
         evaluation, finish, folding = evaluations(trial) if evaluations is not None else (0.0, 0.0, 0.0)
     costs = None
     if runtime.rank == 0:
-        first, epoch = epoch_watch.seconds
+        first, epoch = epoch_watch.seconds[:2]
         costs = Costs(
             step=step_watch.seconds_per_step(),
+            early_step=0.0 if early_batches is None else early_watch.seconds_per_step(),
             epoch=epoch,
             first_epoch=first - epoch,
             evaluation=evaluation,

@@ -127,6 +127,10 @@ class Method(nn.Module):
         """(B, K) logits of the first set of prototypes; None if the method has no prototypes."""
         return None
 
+    def first_with_views(self, total_steps: int) -> int:
+        """The first step whose batch carries views of unlabelled images; they are not even drawn for those before."""
+        return 0
+
     def before_epoch(self, progress: Progress, embed_all: EmbedAll) -> None:
         """Called before the first step of each epoch (k-means, assignments)."""
 

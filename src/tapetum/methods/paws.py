@@ -21,13 +21,15 @@ Where this differs from the published code, on purpose:
 - the order of classes among the supports does not matter, so any labels work, even with uneven counts.
 """
 
+import functools
+import operator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from tapetum.data.batch import Batch
+from tapetum.data.batch import Batch, Views
 from tapetum.losses.classification import classification_loss
 from tapetum.losses.paws import paws_loss
 from tapetum.losses.suncet import suncet_loss
@@ -71,9 +73,12 @@ class PAWSConfig:
     which classifies each image by its soft nearest neighbours among the others. 0: off."""
     paws_weight: float = 1.0
     """Weight of the paper's two terms; 1 in the paper."""
+    paws_start: float = 0.0
+    """Share of training that sees labelled images alone, by the added supervised terms; 0 in the paper. A step without
+    unlabelled images costs less than half, and the first pseudo-labels are then mostly right."""
     paws_ramp: float = 0.0
-    """Share of training over which `paws_weight` rises linearly from 0; 0: full from the first step, as in the paper.
-    In short runs the first pseudo-labels are mostly wrong, so a supervised term does better alone at first."""
+    """Share of training over which `paws_weight` then rises linearly from 0; 0: full from the first step, as in the
+    paper. In short runs the first pseudo-labels are mostly wrong, so a supervised term does better alone at first."""
     head: HeadConfig = field(default_factory=HeadConfig)
     """Projector and predictor."""
 
@@ -82,6 +87,13 @@ class PAWSConfig:
         check_not_negative(self, "supervised_weight", "suncet_weight", "paws_weight")
         if not 0 <= self.paws_ramp <= 1:
             raise ValueError(f"paws_ramp is {self.paws_ramp}: use a share of training from 0 to 1.")
+        if not 0 <= self.paws_start < 1:
+            raise ValueError(f"paws_start is {self.paws_start}: use a share of training from 0 to below 1.")
+        if self.paws_start and not (self.supervised_weight or self.suncet_weight):
+            raise ValueError(
+                f"paws_start is {self.paws_start}, but nothing would be learned before it: set supervised_weight or "
+                "suncet_weight above 0."
+            )
         check_label_smoothing(self.label_smoothing)
         if self.class_prior is not None and not all(share > 0 for share in self.class_prior):
             raise ValueError(f"class_prior is {list(self.class_prior)}: give a number above 0 for each class.")
@@ -109,47 +121,61 @@ class PAWS(Method):
             )
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
-        """Compute the loss; anchors are predictor outputs z, targets projector outputs h (z = h without predictor)."""
-        assert batch.views is not None
+        """Compute the loss; anchors are predictor outputs z, targets projector outputs h (z = h without predictor).
+
+        Without views, as before `paws_start`, it is that of the supervised terms.
+        """
         assert batch.support is not None
         assert batch.support_labels is not None
         assert batch.support_classes is not None
-        supports, large = batch.support.groups[0], batch.views.groups[0]
-        num_supports, num_images = len(supports), len(large) // 2
-
-        features = embed_with_supports(self.backbone, supports, [large], self.support_chunk)
+        supports = batch.support.groups[0]
+        num_supports = len(supports)
+        large = [] if batch.views is None else [batch.views.groups[0]]
+        features = embed_with_supports(self.backbone, supports, large, self.support_chunk)
         h, z = self._heads(features)
-        anchors, num_small = z[num_supports:], 0
-        if len(batch.views.groups) > 1:
-            num_small = batch.views.counts[1]
-            with running_statistics_frozen(self):
-                _, z_small = self._heads(self.backbone(batch.views.groups[1]))
-            anchors = torch.cat([anchors, z_small])
-
         labels = batch.support_labels.repeat(batch.support.counts[0])
         smoothed = smooth_one_hot(labels, batch.support_classes, self.config.label_smoothing)
+        terms: list[Tensor] = []
+        metrics: dict[str, Tensor] = {}
+        if batch.views is not None:
+            loss, metrics = self._unsupervised_loss(batch.views, h, z, smoothed, batch.support_classes)
+            terms.append(self._paws_weight(progress) * loss)
+        if self.classifier is not None:
+            metrics["supervised"] = self._classification_loss(features[:num_supports], labels)
+            terms.append(self.config.supervised_weight * metrics["supervised"])
+        if self.config.suncet_weight:
+            metrics["suncet"] = suncet_loss(z[:num_supports], smoothed, self.config.temperature)
+            terms.append(self.config.suncet_weight * metrics["suncet"])
+        total = functools.reduce(operator.add, terms)
+        metrics = {name: value.detach() for name, value in metrics.items()}
+        shown = z if batch.views is None else z[num_supports : num_supports + len(large[0]) // 2]
+        return StepOutput(total, metrics | {"loss": total.detach(), **spread(shown)})
+
+    def _unsupervised_loss(
+        self, views: Views, h: Tensor, z: Tensor, support_labels: Tensor, classes: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the paper's loss, of heads' outputs for supports and large views, and its parts."""
+        num_supports, num_images = len(support_labels), len(views.groups[0]) // 2
+        anchors, num_small = z[num_supports:], 0
+        if len(views.groups) > 1:
+            num_small = views.counts[1]
+            with running_statistics_frozen(self):
+                _, z_small = self._heads(self.backbone(views.groups[1]))
+            anchors = torch.cat([anchors, z_small])
         first, second = h[num_supports:].detach().split(num_images)
         match, mean_entropy, more_metrics = self.unsupervised_terms(
             anchor_views=anchors,
             anchor_supports=z[:num_supports],
-            support_labels=smoothed,
+            support_labels=support_labels,
             target_views=torch.cat([second, first]),
             target_supports=h[:num_supports].detach(),
             num_small_views=num_small,
             temperature=self.config.temperature,
             sharpen_temperature=self.config.sharpen,
-            class_prior=self._class_prior(batch.support_classes),
+            class_prior=self._class_prior(classes),
         )
-        loss = self._paws_weight(progress) * (match + mean_entropy if self.config.me_max else match)
-        metrics = {"cross_entropy": match, "mean_entropy": mean_entropy, **more_metrics}
-        if self.classifier is not None:
-            metrics["supervised"] = self._classification_loss(features[:num_supports], labels)
-            loss = loss + self.config.supervised_weight * metrics["supervised"]
-        if self.config.suncet_weight:
-            metrics["suncet"] = suncet_loss(z[:num_supports], smoothed, self.config.temperature)
-            loss = loss + self.config.suncet_weight * metrics["suncet"]
-        metrics = {name: value.detach() for name, value in metrics.items()}
-        return StepOutput(loss, metrics | {"loss": loss.detach(), **spread(anchors[:num_images])})
+        loss = match + mean_entropy if self.config.me_max else match
+        return loss, {"cross_entropy": match, "mean_entropy": mean_entropy, **more_metrics}
 
     def unsupervised_terms(self, **inputs: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Compute the paper's two terms, and further metrics, from the arguments of `paws_loss`."""
@@ -166,9 +192,13 @@ class PAWS(Method):
         h = self.projector(features)
         return h, h if self.predictor is None else self.predictor(h)
 
+    def first_with_views(self, total_steps: int) -> int:
+        return int(self.config.paws_start * total_steps)
+
     def _paws_weight(self, progress: Progress) -> float:
         ramp_steps = self.config.paws_ramp * progress.total_steps
-        return self.config.paws_weight * (min(1.0, progress.step / ramp_steps) if ramp_steps else 1.0)
+        step = progress.step - self.first_with_views(progress.total_steps)
+        return self.config.paws_weight * (min(1.0, step / ramp_steps) if ramp_steps else 1.0)
 
     def _classification_loss(self, features: Tensor, labels: Tensor) -> Tensor:
         assert self.classifier is not None

@@ -82,13 +82,15 @@ def embed_with_supports(
     Args:
         backbone: maps images to embeddings (B, F).
         supports: (S, C, H, W), of the large views' size; there may be none.
-        groups: images (rows, C, H, W) of each resolution, the large one first, as for `embed_views`.
+        groups: images (rows, C, H, W) of each resolution, the large one first, as for `embed_views`; may be empty.
         rows: labelled images that pass through the backbone at once, see `embed_in_chunks`; None: all of them together
             with the large views, as in the published PAWS.
 
     Returns:
         (S + rows of all groups, F), in this order.
     """
+    if not groups:
+        return embed_in_chunks(backbone, supports, rows)
     if rows is None or not len(supports):
         large, *others = groups
         return embed_views(backbone, [torch.cat([supports, large]), *others])

@@ -21,6 +21,9 @@ class ScheduleConfig:
     """Length of the warm-up in epochs; may be a fraction."""
     warmup_limit: float | None = None
     """Largest share of the training that the warm-up may take, in (0, 1], if runs may be short; null: no limit."""
+    hold: float = 0.0
+    """Share of the training, from its start, in which the value stays at `peak` once the warm-up is over; the shapes
+    cosine and linear begin after it."""
     shape: Shape = "cosine"
     """After the warm-up: half a cosine or a straight line down (or up) to `final`, constantly `peak`, or `peak` times
     `gamma` for each of the `milestones` passed."""
@@ -40,6 +43,8 @@ class ScheduleConfig:
                 raise ValueError(f"{name} is {value}: use a number of 0 or more.")
         if self.warmup_limit is not None and not 0 < self.warmup_limit <= 1:
             raise ValueError(f"warmup_limit is {self.warmup_limit}: use a share above 0 and up to 1, or null.")
+        if not 0 <= self.hold < 1:
+            raise ValueError(f"hold is {self.hold}: use a share of the training from 0 to below 1.")
         if self.shape not in ("cosine", "linear", "constant", "step"):
             raise ValueError(f"shape is {self.shape!r}: use 'cosine', 'linear', 'constant' or 'step'.")
         if (self.shape == "step") != bool(self.milestones):
@@ -85,6 +90,7 @@ def value(config: ScheduleConfig, step: int, steps_per_epoch: int, total_steps: 
         step = max(warmup_steps, step // steps_per_epoch * steps_per_epoch)
     if config.shape in ("constant", "step"):
         return config.peak * config.gamma ** sum(step >= epoch * steps_per_epoch for epoch in config.milestones)
-    progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+    held_steps = max(warmup_steps, int(config.hold * total_steps))
+    progress = min(1.0, max(0, step - held_steps) / max(1, total_steps - held_steps))
     share = 0.5 * (1.0 + math.cos(math.pi * progress)) if config.shape == "cosine" else 1.0 - progress
     return config.final + (config.peak - config.final) * share

@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from tapetum.data.batches.pipeline import DataConfig
+from tapetum.data.batches.data_config import DataConfig
 from tapetum.data.batches.samplers import SupportConfig
 from tapetum.data.views.draw import ViewsConfig
 from tapetum.engine.runtime import RuntimeConfig

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tapetum.data.batches.pipeline import DataConfig
+from tapetum.data.batches.data_config import DataConfig
 from tapetum.data.health.unreadable import Unreadable, skip_unreadable
 from tapetum.data.images.cache import decoded
 from tapetum.data.images.stores import Store, shrunk

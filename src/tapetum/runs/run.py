@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -22,11 +20,9 @@ from tapetum.engine.loggers import METRICS, tensorboard_logger
 from tapetum.engine.runtime import Runtime
 from tapetum.engine.state import fingerprint
 from tapetum.engine.trainer import Trainer
-from tapetum.engine.trial import measure_costs, timed
 from tapetum.evaluation.accuracy import Evaluation, embed_supports, evaluate_by
-from tapetum.evaluation.embedding import BATCH_SIZE, Embedder
+from tapetum.evaluation.embedding import Embedder
 from tapetum.evaluation.nearest_neighbours import NEIGHBOURS
-from tapetum.evaluation.prediction import Supports
 from tapetum.interchange.weights.initial_weights import load_initial_weights
 from tapetum.methods.base import Method
 from tapetum.methods.registry import method_class
@@ -38,6 +34,7 @@ from tapetum.recipe.recipe import Recipe, deciding_values
 from tapetum.runs.best_checkpoint import check_choosable
 from tapetum.runs.pool import PoolData, open_pool
 from tapetum.runs.test_set import check_evaluation
+from tapetum.runs.timing import plan_of
 from tapetum.system.notices import notify
 
 
@@ -63,12 +60,22 @@ class Run:
         """Runs the method over images in the recipe's evaluation view."""
         return Embedder(self.method, self.recipe.views, self.runtime)
 
+    @property
+    def first_with_views(self) -> int:
+        """The first step that sees unlabelled images; 0 before the number of steps is known."""
+        return self.method.first_with_views(self.recipe.trainer.steps or 0)
+
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Yield the batches of steps start..stop-1, `accumulate` batches per step."""
+        return self.batches_of(start, stop, self.first_with_views)
+
+    def batches_of(self, start: int, stop: int, views_from: int) -> Iterator[Batch]:
+        """Like `batches`, with views of unlabelled images from a given step on."""
         factor = self.recipe.trainer.accumulate
         return self.pipeline.batches(
             start * factor,
             stop * factor,
+            views_from=views_from * factor,
             workers=self.recipe.data.workers,
             device=self.runtime.device,
             channels_last=self.runtime.channels_last,
@@ -85,74 +92,14 @@ class Run:
         began = time.perf_counter() if began is None else began
 
         def measure(minutes: float) -> int:
-            return self._measure(Budget(minutes=minutes, began=began), folder, num_test)
+            budget = Budget(minutes=minutes, began=began)
+            self.planned = budget, plan_of(self, budget, folder, num_test)
+            return self.runtime.broadcast(budget.steps(self.planned[1]))
 
         trainer = resolve_steps(self.recipe.trainer, self.steps_per_epoch, measure)
         self.recipe = replace(self.recipe, trainer=trainer, runtime=self.runtime.resolved())
 
-    def _measure(self, budget: Budget, folder: Path | None, num_test: int) -> int:
-        notify("timing some steps to turn minutes into steps")
-        folds = (self.recipe.data.folds or 0) if self.recipe.data.fold is None else 0
-        is_judged = bool(num_test or folds or self.data.held_out is not None)
-
-        def evaluations(method: Method) -> tuple[float, float, float]:
-            return replace(self, method=method)._time_evaluations(0.01 * budget.seconds, num_test, folds)
-
-        costs = measure_costs(
-            self.method,
-            self.optimizer,
-            self.batches,
-            seconds=budget.seconds,
-            config=self.recipe.trainer,
-            runtime=self.runtime,
-            seed=self.recipe.seed,
-            embed_all=lambda method: replace(self, method=method)._embed_all,
-            evaluations=evaluations if is_judged else None,
-            folder=folder,
-        )
-        plan = Plan(costs=costs, config=self.recipe.trainer, steps_per_epoch=self.steps_per_epoch, folds=folds)
-        self.planned = budget, plan
-        return self.runtime.broadcast(budget.steps(plan))
-
-    def _time_evaluations(self, seconds: float, num_test: int, folds: int) -> tuple[float, float, float]:
-        """Return the seconds of one evaluation on held-out labels, of those after the last step, and of the folds'."""
-        labelled = len(self.data.labels.labelled)
-        embed, judge = self._time_images(seconds)
-        held_out = test = folding = 0.0
-        if self.data.held_out is not None:
-            held_out = labelled * embed + len(self.data.held_out.labelled) * judge
-        if num_test:
-            test = labelled * embed + num_test * judge
-        if folds:
-            # Each short run is evaluated by its own training and once more after it; each label is judged by one run.
-            folding = 2 * ((folds - 1) * labelled * embed + labelled * judge)
-        return held_out, held_out + test, folding
-
-    def _time_images(self, seconds: float) -> tuple[float, float]:
-        """Return the seconds of embedding an image, and of judging one by all labelled images, embedding included.
-
-        Only labelled images of the pool are looked at, about as long as `seconds`.
-        """
-        labels, store, embedder = self.data.labels, self.data.store, self.embedder
-        rows = labels.labelled
-
-        def some(count: int) -> npt.NDArray[np.int64]:
-            return rows[np.arange(count) * len(rows) // count]
-
-        few = some(min(len(rows), 16))
-        embedder.outputs(store, few)  # the first call takes longer than all that follow
-        _, first = timed(lambda: embedder.outputs(store, few))
-        # Several batches, where images are many, so that some are read while others are embedded.
-        most = min(len(rows), 4 * BATCH_SIZE, int(0.5 * seconds / first * len(few)))
-        sample = some(max(len(few), most))
-        outputs, embed = timed(lambda: embedder.outputs(store, sample))
-        bank = outputs.embeddings[torch.arange(len(rows)) % len(sample)]
-        supports = Supports(bank, torch.from_numpy(labels.values[rows].astype(np.int64)), labels.num_classes)
-        judged = labels.only(sample)
-        _, judge = timed(lambda: evaluate_by(embedder, supports, labels.classes, test=store, test_labels=judged))
-        return embed / len(sample), judge / len(sample)
-
-    def _embed_all(self, then: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    def embed_all(self, then: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Return the pool's indices, without held-out images, and `then` of this process's embeddings."""
         pool = self.data.pool
         rows = self.embedder.own_share(self.data.store, pool, then)
@@ -165,7 +112,23 @@ class Run:
         if folder is not None and self.recipe.trainer.tensorboard:
             logger = tensorboard_logger(folder / "tensorboard")
         late = None if folder is None or self.planned is None else LateNotice(*self.planned, folder)
-        return [ProgressBar(), doctor, *(callback for callback in (logger, late) if callback is not None)]
+        return [
+            ProgressBar(work=self._work),
+            doctor,
+            *(callback for callback in (logger, late) if callback is not None),
+        ]
+
+    def _work(self, step: int) -> float:
+        """Time until so many steps are finished, in full steps: those without views take less."""
+        early = min(step, self.first_with_views)
+        if not early:
+            return float(step)
+        if self.planned is not None:
+            costs = self.planned[1].costs
+            share = costs.early_step / costs.step
+        else:
+            share = self.pipeline.share_of_supports
+        return early * share + step - early
 
     def trainer(
         self,
@@ -195,7 +158,7 @@ class Run:
             seed=recipe.seed,
             fingerprint={**fingerprint(self.runtime, data=data["data"]), **data, **deciding_values(recipe)},
             evaluate=self._evaluate_held_out if self.data.held_out is not None else None,
-            embed_all=self._embed_all,
+            embed_all=self.embed_all,
             inexact=inexact,
             part_of=part_of,
         )

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from tapetum.data.batches.pipeline import DataConfig
+from tapetum.data.batches.data_config import DataConfig
 from tapetum.data.health.unreadable import readable
 from tapetum.data.labels.subsets import LEAST_TO_SPARE, drawn_labels
 from tapetum.data.sources.open_source import Source, open_source

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tapetum.data.batch import Batch
-from tapetum.data.batches.pipeline import DataConfig, Pipeline
+from tapetum.data.batches.data_config import DataConfig
+from tapetum.data.batches.pipeline import Pipeline
 from tapetum.data.batches.samplers import SupportConfig
 from tapetum.data.images.stores import ArrayStore, FileStore
 from tapetum.data.labels.labels import labels_from_values
@@ -109,6 +110,20 @@ def test_workers_change_no_bit(tmp_path, kind):
     for left, right in zip(ours, theirs):
         assert_same(left, right)
     assert_same(theirs[0], batch(pipeline, 2))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_before_the_first_with_views_hold_labelled_images_alone(workers):
+    pipeline = make()
+    whole, parts = list(pipeline.batches(2, 6)), list(pipeline.batches(2, 6, views_from=4, workers=workers))
+    for late in (2, 3):
+        assert_same(parts[late], whole[late])
+    for early in (0, 1):
+        assert parts[early].views is None
+        assert parts[early].index is None
+        assert torch.equal(parts[early].support.groups[0], whole[early].support.groups[0])
+        assert torch.equal(parts[early].support_labels, whole[early].support_labels)
+    assert_same(next(pipeline.batches(2, 3)), whole[0])  # the pipeline itself still has views everywhere
 
 
 def test_stores_change_no_bit(tmp_path):

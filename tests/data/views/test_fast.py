@@ -12,7 +12,7 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 
 from tapetum.data.views import apply, blur
-from tapetum.data.views.apply import distort_colour, normalise
+from tapetum.data.views.apply import distort_and_normalise, distort_colour, normalise
 from tapetum.data.views.colour_matrix import ColourMaps
 from tapetum.data.views.crop import crop_resize_flip, evaluation_view
 from tapetum.data.views.draw import EvaluationViewConfig, ViewConfig, ViewParameters, draw
@@ -165,14 +165,20 @@ def test_views_have_the_statistics_of_exact_ones(config: ViewConfig) -> None:
     assert found[torch.from_numpy(plain)].max() < 1  # only jitter changes what one can see
 
 
+@pytest.mark.parametrize("colours", ["exact", "matrix", "fast"])
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("lies", [torch.contiguous_format, torch.channels_last])
-def test_normalising_in_chunks_changes_no_bit(
-    channels_last: bool, lies: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+def test_normalised_at_once_they_have_the_bits_of_both_steps(
+    colours: str, channels_last: bool, lies: torch.memory_format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(apply, "_SMALL_CHUNK_VALUES", 3 * 3 * 40 * 40)
+    for chunk in ("_SMALL_CHUNK_VALUES", "_CHUNK_VALUES"):
+        monkeypatch.setattr(apply, chunk, 3 * 3 * 40 * 40)
     crops = photographs(50, 40, 40).contiguous(memory_format=lies)
+    config = dataclasses.replace(SMALL, size=40, solarize=0.3, equalize=0.3, colour=colours)
+    parameters = draw(config, make_keys(1, "view", np.arange(50)), np.full(50, 60), np.full(50, 60))
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    ours = normalise(crops, mean, std, channels_last)
-    assert torch.equal(ours, normalise(crops, mean, std))
+    before = crops.clone()
+    ours = distort_and_normalise(crops, parameters, config, mean, std, channels_last)
+    assert torch.equal(ours, normalise(distort_colour(crops, parameters, config), mean, std))
+    assert torch.equal(crops, before)
     assert ours.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)

@@ -5,7 +5,7 @@ the compute device, on whole batches. Both return uint8, so little data moves be
 all their operations in chunks: in the fast mode, a large view at a time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -19,9 +19,9 @@ from tapetum.data.views.crop import crop_resize_flip, evaluation_view, row_chunk
 from tapetum.data.views.draw import ViewConfig, ViewParameters
 
 _CHUNK_VALUES = 2**20  # distorted at once on a CPU: few calls, but data that stays near its cache
-_SMALL_CHUNK_VALUES = 2**17  # for few operations: one view of 224 pixels, which stays in a core's own cache
+_SMALL_CHUNK_VALUES = 2**17  # for the fast mode: one view of 224 pixels, which stays in a core's own cache
 
-__all__ = ["crop_resize_flip", "distort_colour", "evaluation_view", "normalise"]
+__all__ = ["crop_resize_flip", "distort_and_normalise", "distort_colour", "evaluation_view", "normalise"]
 
 
 @torch.no_grad()
@@ -40,11 +40,40 @@ def distort_colour(crops: Tensor, parameters: ViewParameters, config: ViewConfig
     Raises:
         ValueError: if the crops are not uint8 with 1 or 3 channels, or there are not as many of them as parameter rows.
     """
+    _check_crops(crops, parameters)
+    distorted = _empty(crops.shape, torch.uint8, crops.device)
+    for rows, pixels in _distorted(crops, parameters, config):
+        distorted[rows] = pixels.to(torch.int16)  # torch is slow to convert float32 to uint8 directly
+    return distorted
+
+
+@torch.no_grad()
+def distort_and_normalise(
+    crops: Tensor,
+    parameters: ViewParameters,
+    config: ViewConfig,
+    mean: Sequence[float],
+    std: Sequence[float],
+    channels_last: bool = False,
+) -> Tensor:
+    """Do `distort_colour` and then `normalise`, with the same bits, but without the 8-bit pixels between them."""
+    _check_crops(crops, parameters)
+    shift, scale = _per_channel(mean, std, crops)
+    normalised = _empty(crops.shape, torch.float32, crops.device, channels_last)
+    for rows, pixels in _distorted(crops, parameters, config):
+        normalised[rows] = pixels.div_(255).sub_(shift).div_(scale)
+    return normalised
+
+
+def _check_crops(crops: Tensor, parameters: ViewParameters) -> None:
     if crops.dtype != torch.uint8 or crops.ndim != 4 or crops.shape[1] not in (1, 3):
         raise ValueError(f"crops are {crops.dtype} {tuple(crops.shape)}: give uint8 (N, 3, S, S) or (N, 1, S, S).")
     if len(crops) != len(parameters):
         raise ValueError(f"parameters have {len(parameters)} rows for {len(crops)} crops: give one for each crop.")
-    distorted = _empty(crops.shape, torch.uint8, crops.device)
+
+
+def _distorted(crops: Tensor, parameters: ViewParameters, config: ViewConfig) -> Iterator[tuple[slice, Tensor]]:
+    """Yield rows of the crops and their distorted pixels, float32 whole numbers that the caller may change."""
     by_matrix = config.colour != "exact" and crops.shape[1] == 3
     maps = ColourMaps(parameters, config, crops.device) if by_matrix else None
     fast = config.colour == "fast" and crops.device.type == "cpu" and config.blur_radius[1] <= LARGEST_FAST_RADIUS
@@ -60,8 +89,7 @@ def distort_colour(crops: Tensor, parameters: ViewParameters, config: ViewConfig
         else:
             radius = here.blur_radius[here.blur]
             pixels = colour.on_rows(pixels, here.blur, partial(gaussian_blur, radius=radius))
-        distorted[rows] = pixels.to(torch.int16)  # torch is slow to convert float32 to uint8 directly
-    return distorted
+        yield rows, pixels
 
 
 def _after_jitter(pixels: Tensor, parameters: ViewParameters) -> Tensor:
@@ -74,13 +102,12 @@ def _after_jitter(pixels: Tensor, parameters: ViewParameters) -> Tensor:
     return colour.on_rows(pixels, parameters.equalize, colour.equalize)
 
 
-def normalise(crops: Tensor, mean: Sequence[float], std: Sequence[float], channels_last: bool | None = None) -> Tensor:
+def normalise(crops: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Compute (crops / 255 - mean) / std, equal to torchvision's `ToTensor` and `Normalize` to the bit.
 
     Args:
         crops: uint8 (N, C, H, W).
         mean, std: one number per channel, for values in [0, 1].
-        channels_last: the memory format of the result, which a CPU then makes chunk by chunk; None keeps the crops'.
 
     Returns:
         float32 (N, C, H, W).
@@ -88,19 +115,18 @@ def normalise(crops: Tensor, mean: Sequence[float], std: Sequence[float], channe
     Raises:
         ValueError: if mean or std do not have one number per channel.
     """
+    shift, scale = _per_channel(mean, std, crops)
+    return crops.to(torch.float32).div_(255).sub_(shift).div_(scale)
+
+
+def _per_channel(mean: Sequence[float], std: Sequence[float], crops: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation as (C, 1, 1) tensors on the crops' device."""
     channels = crops.shape[1]
     for name, numbers in (("mean", mean), ("std", std)):
         if len(numbers) != channels:
             raise ValueError(f"{name} has {len(numbers)} numbers for {channels} channels: give one per channel.")
     shift, scale = (torch.tensor(tuple(n), device=crops.device).view(-1, 1, 1) for n in (mean, std))
-    if channels_last is None:
-        return crops.to(torch.float32).div_(255).sub_(shift).div_(scale)
-    normalised = _empty(crops.shape, torch.float32, crops.device, channels_last)
-    for rows in row_chunks(len(crops), crops.shape[1:].numel(), _SMALL_CHUNK_VALUES, crops.device):
-        # Channel by channel: a mean and a deviation for a whole plane, where channels last changes them at each value.
-        part = crops[rows].to(torch.float32, memory_format=torch.contiguous_format)
-        normalised[rows] = part.div_(255).sub_(shift).div_(scale)
-    return normalised
+    return shift, scale
 
 
 def _empty(shape: torch.Size, dtype: torch.dtype, device: torch.device, channels_last: bool = False) -> Tensor:
