@@ -9,7 +9,8 @@ WRN-28-2 on the published CIFAR-10 batch (256 unlabelled images in 2x32 + 6x18 v
 demand is 4 times the usual way's images a second. An image is an unlabelled one.
 
 The floor is the time of the step's multiplications (forward and backward, those with the padding counted) at this
-machine's bfloat16 matrix peak: a yardstick, not a proof, since a convolution may skip its padding.
+machine's matrix peak, of bfloat16 or float32, whichever is higher: a yardstick, not a proof, since a convolution may
+skip its padding.
 """
 
 from __future__ import annotations
@@ -173,11 +174,11 @@ def report(options: argparse.Namespace, samples: dict[str, list[Sample]], found:
     )
     found["ratio_to_usual"] = print_ratios(samples, ("images_per_second", "images_per_cpu_second"))
     gflop = found["gflop_per_step"] = operations(options)
-    peak = max(p["bfloat16"] for p in (before, after))
-    peak_cpu = max(p["bfloat16_per_cpu_second"] for p in (before, after))
+    peak = max(p[kind] for p in (before, after) for kind in ("bfloat16", "float32"))
+    peak_cpu = max(p[f"{kind}_per_cpu_second"] for p in (before, after) for kind in ("bfloat16", "float32"))
     found["floor"] = {"step_seconds": gflop / peak, "step_cpu_seconds": gflop / peak_cpu}
     usual = median(sample["step_cpu_seconds"] for sample in samples["usual"])
-    print(f"floor: {gflop:.0f} GFLOP a step, {gflop / peak_cpu:.2f} CPU seconds at the bfloat16 peak")
+    print(f"floor: {gflop:.0f} GFLOP a step, {gflop / peak_cpu:.2f} CPU seconds at the matrix peak")
     print(f"  doing nothing else, all at that peak, would be {usual * peak_cpu / gflop:.2f} times the usual way")
     for way, rounds in samples.items():
         wall, cpu, memory, first = (

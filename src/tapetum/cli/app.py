@@ -18,7 +18,6 @@ _SHARED = ("fit", "train", "resume", "finetune")  # the verbs that several proce
 
 # Plain text: Typer's rich help costs a third of the time that `--help` may take.
 app = typer.Typer(
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
