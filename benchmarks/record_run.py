@@ -17,8 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
-from matrix_peak import matrix_peaks
+from side_by_side import peaks
 
 import tapetum
 from tapetum.recipe.files import RECIPE
@@ -30,16 +31,16 @@ CURVE_POINTS = 50
 def record(name: str, recipe: str, overrides: list[str]) -> Path:
     """Run, and write docs/results/NAME.json."""
     folder = Path("runs") / name
-    before = matrix_peaks()
-    began = time.perf_counter()
+    before = peaks(torch.get_num_threads())
+    began, worked = time.perf_counter(), time.process_time()
     if recipe == "fit":
         given = dict(yaml_value(setting) for setting in overrides if "." not in setting.partition("=")[0])
         keys = [setting for setting in overrides if "." in setting.partition("=")[0]]
         summary = tapetum.fit(labels=given.pop("labels", None), output=folder, overrides=keys, **given)
     else:
         summary = tapetum.train(recipe, folder, overrides)
-    wall_seconds = time.perf_counter() - began
-    after = matrix_peaks()
+    spent = {"wall_seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - worked}
+    after = peaks(torch.get_num_threads())
     for place in ("command", "test_images"):
         summary.pop(place, None)
     result = {
@@ -47,7 +48,7 @@ def record(name: str, recipe: str, overrides: list[str]) -> Path:
         "command": command_of(name, recipe, overrides),
         "recipe": _recipe(folder),
         "summary": summary,
-        "wall_seconds": round(wall_seconds, 1),
+        **{name: round(seconds, 1) for name, seconds in spent.items()},
         "matrix_gflops": {"before": before, "after": after},
         "curve": curve(folder / "metrics.csv"),
     }

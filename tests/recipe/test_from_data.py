@@ -33,11 +33,11 @@ def seen(**changes):
     return Glance(**(values | changes))
 
 
-def recipe_for(trainer, shrink=False, **changes):
+def recipe_for(trainer, shrink=False, overrides=(), **changes):
     sections, choices = choose(seen(**changes), shrink=shrink)
     sections["trainer"] = sections.get("trainer", {}) | trainer
     assert len(describe(choices).splitlines()) == len(choices)
-    return parse_recipe(write_yaml(sections))
+    return parse_recipe(write_yaml(sections), "the test", overrides)
 
 
 def test_mean_and_deviation_are_measured():
@@ -176,3 +176,13 @@ def test_warm_up_is_at_most_a_tenth_of_a_run():
     rates = [value(lr, step, per_epoch, total) for step, total in ((199, 10_000), (200, 10_000), (50, 500), (49, 500))]
     assert rates[1:3] == [pytest.approx(lr.peak, rel=1e-2)] * 2
     assert rates[0] < lr.peak > rates[3]
+
+
+@pytest.mark.parametrize("num_labels", [30, 5000])
+def test_letters_need_every_kind_of_mirroring_off(num_labels):
+    (mirroring,) = (c for c in choose(seen(num_labels=num_labels), shrink=True)[1] if c.what == "mirroring")
+    settings = mirroring.reason.partition("set ")[2].removesuffix(" for letters and digits").split()
+    recipe = recipe_for({"minutes": 1}, overrides=settings, num_labels=num_labels)
+    views = (recipe.views.large, recipe.views.support, recipe.views.small)
+    assert {view.flip for view in views if view is not None} == {0}
+    assert not recipe.views.evaluation.mirrored

@@ -21,7 +21,7 @@ from tapetum.ops.randomness import make_keys, permutation
 from tapetum.recipe.recipe import Recipe, load_recipe
 from tapetum.system.machine import available_threads
 
-MANY_LABELS, FEW_LABELS = "paws_cifar10_cpu", "paws_cifar10_250_cpu"
+MANY_LABELS, FEW_LABELS = "paws_cifar10_labels_first_cpu", "paws_cifar10_250_cpu"
 """Recipes to start from: mild views for many labels per class, strong views for few, which are soon memorised."""
 FEW_UP_TO = 100
 """Greatest mean number of labels per class that counts as few."""
@@ -153,7 +153,9 @@ def choose(seen: Glance, *, shrink: bool) -> tuple[dict[str, Any], list[Choice]]
         _crops(seen, sections, base),
         Choice("colours", numbers, f"measured on {min(_READ, seen.num_images)} {colour} images"),
         Choice("support views", *(("strong", few) if seen.labels_are_few else ("mild", many))),
-        Choice("mirroring", "left-right", f"suits most photos; set {_no_mirroring(sections)} for letters and digits"),
+        Choice(
+            "mirroring", "left-right", f"suits most photos; set {_no_mirroring(sections, base)} for letters and digits"
+        ),
         batch_choice,
         support_choice,
         Choice("learning rate", f"{lr['peak']:g}", f"that of {name}, adapted to this network and batch"),
@@ -234,8 +236,10 @@ def _crops(seen: Glance, sections: Mapping[str, Any], base: Recipe) -> Choice:
     )
 
 
-def _no_mirroring(sections: Mapping[str, Any]) -> str:
-    return " ".join(f"views.{name}.flip=0" for name in ("large", "small", "support") if sections["views"].get(name))
+def _no_mirroring(sections: Mapping[str, Any], base: Recipe) -> str:
+    settings = [f"views.{name}.flip=0" for name in ("large", "small", "support") if sections["views"].get(name)]
+    settings += ["views.evaluation.mirrored=false"] if base.views.evaluation.mirrored else []
+    return " ".join(settings)
 
 
 def _without_colour(seen: Glance) -> dict[str, Any]:

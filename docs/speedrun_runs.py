@@ -1,0 +1,141 @@
+"""How accurate after how many minutes: the goals, runs and plot of docs/speedrun.md."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from run_tables import ABSENT, LONGEST_OVER_SHORTEST, Result, data_set, is_without_labels, method, table
+
+INTRODUCTION = """## Runs
+
+Test top-1, in percent, on CIFAR-10 (JPEG). Machines differ, so minutes are counted *at 0.4 TFLOP/s*: a run's minutes,
+times the measured matrix peak of the type that it computes in (mean of before and after), over 0.4 TFLOP/s; where
+something else ran beside, CPU seconds count in place of minutes. *Goal* is what was aimed for in so many minutes or
+fewer; *minus supervised* compares with the mean of the supervised runs with as many labels whose minutes differ by no
+more than a quarter.
+
+![Accuracy over minutes](images/speedrun.svg)
+"""
+REFERENCE_GFLOPS = 400.0
+GOALS = {4000: {10: 80, 45: 87, 90: 90}, 250: {10: 70, 45: 80, 90: 85}, 40: {10: 58, 45: 68, 90: 75}}
+"""Labels -> minutes at 0.4 TFLOP/s -> test top-1 that was aimed for."""
+PAWS_TF = (84.0, 73.46)
+"""Minutes on one V100, and top-1 with 4,000 labels: the TensorFlow port of PAWS, by its own README."""
+
+
+def minutes(result: Result) -> float:
+    """Minutes of a run at 0.4 TFLOP/s.
+
+    Where CPU seconds were recorded, they count with the peak in one CPU second, since something else may have run
+    beside; elsewhere the seconds of the training do, with the peak of all threads.
+    """
+    kind = {"bf16": "bfloat16"}.get(result["recipe"].get("runtime", {}).get("precision"), "float32")
+    seconds: float = result.get("cpu_seconds", result["summary"]["train_seconds"])
+    kind += "_per_cpu_second" if "cpu_seconds" in result else ""
+    peaks = [result["matrix_gflops"][when][kind] for when in ("before", "after")]
+    return seconds / 60 * (sum(peaks) / 2) / REFERENCE_GFLOPS
+
+
+def eligible(results: Sequence[Result]) -> list[Result]:
+    """Runs on CIFAR-10 (JPEG) that learned from 4,000, 250 or 40 labels, from images and from nothing else."""
+    return [
+        r
+        for r in results
+        if data_set(r) == "CIFAR-10 (JPEG)"
+        and r["summary"]["num_labels"] in GOALS
+        and r["recipe"]["method"]["kind"] not in ("pixels", "frozen")
+        and not is_without_labels(r)
+        and not r["recipe"].get("init")
+    ]
+
+
+def runs(found: Mapping[str, Result]) -> str:
+    """A line for each run, by number of labels and minutes."""
+    results = eligible(list(found.values()))
+    rows = []
+    for result in sorted(results, key=lambda r: (-r["summary"]["num_labels"], minutes(r), r["name"])):
+        labels, took, top1 = result["summary"]["num_labels"], minutes(result), result["summary"]["test_top1"]
+        goal = next((goal for limit, goal in GOALS[labels].items() if took <= limit * LONGEST_OVER_SHORTEST), None)
+        beside = _supervised_beside(result, results)
+        rows.append(
+            [
+                f"{labels:,}",
+                f"[{_title(result)}](results/{result['name']}.json)",
+                f"{took:.1f}",
+                f"{result['summary']['steps']:,}",
+                f"**{top1:.2f}**",
+                ABSENT if goal is None else str(goal),
+                f"{top1 - sum(beside) / len(beside):+.2f}" if beside else ABSENT,
+            ]
+        )
+    heads = ["labels", "run", "minutes at 0.4 TFLOP/s", "steps", "test top-1", "goal", "minus supervised"]
+    return table(heads, rows, left=(1,))
+
+
+def _title(result: Result) -> str:
+    started = result["recipe"]["method"].get("paws_start")
+    return method(result) + (", labels first" if started else "") + f", seed {result['recipe'].get('seed', 0)}"
+
+
+def _supervised_beside(result: Result, others: Sequence[Result]) -> list[float]:
+    if result["recipe"]["method"]["kind"] == "supervised":
+        return []
+    return [
+        other["summary"]["test_top1"]
+        for other in others
+        if other["recipe"]["method"]["kind"] == "supervised"
+        and other["summary"]["num_labels"] == result["summary"]["num_labels"]
+        and max(minutes(other), minutes(result)) <= LONGEST_OVER_SHORTEST * min(minutes(other), minutes(result))
+    ]
+
+
+COLOURS = {4000: "#4269d0", 250: "#e07a1f", 40: "#3c8d4b"}
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 420, 56, 150, 16, 48
+SHORTEST, LONGEST, LOWEST, HIGHEST = 1.0, 120.0, 30.0, 95.0
+
+
+def _place(took: float, top1: float) -> tuple[float, float]:
+    across = math.log(min(max(took, SHORTEST), LONGEST) / SHORTEST) / math.log(LONGEST / SHORTEST)
+    up = (top1 - LOWEST) / (HIGHEST - LOWEST)
+    return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
+
+
+def plot(found: Mapping[str, Result]) -> str:
+    """An SVG: runs as dots (supervised ones hollow), goals as crosses, and the TensorFlow port's point."""
+    parts = []
+    for top1 in range(int(LOWEST), int(HIGHEST) + 1, 10):
+        x, y = _place(SHORTEST, top1)
+        parts.append(f'<path d="M{x:.1f} {y:.1f}H{WIDTH - RIGHT}" stroke="#8884"/>')
+        parts.append(f'<text x="{x - 8:.1f}" y="{y + 4:.1f}" text-anchor="end">{top1}</text>')
+    for took in (1, 2, 5, 10, 20, 45, 90):
+        x, _ = _place(took, LOWEST)
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{took}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">minutes at 0.4 TFLOP/s</text>')
+    parts.append(f'<text transform="translate(16 {HEIGHT / 2}) rotate(-90)" text-anchor="middle">test top-1, %</text>')
+    for labels, goals in GOALS.items():
+        for took, top1 in goals.items():
+            x, y = _place(took, top1)
+            parts.append(f'<path d="M{x - 5:.1f} {y:.1f}h10m-5 -5v10" stroke="{COLOURS[labels]}" stroke-width="1.5"/>')
+    for result in eligible(list(found.values())):
+        x, y = _place(minutes(result), result["summary"]["test_top1"])
+        colour = COLOURS[result["summary"]["num_labels"]]
+        fill = "none" if result["recipe"]["method"]["kind"] == "supervised" else colour
+        what = f"{_title(result)}: {result['summary']['test_top1']:.2f}"
+        parts.append(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{fill}" stroke="{colour}" stroke-width="1.5">'
+            f"<title>{what}</title></circle>"
+        )
+    x, y = _place(*PAWS_TF)
+    parts.append(f'<path d="M{x:.1f} {y - 6:.1f}l6 6l-6 6l-6 -6z" fill="{COLOURS[4000]}" opacity="0.6"/>')
+    parts.append(f'<text x="{x + 10:.1f}" y="{y + 4:.1f}">PAWS-TF, on a V100</text>')
+    for i, (labels, colour) in enumerate(COLOURS.items()):
+        y = TOP + 8 + 20 * i
+        parts.append(f'<circle cx="{WIDTH - RIGHT + 16}" cy="{y}" r="4.5" fill="{colour}"/>')
+        parts.append(f'<text x="{WIDTH - RIGHT + 26}" y="{y + 4}">{labels:,} labels</text>')
+    for i, text in enumerate(("hollow: supervised", "cross: goal")):
+        parts.append(f'<text x="{WIDTH - RIGHT + 10}" y="{TOP + 72 + 18 * i}">{text}</text>')
+    style = 'font-family="system-ui, sans-serif" font-size="12" fill="#777"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" {style}>'
+    return head + "\n".join(["", *parts, "</svg>", ""])

@@ -1,0 +1,90 @@
+"""The page about accuracy for little work."""
+
+from __future__ import annotations
+
+
+def rung(against, *top1, changes=None, about="", **told):
+    """A rung with a run for each pair of figures, as benchmarks/ingredients.py writes it."""
+    runs = [
+        {
+            "seed": seed,
+            "steps": 400 + seed,
+            "seconds": 190.0,
+            "cpu_seconds": 90.4,
+            "top1": {
+                "plain": {"classifier": classifier, "soft_neighbours": neighbours},
+                "mirrored": {"classifier": classifier + 1, "soft_neighbours": neighbours + 1},
+            },
+            **told,
+        }
+        for seed, (classifier, neighbours) in enumerate(top1)
+    ]
+    return {"against": against, "changes": changes or {}, "about": about, "settings": {}, "runs": runs}
+
+
+def lines(make_results, rungs, labels=250):
+    result = {"labels": labels, "num_classes": 10, "judged_per_class": 500, "budget": 60000.0, "rungs": rungs}
+    page = make_results.render_speedrun(ingredients={str(labels): result})
+    return [line for line in page.splitlines() if line]
+
+
+def test_a_rung_is_told_with_its_change_and_gain(make_results):
+    rungs = {
+        "labels alone": rung(None, (50.0, 40.0), about="cross-entropy"),
+        "PAWS": rung(
+            "labels alone",
+            (51.0, 53.5),
+            changes={"start": 0.5, "first_size": [0.5, 14]},
+            about="see https://arxiv.org/abs/2104.13963",
+        ),
+    }
+    found = lines(make_results, rungs)
+    source = "see [2104.13963](https://arxiv.org/abs/2104.13963)"
+    assert found[-2:] == [
+        "| labels alone | – | – | cross-entropy | 1 | 400 | 90 | 50.00 | 40.00 | 51.00 | 41.00 | – | – |",
+        f"| PAWS | labels alone | start 0.5, first_size 0.5 14 | {source} | 1 | 400 | 90"
+        " | 51.00 | 53.50 | 52.00 | 54.50 | – | **+3.50** |",
+    ]
+    assert "### 250 labels, 60,000 units of work" in found
+    assert "[250.json](results/ingredients/250.json), judged by 500 images of each class." in "\n".join(found)
+    assert "Differences of less than 2.0 points may be chance." in "\n".join(found)
+
+
+def test_runs_are_averaged_before_the_better_judge_is_chosen(make_results):
+    rungs = {"a": rung(None, (50.0, 40.0), (40.0, 48.0)), "b": rung("a", (50.0, 50.0))}
+    found = lines(make_results, rungs)
+    assert "| 2 | 400 | 90 | 45.00 | 44.00 |" in found[-2]
+    assert found[-1].endswith("| **+5.00** |")
+
+
+def test_pseudo_labels_are_told_with_their_weight_and_truth(make_results):
+    found = lines(make_results, {"a": rung(None, (50.0, 40.0), pseudo_labels={"weight": 0.254, "right": 0.913})})
+    assert "| 0.25, 91% |" in found[-1]
+
+
+def test_what_was_not_measured_is_a_dash(make_results):
+    """A floor that has one judge and no mirror; a rung whose base has not been trained yet; one without runs."""
+    floor = {"seed": 0, "steps": 0, "cpu_seconds": 0.0, "top1": {"plain": {"nearest_neighbours": 22.0}}}
+    rungs = {
+        "floor": {**rung(None), "runs": [floor]},
+        "PAWS": rung("labels alone", (60.0, 61.0)),
+        "waiting": rung("PAWS"),
+    }
+    found = lines(make_results, rungs)
+    assert found[-2] == "| floor | – | – | – | 1 | 0 | 0 | – | 22.00 | – | – | – | – |"
+    assert found[-1].startswith("| PAWS |")
+    assert found[-1].endswith("| – |")
+
+
+def test_most_labels_and_least_work_come_first(make_results):
+    result = {"num_classes": 10, "judged_per_class": 500, "budget": 1.0, "rungs": {"a": rung(None, (50.0, 40.0))}}
+    found = {str(labels): {**result, "labels": labels} for labels in (250, 40, 4000)}
+    found["40_brief"] = {**found["40"], "budget": 0.4}
+    page = make_results.render_speedrun(ingredients=found)
+    assert [line for line in page.splitlines() if line.startswith("###")] == [
+        "### 4,000 labels, 1 units of work",
+        "### 250 labels, 1 units of work",
+        "### 40 labels, 0 units of work",
+        "### 40 labels, 1 units of work",
+    ]
+    assert "## What each" not in make_results.render_speedrun()
