@@ -1,6 +1,6 @@
 """Write docs/results.md from docs/results/*.json, as `benchmarks/record_run.py` and `record_pixels.py` leave them (one
 file, one run), and from folders in docs/results, each of which is a section (SECTIONS names the scripts); and write
-docs/performance.md from the other folders (PERFORMANCE).
+docs/performance.md and docs/speedrun.md from the other folders (PERFORMANCE, SPEEDRUN).
 
     python docs/make_results.py
 
@@ -18,7 +18,11 @@ from pathlib import Path
 import benchmark_tables
 import detection_tables
 import evaluation_tables
+import label_tables
 import performance_tables
+import speedrun_runs
+import speedrun_tables
+import suggest_tables
 from run_tables import (
     LONGEST_OVER_SHORTEST,
     Result,
@@ -33,6 +37,9 @@ DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
 PAGE = DOCS / "results.md"
 PERFORMANCE_PAGE = DOCS / "performance.md"
+SPEEDRUN_PAGE = DOCS / "speedrun.md"
+SPEEDRUN_PLOT = DOCS / "images" / "speedrun.svg"
+SUGGEST_PICTURE = DOCS / "images" / "suggest.svg"
 
 Sections = dict[str, tuple[str, Callable[[Mapping[str, Result]], str]]]
 """Folder in docs/results -> introduction and table; in the order of the page."""
@@ -40,6 +47,9 @@ Sections = dict[str, tuple[str, Callable[[Mapping[str, Result]], str]]]
 SECTIONS: Sections = {
     "evaluations": (evaluation_tables.INTRODUCTION, evaluation_tables.evaluations),  # benchmarks/record_evaluations.py
     "warm_start": (evaluation_tables.WARM_START_INTRODUCTION, evaluation_tables.warm_start),  # benchmarks/warm_start.py
+    "suggest": (suggest_tables.INTRODUCTION, suggest_tables.suggest),  # benchmarks/suggest.py
+    "label_errors": (label_tables.ERRORS_INTRODUCTION, label_tables.label_errors),  # benchmarks/label_errors.py
+    "out_of_class": (label_tables.OUT_OF_CLASS_INTRODUCTION, label_tables.out_of_class),  # benchmarks/out_of_class.py
     "coverage": (benchmark_tables.COVERAGE_INTRODUCTION, benchmark_tables.coverage),  # benchmarks/coverage.py
     "layouts": (benchmark_tables.LAYOUTS_INTRODUCTION, benchmark_tables.layouts),  # benchmarks/layouts.py
     "exports": (benchmark_tables.EXPORTS_INTRODUCTION, benchmark_tables.exports),  # benchmarks/exports.py
@@ -56,6 +66,12 @@ PERFORMANCE: Sections = {
     "doctor": (performance_tables.DOCTOR_INTRODUCTION, performance_tables.doctor),
 }
 """The same for docs/performance.md; the scripts in benchmarks have the names of the folders."""
+
+SPEEDRUN: Sections = {
+    "speedrun": (speedrun_runs.INTRODUCTION, speedrun_runs.runs),  # benchmarks/record_run.py
+    "ingredients": (speedrun_tables.INGREDIENTS_INTRODUCTION, speedrun_tables.ingredients),
+}
+"""The same for docs/speedrun.md."""
 
 NOTES = {
     "CIFAR-10 (JPEG)": "All images of CIFAR-10 as JPEG files of quality 75. The re-encoding costs some accuracy, so"
@@ -94,6 +110,12 @@ what it found for this page. [benchmarks/](../benchmarks/README.md) says how to 
 [GPUs](performance_gpu.md) what was reviewed for them, and what many of them would cost on paper.
 """
 
+SPEEDRUN_INTRODUCTION = """# Accurate sooner
+
+Made by `make docs` from the folders in [results/](results); do not edit. How much accuracy little work buys, and which
+ingredients buy it: tried on CIFAR-10 (JPEG), failures included.
+"""
+
 
 def read_results(folder: Path = RESULTS) -> list[Result]:
     """Every recorded run, in the order of file names.
@@ -115,11 +137,13 @@ def read_results(folder: Path = RESULTS) -> list[Result]:
 
 
 def read_sections() -> dict[str, dict[str, Result]]:
-    """What the benchmarks found: section -> name of a file -> its content."""
-    return {
+    """What the benchmarks found: section -> name of a file -> its content. The speedrun is of all recorded runs."""
+    found = {
         section: {path.stem: json.loads(path.read_text("utf-8")) for path in sorted((RESULTS / section).glob("*.json"))}
-        for section in (SECTIONS | PERFORMANCE)
+        for section in (SECTIONS | PERFORMANCE | SPEEDRUN)
     }
+    found["speedrun"] |= {result["name"]: result for result in read_results()}
+    return found
 
 
 def render(results: Sequence[Result], **found: Mapping[str, Result]) -> str:
@@ -150,6 +174,11 @@ def render_performance(**found: Mapping[str, Result]) -> str:
     return "\n".join([PERFORMANCE_INTRODUCTION, *_sections(PERFORMANCE, found)])
 
 
+def render_speedrun(**found: Mapping[str, Result]) -> str:
+    """The page about accuracy for little work, as Markdown; `found` as for `render`."""
+    return "\n".join([SPEEDRUN_INTRODUCTION, *_sections(SPEEDRUN, found)])
+
+
 def _sections(sections: Sections, found: Mapping[str, Mapping[str, Result]]) -> list[str]:
     """Introduction and table of each section of which something was found."""
     present = [(introduction, rows(found[name])) for name, (introduction, rows) in sections.items() if found.get(name)]
@@ -160,6 +189,10 @@ if __name__ == "__main__":
     try:
         PAGE.write_text(render(read_results(), **read_sections()), encoding="utf-8")
         PERFORMANCE_PAGE.write_text(render_performance(**read_sections()), encoding="utf-8")
+        SPEEDRUN_PAGE.write_text(render_speedrun(**read_sections()), encoding="utf-8")
+        SPEEDRUN_PLOT.write_text(speedrun_runs.plot(read_sections()["speedrun"]), encoding="utf-8")
+        SUGGEST_PICTURE.write_text(suggest_tables.picture(read_sections()["suggest"]), encoding="utf-8")
     except ValueError as error:
         sys.exit(f"make_results: error: {error}")
-    print(*(f"Written: {page.relative_to(DOCS.parent)}" for page in (PAGE, PERFORMANCE_PAGE)), sep="\n")
+    written = (PAGE, PERFORMANCE_PAGE, SPEEDRUN_PAGE, SPEEDRUN_PLOT, SUGGEST_PICTURE)
+    print(*(f"Written: {page.relative_to(DOCS.parent)}" for page in written), sep="\n")

@@ -30,8 +30,9 @@ DISK_INTRODUCTION = """## Views of photographs
 
 The 2 views of 224 and 6 of 96 pixels of `swav_imagenet_400ep` from JPEG files, one core: CPU milliseconds an image, by
 part (*colour* ends with normalised float32), and how many times as many images a CPU second takes as the usual way does
-(Pillow and torchvision, image after image). `exact` has PIL's values, as published recipes do; `matrix` and `fast` are settings of `views.*.colour`; ways
-with `cut` end with uint8 crops, whose colours a GPU distorts. `benchmarks/views_on_disk.py`.
+(Pillow and torchvision, image after image). `exact` has PIL's values, as published recipes do; `matrix` and `fast` are
+settings of `views.*.colour`; ways with `cut` end with uint8 crops, whose colours a GPU distorts.
+`benchmarks/views_on_disk.py`.
 """
 DISK_PARTS = ("decode_ms", "geometry_ms", "colour_ms")
 

@@ -29,18 +29,23 @@ if TYPE_CHECKING:
     from tapetum.verbs.export import export as export
     from tapetum.verbs.finetune import finetune as finetune
     from tapetum.verbs.fit import fit as fit
+    from tapetum.verbs.label import label as label
+    from tapetum.verbs.labels import labels as labels
     from tapetum.verbs.plot import plot as plot
     from tapetum.verbs.predict import predict as predict
     from tapetum.verbs.recipes import recipes as recipes
     from tapetum.verbs.report import report as report
     from tapetum.verbs.resume import resume as resume
+    from tapetum.verbs.review import review as review
     from tapetum.verbs.submit import submit as submit
+    from tapetum.verbs.suggest import suggest as suggest
     from tapetum.verbs.train import train as train
     from tapetum.verbs.views import views as views
 
 _VERBS = (
     *("add_class", "check", "cluster", "demo", "doctor", "embed", "evaluate", "export", "finetune", "fit"),
-    *("plot", "predict", "recipes", "report", "resume", "submit", "train", "views"),
+    *("label", "labels", "plot", "predict", "recipes", "report", "resume", "review"),
+    *("submit", "suggest", "train", "views"),
 )
 _MODULES = {
     **{verb: f"tapetum.verbs.{verb}" for verb in _VERBS},

@@ -571,6 +571,31 @@ PREDICT = [
         ),
         True,
     ),
+    Case("suggest from nothing", "suggest nowhere --count 3 --output t.csv", ("nothing at nowhere",)),
+    Case("suggest none", "suggest colours.npz --count 0 --output t.csv", ("count is 0", "1 image or more")),
+    Case(
+        "suggest by a guess",
+        "suggest colours.npz --count 3 --output t.csv --labels none --by luck",
+        ("'luck'", "random"),
+    ),
+    Case("suggest into a folder", "suggest run --count 3 --output run", ("run does not end in .csv",), None, True),
+    Case(
+        "suggest what is labelled",
+        "suggest colours.npz --count 3 --output t.csv",
+        ("every image of colours.npz is labelled", "--labels none"),
+    ),
+    Case(
+        "suggest by doubt without labels",
+        "suggest colours.npz --count 3 --output t.csv --labels none --by margin",
+        ("by is margin", "labels of two classes"),
+    ),
+    Case(
+        "suggest by a run and by weights",
+        "suggest run --count 3 --output t.csv --frozen w",
+        ("is a run", "frozen is w"),
+        None,
+        True,
+    ),
     Case("fewer than no neighbours", "predict run colours.npz --output p.csv --neighbours -1", ("-1",), None, True),
     Case(
         "predict without the labelled images",

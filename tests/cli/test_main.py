@@ -16,8 +16,9 @@ from tapetum.cli.main import main
 from tapetum.system.interruption import Interrupted
 
 VERBS = (
-    *("demo", "check", "fit", "train", "resume", "submit", "doctor", "evaluate", "finetune"),
-    *("predict", "add-class", "embed", "export", "cluster", "plot", "report", "recipes", "views"),
+    *("demo", "check", "fit", "label", "train", "resume", "submit", "doctor", "evaluate", "finetune"),
+    *("predict", "add-class", "embed", "export", "cluster", "suggest"),
+    *("plot", "report", "review", "recipes", "views"),
 )
 
 
@@ -179,16 +180,24 @@ COMMANDS = [
     ),
     (
         "predict r d --output p.csv",
-        {"run": Path("r"), "images": "d", "output": Path("p.csv"), "neighbours": None, "json": False, "plugins": ()},
+        {
+            **dict.fromkeys(("neighbours", "reject")),
+            "run": Path("r"),
+            "images": "d",
+            "output": Path("p.csv"),
+            "json": False,
+            "plugins": (),
+        },
     ),
     (
-        "predict r d --output p.csv --neighbours 5 --json --plugin m",
+        "predict r d --output p.csv --neighbours 5 --json --reject 0.1 --plugin m",
         {
             "run": Path("r"),
             "images": "d",
             "output": Path("p.csv"),
             "neighbours": 5,
             "json": True,
+            "reject": 0.1,
             "plugins": ("m",),
         },
     ),
@@ -204,6 +213,30 @@ COMMANDS = [
         "cluster r d --output o --clusters 9 --plugin m",
         {"run": Path("r"), "images": "d", "output": Path("o"), "clusters": 9, "plugins": ("m",)},
     ),
+    (
+        "suggest p --count 9 --output t.csv",
+        {
+            **dict.fromkeys(("labels", "frozen", "minutes", "by", "seed")),
+            "pool": "p",
+            "count": 9,
+            "output": Path("t.csv"),
+            "plugins": (),
+        },
+    ),
+    (
+        "suggest p --count 9 --output t.csv --labels l --frozen w --minutes 1.5 --by badge --seed 3 --plugin m",
+        {
+            "pool": "p",
+            "count": 9,
+            "output": Path("t.csv"),
+            "labels": "l",
+            "frozen": "w",
+            "minutes": 1.5,
+            "by": "badge",
+            "seed": 3,
+            "plugins": ("m",),
+        },
+    ),
     ("add-class r d", {"run": Path("r"), "folder": Path("d"), "name": None, "plugins": ()}),
     (
         "add-class r d --name n --plugin m",
@@ -213,6 +246,15 @@ COMMANDS = [
         "export r --format onnx --output o --plugin m",
         {"run": Path("r"), "format": "onnx", "output": Path("o"), "plugins": ("m",)},
     ),
+    (
+        "label d",
+        {"images": "d", **dict.fromkeys(("labels", "run", "suggested", "port"))},
+    ),
+    (
+        "label d --labels l.csv --run r --suggested s.csv --port 7",
+        {"images": "d", "labels": "l.csv", "run": Path("r"), "suggested": Path("s.csv"), "port": 7},
+    ),
+    ("review r --output o", {"run": Path("r"), "output": Path("o"), "plugins": ()}),
     ("plot r", {"run": Path("r"), "output": None, "umap": False, "plugins": ()}),
     ("plot r --output d --umap --plugin m", {"run": Path("r"), "output": Path("d"), "umap": True, "plugins": ("m",)}),
     ("report r", {"run": Path("r"), "output": None, "plugins": ()}),

@@ -14,13 +14,15 @@ from PIL import Image
 
 from tapetum.cli.main import app, main
 from tapetum.evaluation import baselines
+from tapetum.labelling import server
 from tapetum.ops.randomness import make_keys, uniform
 from tapetum.verbs import demo
 from tapetum.verbs import submit as submitting
 
 VERBS = (
-    *("demo", "check", "fit", "train", "resume", "submit", "doctor", "evaluate", "finetune"),
-    *("predict", "add-class", "embed", "export", "cluster", "plot", "report", "recipes", "views"),
+    *("demo", "check", "fit", "label", "train", "resume", "submit", "doctor", "evaluate", "finetune"),
+    *("predict", "add-class", "embed", "export", "labels", "cluster", "suggest"),
+    *("plot", "report", "review", "recipes", "views"),
 )
 PAGES = ["README.md", *(f"docs/verbs/{verb}.md" for verb in VERBS)]
 submit = submitting.submit
@@ -43,6 +45,8 @@ def shortened(words):
     if verb in ("train", "submit"):
         network = ["backbone.depth=10", "views.small.count=1"] if "paws_cifar10_4000" in words else []
         return [*words, *SMALL, *network]
+    if verb == "suggest":
+        return shlex.split(re.sub(r"--minutes \S+", "--minutes 0.02", shlex.join(words)))
     if verb == "fit":
         return shlex.split(re.sub(r"--(minutes|epochs|steps) \S+", "--steps 2", shlex.join(words)))
     if verb == "finetune" and not words[-1].startswith("trainer.steps="):
@@ -57,6 +61,12 @@ def submit_and_wait(*words, **options):
     for job in jobs:
         job.result()
     return jobs
+
+
+def seen_and_left(session, port, tell):
+    """The page, for somebody who opens it and leaves at once."""
+    tell(f"http://127.0.0.1:{port or 1}/token/")
+    session.training.stop()
 
 
 def pixels(*name, count=1):
@@ -94,6 +104,7 @@ def test_the_commands_of_a_page_run_in_their_order(root, world, page, tmp_path, 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(demo, "demo", functools.partial(demo.demo, steps=2))
     monkeypatch.setattr(submitting, "submit", submit_and_wait)
+    monkeypatch.setattr(server, "serve", seen_and_left)
     monkeypatch.setattr(baselines, "SPREADING_SETTINGS", (baselines.SPREADING,))
     monkeypatch.chdir(tmp_path)
     for thing in world.iterdir():

@@ -44,6 +44,8 @@ def test_the_page_is_up_to_date(make_results):
     assert make_results.PAGE.read_text(encoding="utf-8") == page
     performance = make_results.render_performance(**make_results.read_sections())
     assert make_results.PERFORMANCE_PAGE.read_text(encoding="utf-8") == performance
+    speedrun = make_results.render_speedrun(**make_results.read_sections())
+    assert make_results.SPEEDRUN_PAGE.read_text(encoding="utf-8") == speedrun
 
 
 def test_every_recorded_run_is_on_the_page(make_results):

@@ -47,3 +47,17 @@ def test_a_classifier_decides_by_its_logits_and_has_neighbours_all_the_same():
     found = predict_from(outputs, supports, "classifier", 2)
     assert torch.equal(found.scores, outputs.logits)
     assert torch.equal(found.neighbours, predict_from(outputs, supports, "soft_neighbours", 2).neighbours)
+
+
+def test_left_out_supports_are_predicted_by_the_others():
+    _, supports = world()
+    own = torch.tensor([7, 2])
+    found = predict_from(Outputs(supports.embeddings[own], None), supports, "soft_neighbours", 100, own)
+    assert found.neighbours.shape == (2, 11)
+    for i, left_out in enumerate(own.tolist()):
+        kept = torch.arange(12) != left_out
+        others = Supports(supports.embeddings[kept], supports.labels[kept], 4)
+        alone = predict_from(Outputs(supports.embeddings[left_out, None], None), others, "soft_neighbours", 11)
+        torch.testing.assert_close(found.scores[i], alone.scores[0])
+        torch.testing.assert_close(found.nearest[i], alone.nearest[0])
+        assert left_out not in found.neighbours[i]

@@ -124,15 +124,83 @@ def test_ropaws_says_how_much_an_image_is_like_labelled_ones(recipe):
     tapetum.embed("run", "some.npz", "e.npz")
     rows = torch.nn.functional.normalize(torch.from_numpy(np.load("e.npz")["embeddings"]), dim=1)
     expected = (((rows @ rows[: len(labelled)].T).amax(dim=1) - 1) / 0.2).exp()
-    found = [float(row["in_domain"]) for row in table("p.csv")]
+    found = [float(row["method_in_domain"]) for row in table("p.csv")]
     np.testing.assert_allclose(found, expected, rtol=1e-3)
     assert min(found[: len(labelled)]) > 0.999 > 0.99 > min(found[len(labelled) :])
     tapetum.predict("run", "some.npz", "p.json", json=True)
     lines = [json.loads(line) for line in Path("p.json").read_text().splitlines()]
-    assert [line["in_domain"] for line in lines] == pytest.approx(found, abs=1e-5)
+    assert [line["method_in_domain"] for line in lines] == pytest.approx(found, abs=1e-5)
     Path("broken.png").write_bytes(b"no picture")
     tapetum.predict("run", "broken.png", "p.csv")
-    assert table("p.csv")[0]["in_domain"] == ""
+    assert {table("p.csv")[0][name] for name in ("in_domain", "method_in_domain")} == {""}
+
+
+@pytest.mark.parametrize("kind", ["paws", "supervised"])
+def test_every_method_says_how_much_an_image_is_like_labelled_ones(recipe, kind):
+    tapetum.train(recipe, "run", [f"method.kind={kind}", "trainer.steps=2"])
+    images = np.load("colours.npz")
+    np.savez("some.npz", images=np.concatenate([images["x_test"], 255 - images["x_test"][:10] // 9]))
+    tapetum.predict("run", "some.npz", "p.csv")
+    found = np.array([float(row["in_domain"]) for row in table("p.csv")])
+    domain = open_trained_run("run").domain
+    tapetum.embed("run", "some.npz", "e.npz")
+    expected = domain.shares(torch.from_numpy(np.load("e.npz")["embeddings"]))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert np.median(found[:30]) > np.median(found[30:])
+    assert "method_in_domain" not in table("p.csv")[0]
+
+
+def test_images_unlike_the_labelled_ones_are_none_of_these(run, capsys):
+    images = np.load("colours.npz")["x_test"]
+    np.savez("some.npz", images=np.concatenate([images, 255 - images]))
+    tapetum.predict(run, "some.npz", "all.csv")
+    capsys.readouterr()
+    before = table("all.csv")
+    share = float(np.median([float(row["in_domain"]) for row in before]))
+    result = tapetum.predict(run, "some.npz", "p.csv", reject=share)
+    given = table("p.csv")
+    rejected = [float(row["in_domain"]) < share for row in before]
+    assert 0 < sum(rejected) < 60
+    for row, old, is_none in zip(given, before, rejected):
+        assert row == (old | {"label": "none of these", "confidence": "", "calibrated": ""} if is_none else old)
+    assert result["none_of_these"] == sum(rejected) == 60 - sum(result["labels"].values())
+    told = f"{sum(rejected)} images are too unlike the labelled ones: their label is 'none of these'."
+    said = capsys.readouterr().out
+    assert told in said
+    assert "Many images of your classes may be among them: the scale is made by labels that trained the network" in said
+    tapetum.predict(run, "some.npz", "p.json", json=True, reject=share)
+    lines = [json.loads(line) for line in Path("p.json").read_text().splitlines()]
+    assert [line["label"] for line in lines] == [row["label"] for row in given]
+    assert {line["confidence"] for line, is_none in zip(lines, rejected) if is_none} == {None}
+
+
+def test_labels_of_no_class_are_neither_trained_on_nor_predicted_from(recipe):
+    images = np.load("colours.npz")
+    labels = images["y_train"].astype("U20")
+    labels[50:] = "none of these"
+    np.savez("colours.npz", **{**images, "y_train": labels, "x_train": images["x_train"]})
+    tapetum.train(recipe, "run", ["trainer.steps=2", "data.test=null"])
+    run = open_trained_run("run")
+    assert run.classes == ("0", "1", "2")
+    assert run.parts.data.pool.max() < 50
+    assert len(run.domain.others) == 10
+    assert len(run.supports.labels) == 21
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -1, float("nan")])
+def test_a_share_to_reject_is_between_none_and_all(share):
+    with pytest.raises(ValueError, match=r"use a share of the labelled images between 0 and 1, such as 0\.05"):
+        tapetum.predict("run", "photos", "p.csv", reject=share)
+
+
+def test_names_are_no_formulas_in_a_spreadsheet(run, photos):
+    os.rename("photos/a.png", "photos/=cmd(1).png")
+    os.rename("photos/b.jpg", "photos/-1.jpg")
+    tapetum.predict(run, photos, "p.csv")
+    assert {"path": "./=cmd(1).png", "label": "0"}.items() <= table("p.csv")[1].items()
+    assert table("p.csv")[0]["path"] == "./-1.jpg"
+    tapetum.predict(run, photos, "p.json", json=True)
+    assert json.loads(Path("p.json").read_text().splitlines()[1])["path"] == "=cmd(1).png"
 
 
 def test_held_out_labels_choose_the_temperature_and_then_join_the_supports(run, monkeypatch, capsys):

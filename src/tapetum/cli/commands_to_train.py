@@ -79,6 +79,25 @@ def check(
 
 
 @command
+def label(
+    images: Annotated[str, typer.Argument(metavar="DIR", help="The images, in any subfolders, or a list of them.")],
+    labels: Annotated[
+        str | None, typer.Option(metavar="FILE.CSV", help="The path,label lines to write (default labels.csv).")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(metavar="RUN", help="Begin with this run's predictions.")] = None,
+    suggested: Annotated[
+        Path | None, typer.Option(metavar="FILE.CSV", help="A table of suggest: ask these images first.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(metavar="P", help="Where to listen (default: any free port).")] = None,
+) -> None:
+    """Label images on a page in the browser, and train there.
+
+    \b
+    Example:  tapetum label photos --labels labels.csv
+    """
+
+
+@command
 def train(
     recipe: Recipe,
     output: Output,

@@ -57,6 +57,9 @@ def predict(
     output: Annotated[Path, typer.Option(metavar="FILE.CSV", help="The table to write.")],
     neighbours: Annotated[int | None, typer.Option(metavar="K", help="Labelled images per row (default 3).")] = None,
     json: Annotated[bool, typer.Option("--json", help="Write a JSON object per line instead of CSV.")] = False,
+    reject: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Mark images unlike the labelled ones, e.g. 0.05 of these.")
+    ] = None,
     plugins: Plugins = None,
 ) -> None:
     """Predict the class of every image, with reasons.
@@ -96,6 +99,32 @@ def cluster(
 
 
 @command
+def suggest(
+    pool: Annotated[str, typer.Argument(metavar="RUN|DIR", help="A run, whose pool is meant, or images.")],
+    count: Annotated[int, typer.Option(metavar="N", help="How many images to suggest.")],
+    output: Annotated[Path, typer.Option(metavar="FILE.CSV", help="The table to write, and a picture beside it.")],
+    labels: Annotated[str | None, typer.Option(metavar="FILE|DIR", help="Labels given so far; none for none.")] = None,
+    frozen: Annotated[
+        str | None, typer.Option(metavar="WEIGHTS", help="For DIR: compare images by timm:NAME, a run, or a file.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(metavar="M", help="For DIR: train on it without labels for M minutes first.")
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="typiclust, probcover, kcenter, margin, badge, doubt or random."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="S", help="Decides what is drawn (default 0).")] = None,
+    plugins: Plugins = None,
+) -> None:
+    """Find out which images to label next.
+
+    \b
+    Example:  tapetum suggest runs/swav --count 40 --output to_label.csv
+    """
+
+
+@command
 def add_class(
     run: Run,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Images of one class, including subfolders.")],
@@ -126,6 +155,25 @@ def export(
 
 
 @command
+def labels(
+    labels: Annotated[str, typer.Argument(metavar="LABELS|RUN", help="Labels in any form fit takes, or a run.")],
+    format: Annotated[
+        str, typer.Option(metavar="NAME", help="label-studio, cvat, coco, fiftyone, imagefolder or csv.")
+    ],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The new file to write.")],
+    images: Annotated[str | None, typer.Option(metavar="DIR", help="The images, if not those of LABELS.")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(metavar="TABLE", help="Of predict, for review in Label Studio.")
+    ] = None,
+) -> None:
+    """Write labels for other tools.
+
+    \b
+    Example:  tapetum labels labels.csv --images photos --format label-studio --output tasks.json
+    """
+
+
+@command
 def plot(
     run: Run,
     output: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the pictures.")] = None,
@@ -149,6 +197,19 @@ def report(
 
     \b
     Example:  tapetum report runs/first
+    """
+
+
+@command
+def review(
+    run: Run,
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="New folder for the tables and the page.")],
+    plugins: Plugins = None,
+) -> None:
+    """Find labels that may be wrong, and doubtful predictions.
+
+    \b
+    Example:  tapetum review runs/first --output second-look
     """
 
 

@@ -48,7 +48,9 @@ def _cosines(queries: Tensor, supports: Tensor) -> Tensor:
     return normalize(queries, dim=1) @ normalize(supports, dim=1).T
 
 
-def predict_from(outputs: Outputs, supports: Supports, predicts_by: str, num_neighbours: int) -> Predictions:
+def predict_from(
+    outputs: Outputs, supports: Supports, predicts_by: str, num_neighbours: int, own: Tensor | None = None
+) -> Predictions:
     """Predict the classes of N images and find their neighbours.
 
     Args:
@@ -57,11 +59,15 @@ def predict_from(outputs: Outputs, supports: Supports, predicts_by: str, num_nei
         predicts_by: what the method predicts with, "soft_neighbours" or "classifier". Neighbours are returned for both,
             but explain the prediction only with "soft_neighbours".
         num_neighbours: K, reduced to the number of supports if these are fewer.
+        own: (N,) row numbers of the supports that are these images, which take no part in their own predictions (leave
+            one out); None if none of them is a support.
     """
     cosines = _cosines(outputs.embeddings, supports.embeddings)
+    if own is not None:
+        cosines.scatter_(1, own[:, None], -torch.inf)
     nearest = cosines.amax(dim=1)
     shares = torch.softmax(cosines / TEMPERATURE, dim=1)  # a soft-NN prediction is their sum by class
-    weights, neighbours = shares.topk(min(num_neighbours, shares.shape[1]), dim=1)
+    weights, neighbours = shares.topk(min(num_neighbours, shares.shape[1] - (own is not None)), dim=1)
     if predicts_by == "classifier" and outputs.logits is not None:
         return Predictions(outputs.logits, neighbours, weights, nearest)
     hard = one_hot(supports.labels, supports.num_classes).to(shares.dtype)

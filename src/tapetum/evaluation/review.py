@@ -41,7 +41,7 @@ class Predicted:
     weights: Floats
     """(N, K) their shares in the prediction."""
     embeddings: Floats
-    """(N, D) rows of unit length."""
+    """(N, D) rows of unit length; (N, 0) where nobody asks for them."""
 
     def __len__(self) -> int:
         return len(self.rows)

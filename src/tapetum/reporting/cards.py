@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
+from tapetum.data.images.stores import Store
 from tapetum.data.labels.labels import UNLABELLED
-from tapetum.evaluation.review import Integers, Predicted, Review
+from tapetum.evaluation.review import Integers, Judged, Predicted
 from tapetum.reporting.pictures import Thumbnail, Thumbnails
 
 HARDEST, LEAST_CERTAIN, CONFUSIONS, OF_EACH_CONFUSION = 12, 12, 8, 3
@@ -43,13 +45,27 @@ class Card:
         return self.label == self.truth
 
 
-class Cards:
-    """Makes the cards of one review."""
+class Run(Protocol):
+    """What cards need to know of a run: its classes, and its images with their labels."""
 
-    def __init__(self, review: Review) -> None:
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def pool(self) -> Store: ...
+    @property
+    def pool_labels(self) -> Integers: ...
+    @property
+    def added(self) -> Store: ...
+    @property
+    def added_labels(self) -> Integers: ...
+
+
+class Cards:
+    """Makes the cards of one run; `judged` if some predictions are of other images than the pool's."""
+
+    def __init__(self, review: Run, judged: Judged | None = None) -> None:
         self._review = review
         self.pool, self._added = Thumbnails(review.pool), Thumbnails(review.added)
-        judged = review.judged
         same = judged is None or judged.predicted.store is review.pool
         self._judged = self.pool if same or judged is None else Thumbnails(judged.predicted.store)
 

@@ -1,4 +1,4 @@
-"""Renders HTML pages from the templates in this room; the only file that imports Jinja."""
+"""Renders HTML pages from templates; the only file that imports Jinja."""
 
 from functools import cache
 from importlib.resources import files
@@ -10,10 +10,10 @@ from markupsafe import Markup
 
 
 @cache
-def _environment() -> Environment:
+def _environment(room: str) -> Environment:
     """Escapes every value that is not `Markup`, so that no file name or recipe can add markup or a script."""
     return Environment(
-        loader=FileSystemLoader(Path(str(files("tapetum.reporting"))) / "templates"),
+        loader=FileSystemLoader(Path(str(files(room))) / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_printable,
@@ -30,12 +30,13 @@ def _printable(value: Any) -> Any:
     return value
 
 
-def render_page(template: str, title: str, **context: Any) -> str:
+def render_page(template: str, title: str, room: str = "tapetum.reporting", **context: Any) -> str:
     """Render a whole page as text.
 
     Args:
-        template: a file in templates/ that extends page.html.
+        template: a file in the room's templates/.
         title: title of the page.
+        room: the package that has the template.
         context: the values that the template uses.
     """
-    return _environment().get_template(template).render(title=title, **context)
+    return _environment(room).get_template(template).render(title=title, **context)

@@ -1,10 +1,18 @@
-"""Predictions as lines of CSV or JSON, one per image."""
+"""Predictions as lines of CSV or JSON, one per image.
+
+Spreadsheets run cells that begin with a sign such as "=" as formulas, and names come from anywhere. So in CSV, a path
+that begins with one is written as ./PATH, which is the same file, and a class after an apostrophe.
+"""
 
 import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
+
+from tapetum.data.labels.labels import NONE_OF_THESE
+
+_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Neighbour(NamedTuple):
@@ -20,51 +28,82 @@ class Row(NamedTuple):
 
     path: str
     label: str | None
-    """None if the image could not be read."""
+    """None if the image could not be read; "none of these" if it is of no class."""
     confidence: float | None
     neighbours: Sequence[Neighbour]
     problem: str | None = None
     """Why the image could not be read."""
     in_domain: float | None = None
-    """How similar the image is to labelled ones, if the method reports it."""
+    """How much the image resembles labelled ones, from 0 to 1."""
+    method_in_domain: float | None = None
+    """The same by the method's own measure, if it has one."""
+
+    def rejected(self, least: float) -> "Row":
+        """The row without a class, if the image resembles labelled ones less than `least`."""
+        is_like = self.in_domain is None or self.in_domain >= least
+        return self if is_like else self._replace(label=NONE_OF_THESE, confidence=None)
 
 
-def csv_header(num_neighbours: int, has_domain: bool) -> bytes:
+class Columns(NamedTuple):
+    """What all rows of a table have in common."""
+
+    num_neighbours: int
+    is_calibrated: bool
+    has_own_measure: bool = False
+    """Whether there is a `method_in_domain`."""
+
+
+def csv_header(columns: Columns) -> bytes:
     """Make the first line."""
-    names = ["path", "label", "confidence", "calibrated", *(["in_domain"] if has_domain else [])]
-    for i in range(1, num_neighbours + 1):
+    names = ["path", "label", "confidence", "calibrated", "in_domain"]
+    names += ["method_in_domain"] if columns.has_own_measure else []
+    for i in range(1, columns.num_neighbours + 1):
         names += [f"neighbour_{i}", f"neighbour_{i}_label", f"neighbour_{i}_weight"]
     return csv_text([[*names, "problem"]])
 
 
-def csv_lines(rows: Iterable[Row], num_neighbours: int, is_calibrated: bool, has_domain: bool) -> bytes:
+def csv_lines(rows: Iterable[Row], columns: Columns) -> bytes:
     """Make one line per row; fields for which an unreadable image has no value are empty."""
-    return csv_text(_cells(rows, num_neighbours, "yes" if is_calibrated else "no", has_domain))
+    return csv_text(_cells(rows, columns))
 
 
-def json_lines(rows: Iterable[Row], is_calibrated: bool, has_domain: bool) -> bytes:
+def json_lines(rows: Iterable[Row], columns: Columns) -> bytes:
     """Make one line per row, each a JSON object."""
     lines = []
     for row in rows:
         content = row._asdict() | {"neighbours": [n._asdict() for n in _rounded(row.neighbours)]}
         if row.confidence is not None:
             content["confidence"] = round(row.confidence, 6)
-        domain = content.pop("in_domain")
-        if has_domain:
-            content["in_domain"] = None if domain is None else round(domain, 6)
+        if not columns.has_own_measure:
+            del content["method_in_domain"]
+        for name in content.keys() & {"in_domain", "method_in_domain"}:
+            content[name] = None if content[name] is None else round(content[name], 6)
         # As ASCII, because file names may contain bytes that are not text.
-        lines.append(json.dumps(content | {"calibrated": is_calibrated}) + "\n")
+        lines.append(json.dumps(content | {"calibrated": columns.is_calibrated}) + "\n")
     return "".join(lines).encode()
 
 
-def _cells(rows: Iterable[Row], num_neighbours: int, calibrated: str, has_domain: bool) -> Iterator[list[str]]:
+def _cells(rows: Iterable[Row], columns: Columns) -> Iterator[list[str]]:
+    calibrated = "yes" if columns.is_calibrated else "no"
+    num_cells = 5 + columns.has_own_measure + 3 * columns.num_neighbours
     for row in rows:
-        cells = [row.path, row.label or "", _number(row.confidence), calibrated if row.label is not None else ""]
-        cells += [_number(row.in_domain)] if has_domain else []
+        cells = [safe_path(row.path), safe_class(row.label or ""), _number(row.confidence)]
+        cells += [calibrated if row.confidence is not None else "", _number(row.in_domain)]
+        cells += [_number(row.method_in_domain)] if columns.has_own_measure else []
         for neighbour in _rounded(row.neighbours):
-            cells += [neighbour.path, neighbour.label, f"{neighbour.weight:g}"]
-        cells += [""] * (4 + has_domain + 3 * num_neighbours - len(cells))
+            cells += [safe_path(neighbour.path), safe_class(neighbour.label), f"{neighbour.weight:g}"]
+        cells += [""] * (num_cells - len(cells))
         yield [*cells, row.problem or ""]
+
+
+def safe_path(path: str) -> str:
+    """Write a relative path so that no spreadsheet takes it for a formula."""
+    return f"./{path}" if path.startswith(_FORMULA_SIGNS) else path
+
+
+def safe_class(name: str) -> str:
+    """Write a class so that no spreadsheet takes it for a formula; a whole number is none."""
+    return f"'{name}" if name.startswith(_FORMULA_SIGNS) and not name[1:].isdigit() else name
 
 
 def _number(value: float | None) -> str:

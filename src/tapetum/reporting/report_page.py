@@ -19,7 +19,8 @@ _CELLS = 18  # number of pictures side by side
 
 def render(review: Review) -> str:
     """Render the page as text."""
-    cards, judged = Cards(review), review.judged
+    judged = review.judged
+    cards = Cards(review, judged)
     context: dict[str, Any] = _curves(review) | _map(review, cards)
     context |= {"reliability": None, "hard": [], "uncertain": cards.of(review.sample, least_certain(review.sample))}
     if judged is not None:

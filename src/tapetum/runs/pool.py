@@ -83,7 +83,7 @@ def open_pool(config: DataConfig, decode: bool = True, needs_labels: bool = True
     if config.folds is not None and config.fold is not None:
         with _blamed_on("data.folds"):
             labels, kept_out = fold_of(labels, config.folds, config.fold, config.label_seed)
-    pool = np.arange(len(store)) if config.pool else labels.labelled
+    pool = np.setdiff1d(np.arange(len(store)), labels.none) if config.pool else labels.labelled
     if kept_out is not None:
         pool = np.setdiff1d(pool, kept_out.labelled)
     return PoolData(store, labels, kept_out, pool, source.description, source.store, tuple(unreadable))

@@ -44,7 +44,7 @@ def review(trained: TrainedRun) -> Review:
         curves=read_curves(trained.folder / METRICS),
         pool=trained.parts.data.store,
         pool_labels=labels.values,
-        added=_added_pictures(trained),
+        added=added_pictures(trained),
         added_labels=trained.supports.labels[len(labels.labelled) :].numpy(),
         judged=judged,
         sample=_predicted(trained, trained.parts.data.store, labels, rows, trained.supports, labels, calibration),
@@ -53,8 +53,8 @@ def review(trained: TrainedRun) -> Review:
     )
 
 
-def _added_pictures(trained: TrainedRun) -> Store:
-    """The images that were added after training, as small pictures."""
+def added_pictures(trained: TrainedRun) -> Store:
+    """Return the images that were added after training, as small pictures."""
     channels, names = trained.parts.data.store.channels, [name for images in trained.added for name in images.names]
     pictures = [images.pictures.numpy() for images in trained.added]
     return ArrayStore(np.concatenate(pictures) if pictures else np.zeros((0, channels, 1, 1), np.uint8), names)

@@ -16,8 +16,9 @@ from tapetum.data.images.stores import Store
 from tapetum.data.labels.labels import Labels, sorted_classes
 from tapetum.engine.checkpoint import CHECKPOINTS, Checkpoint, latest_checkpoint
 from tapetum.evaluation.accuracy import Evaluation, Neighbourhood, evaluate_by
-from tapetum.evaluation.calibration import Calibration, calibrate
+from tapetum.evaluation.calibration import MIN_LABELS, Calibration, calibrate
 from tapetum.evaluation.embedding import Embedder, Outputs
+from tapetum.evaluation.in_domain import Domain, learn_domain
 from tapetum.evaluation.prediction import Supports, predict_from
 from tapetum.methods.registry import load_plugins
 from tapetum.recipe.files import RECIPE
@@ -79,7 +80,7 @@ class TrainedRun:
         if held_out is None:
             return labels
         values = np.maximum(labels.values, held_out.in_order_of(self.classes).values)
-        return Labels(labels.classes, labels.names, values)
+        return replace(labels, values=values)
 
     @cached_property
     def supports(self) -> Supports:
@@ -107,10 +108,25 @@ class TrainedRun:
         return replace(calibrate(predictions.scores, labels), unseen=self.new_classes)
 
     @cached_property
+    def domain(self) -> Domain:
+        """What images of the classes look like, and those that were labelled as none of them.
+
+        Resemblance is measured by the held-out labels if there are enough: the network has moved the others together.
+        """
+        known, held_out = self.supports.embeddings, self.held_out
+        others, judged = known[:0], None
+        if len(self.labels.none):
+            others = self.parts.embedder.outputs(self.parts.data.store, self.labels.none).embeddings
+        if held_out is not None and len(held_out.labelled) >= MIN_LABELS:
+            judged = torch.from_numpy(np.searchsorted(self.all_labels.labelled, held_out.labelled))
+        return learn_domain(known, others, judged)
+
+    @cached_property
     def digest(self) -> str:
         """Hash of the weights and labels that predictions depend on."""
         parts = [weights_digest(self.checkpoint), self.parts.data.labels.fingerprint]
         parts += [] if self.parts.data.held_out is None else [self.parts.data.held_out.fingerprint]
+        parts += [self.labels.names[i] for i in self.labels.none]
         parts += [text for images in self.added for text in (images.label, *images.hashes)]
         return hashlib.blake2b("\0".join(parts).encode(errors="surrogateescape"), digest_size=16).hexdigest()
 

@@ -218,3 +218,24 @@ def test_held_out_needs_one_size():
     for sizes in ({"per_class": 0}, {"fraction": 1.0}):
         with pytest.raises(ValueError, match="between 0 and 1"):
             held_out(pool(), seed=0, **sizes)
+
+
+def test_none_of_these_is_no_class_and_stays_with_its_images():
+    labels = labels_from_folders(["ant/1", "none of these/2", "bee/3", "none of these/4", "5", "ant/6", "bee/7"])
+    assert labels.classes == ("ant", "bee")
+    assert labels.values.tolist() == [0, -1, 1, -1, -1, 0, 1]
+    assert labels.none.tolist() == [1, 3]
+    assert labels.in_order_of(("aardvark", "ant", "bee")).none.tolist() == [1, 3]
+    assert labels.only(np.array([0, 2])).none.tolist() == [1, 3]
+    assert labels_per_class(labels, 1, seed=0).none.tolist() == [1, 3]
+    assert [part.none.tolist() for part in held_out(labels, per_class=1, seed=0)] == [[1, 3], [1, 3]]
+    assert labels.of_images(np.array([6, 5, 3, 2, 0])).none.tolist() == [2]
+    plain = labels_from_folders(["ant/1", "x", "bee/3", "y", "5", "ant/6", "bee/7"])
+    assert labels.fingerprint == plain.fingerprint  # what is trained on decides, and the pool has its own
+
+
+def test_none_of_these_alone_is_no_class():
+    with pytest.raises(ValueError, match="at least two classes"):
+        labels_from_names(["a", "b"], ["none of these", None])
+    with pytest.raises(ValueError, match="only the class 'ant'"):
+        labels_from_names(["a", "b"], ["none of these", "ant"])

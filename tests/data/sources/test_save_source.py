@@ -14,9 +14,10 @@ def same(one, other):
         assert other.labels is None
     else:
         assert (one.labels.classes, one.labels.values.tolist()) == (other.labels.classes, other.labels.values.tolist())
+        assert one.labels.none.tolist() == other.labels.none.tolist()
 
 
-@pytest.mark.parametrize("labels", [["a", "", "b, c"], [7, -1, 10], None])
+@pytest.mark.parametrize("labels", [["a", "none of these", "b, c"], ["a", "", "b, c"], [7, -1, 10], None])
 def test_arrays_come_back(tmp_path, labels):
     source = open_source(np.arange(3 * 8 * 8).reshape(3, 8, 8).astype(np.uint8), labels)
     same(source, open_source(save_source(source, tmp_path / "new" / "given")))

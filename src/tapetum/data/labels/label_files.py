@@ -1,34 +1,32 @@
-"""Reads labels from files: CSV, JSON, or a text file that lists the images that keep their own labels."""
+"""Reads labels from files: CSV, a text file that lists the images that keep their own labels, and formats of others."""
 
 import csv
-import json
+import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
+from tapetum.data.label_formats.entries import Entry
+from tapetum.data.label_formats.formats import read_entries
 from tapetum.data.labels.kept_labels import keep_listed
-from tapetum.data.labels.labels import Labels, labels_from_names
+from tapetum.data.labels.labels import NONE_OF_THESE, Labels, labels_from_names
 from tapetum.data.labels.name_matcher import NameMatcher
 
 _PATH_COLUMNS = {"path", "file", "filename", "file_name", "image", "image_id", "id", "name"}
 _LABEL_COLUMNS = {"label", "class", "category", "species", "target"}
 """Names that a header may give the two columns."""
-
-
-class _Entry(NamedTuple):
-    place: str
-    """Position in the file, e.g. "line 3"."""
-    image: str
-    label: str
+_HINT = " (a header, if there is one, must be path,label)"
 
 
 def read_label_file(
-    path: Path, names: Sequence[str], root: Path | None = None, own: Callable[[], Labels | None] = lambda: None
+    path: Path,
+    names: Sequence[str],
+    root: Path | None = None,
+    own: Callable[[], Labels | None] = lambda: None,
+    field: str | None = None,
 ) -> Labels:
-    """Read labels from a file, whose format is chosen by the ending of its name.
+    """Read labels from a file, whose format is chosen by the ending of its name and recognised by its content.
 
-    - `.json`: `{"1.jpg": "cat", ...}`, or a list of `{"path": "1.jpg", "label": "cat"}` or of `["1.jpg", "cat"]`;
-      null means no label;
+    - `.json`, `.jsonl`, `.xml` and CSV with a column `file_name`: see `tapetum.data.label_formats`;
     - `.txt` without a comma in its first line: one name or one index per line, as in the published splits of SimCLR and
       PAWS. These images keep the labels that they come with; all others are unlabelled (see `keep_listed`);
     - anything else: CSV of `path,label` lines, with or without the header `path,label`. Fields are separated by commas,
@@ -40,32 +38,63 @@ def read_label_file(
         names: the store's names; for arrays, the row numbers.
         root: the folder the names are relative to; None for stores that are not files.
         own: returns the labels that the images come with; called only for lists of names or indices.
+        field: which field of the file holds the labels, if there are several.
 
     Raises:
         ValueError: the file cannot be read, or has an unknown image or column, two labels for one image, a line
             without a label, a faulty index, or only one class; names file, line, value and the fix.
     """
     path = Path(path)
-    matcher = NameMatcher(names, root, path.parent)
-    if path.suffix.lower() == ".json":
-        return _labels_of(path, _json_entries(path), matcher, names)
-    if path.suffix.lower() == ".txt":
+    if path.suffix.lower() == ".txt" and field is None:
         lines = read_lines(path, "labels file")
         if "," not in lines[0][1]:
-            return keep_listed(path, lines, matcher, own())
-    return _labels_of(path, _csv_entries(path), matcher, names)
+            return keep_listed(path, lines, NameMatcher(names, root, path.parent), own())
+    return labels_in(_content(path), path, names, root, field)
 
 
-def _labels_of(path: Path, entries: Iterator[_Entry], matcher: NameMatcher, names: Sequence[str]) -> Labels:
-    class_of: list[str | None] = [None] * len(names)
+def labels_in(
+    content: bytes, path: Path, names: Sequence[str], root: Path | None = None, field: str | None = None
+) -> Labels:
+    """Read labels from the content of a file, as `read_label_file` does.
+
+    Args:
+        content: the bytes of the file.
+        path: where it lies or will lie.
+        names, root, field: as for `read_label_file`.
+
+    Raises:
+        ValueError: as there.
+    """
+    try:
+        entries = read_entries(path.suffix.lower(), content, field)
+    except ValueError as error:
+        raise ValueError(f"labels file {path} {error}") from None
+    if entries is None and field is not None:
+        raise ValueError(f"{path} has no field {field!r} to choose: leave out ':{field}'")
+    matcher = NameMatcher(names, root, path.parent)
+    if entries is None:
+        return _labels_of(path, _csv_entries(path, content), matcher, _HINT)
+    return _labels_of(path, _named(path, entries), matcher)
+
+
+def _named(path: Path, entries: Iterator[Entry]) -> Iterator[Entry]:
+    """Begin the errors of a reader that does not know the file with its name."""
+    try:
+        yield from entries
+    except ValueError as error:
+        raise ValueError(f"{path}, {error}") from None
+
+
+def _labels_of(path: Path, entries: Iterator[Entry], matcher: NameMatcher, hint: str = "") -> Labels:
+    class_of: list[str | None] = [None] * len(matcher.names)
     place_of: dict[int, str] = {}
-    for place, name, label in entries:
+    for place, name, label, naming in entries:
         where = f"{path}, {place}"
         try:
-            image = matcher.find(name)
+            image = matcher.find(name, naming)
         except ValueError as error:
-            hint = " (a header, if there is one, must be path,label)" if place == "line 1" else ""
-            raise ValueError(f"{where}: {error}{hint}") from None
+            raise ValueError(f"{where}: {error}{hint if place == 'line 1' else ''}") from None
+        label = label or NONE_OF_THESE
         if class_of[image] not in (None, label):
             raise ValueError(
                 f"{where}: {name!r} is labelled {label!r}, but {class_of[image]!r} at {place_of[image]}: delete one of "
@@ -74,31 +103,40 @@ def _labels_of(path: Path, entries: Iterator[_Entry], matcher: NameMatcher, name
         class_of[image] = label
         place_of[image] = place
     try:
-        return labels_from_names(names, class_of)
+        return labels_from_names(matcher.names, class_of)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _csv_entries(path: Path) -> Iterator[_Entry]:
-    for line, fields in csv_rows(path):
+def _csv_entries(path: Path, content: bytes) -> Iterator[Entry]:
+    for line, fields in _rows(path, content, "strict"):
         if len(fields) != 2 or not all(fields):
             raise ValueError(
                 f"{path}, line {line}: {','.join(fields)!r} is not path,label: write two fields and one comma"
             )
-        yield _Entry(f"line {line}", *fields)
+        yield Entry(f"line {line}", fields[0], fields[1])
 
 
 def csv_rows(path: Path, errors: str = "strict") -> list[tuple[int, list[str]]]:
     """Read (line number, stripped fields) of all lines that are not blank; the header is checked and left out."""
+    return _rows(path, _content(path), errors)
+
+
+def _content(path: Path) -> bytes:
     try:
-        with path.open(newline="", encoding="utf-8-sig", errors=errors) as file:
-            first = next((line for line in file if line.strip()), "")
-            file.seek(0)
-            reader = csv.reader(file, delimiter=next((sign for sign in ",;\t" if sign in first), ","))
-            stripped = ((reader.line_num, [field.strip() for field in row]) for row in reader)
-            rows = [(line, fields) for line, fields in stripped if any(fields)]
+        return path.read_bytes()
     except OSError as error:
         raise ValueError(f"labels file {path} cannot be read ({error.strerror}): check the path") from error
+
+
+def _rows(path: Path, content: bytes, errors: str) -> list[tuple[int, list[str]]]:
+    try:
+        text = content.decode("utf-8-sig", errors=errors)
+        first = next((line for line in io.StringIO(text, newline="") if line.strip()), "")
+        delimiter = next((sign for sign in ",;\t" if sign in first), ",")
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        stripped = ((reader.line_num, [field.strip() for field in row]) for row in reader)
+        rows = [(line, fields) for line, fields in stripped if any(fields)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"labels file {path} is not CSV in UTF-8 ({error}): save it as such") from error
     header = [field.lower() for field in rows[0][1]] if rows else []
@@ -111,49 +149,6 @@ def csv_rows(path: Path, errors: str = "strict") -> list[tuple[int, list[str]]]:
     if not rows:
         raise ValueError(f"labels file {path} is empty: write one path,label line per labelled image")
     return rows
-
-
-class _Object(list[tuple[str, Any]]):
-    """A JSON object as a list of (key, value) pairs in order, including repeated keys."""
-
-
-def _json_entries(path: Path) -> Iterator[_Entry]:
-    for number, item in enumerate(_json_items(path), start=1):
-        place = f"entry {number}"
-        image, label = _json_pair(item, f"{path}, {place}")
-        if label is None:
-            continue
-        if isinstance(label, int) and not isinstance(label, bool):
-            label = str(label)
-        if not (isinstance(image, str) and isinstance(label, str) and image.strip() and label.strip()):
-            raise ValueError(f"{path}, {place}: {image!r} and {label!r} are not a path and a label: write two strings")
-        if not label.isprintable():
-            raise ValueError(f"{path}, {place}: label {label!r} cannot be printed: use letters, digits and punctuation")
-        yield _Entry(place, image.strip(), label.strip())
-
-
-def _json_items(path: Path) -> list[Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_Object)
-    except OSError as error:
-        raise ValueError(f"labels file {path} cannot be read ({error.strerror}): check the path") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"labels file {path} is not JSON ({error}): correct it, or save it as CSV") from error
-    if not isinstance(content, list) or not content:
-        raise ValueError(f'labels file {path} holds no labels: write a JSON object such as {{"1.jpg": "cat"}}')
-    return content
-
-
-def _json_pair(item: Any, where: str) -> tuple[Any, Any]:
-    """Return path and label of an item from a list or from an object, whose items are tuples."""
-    if isinstance(item, _Object):
-        odd = next((key for key, _ in item if key not in ("path", "label")), None)
-        if odd is not None:
-            raise ValueError(f"{where}: unknown key {odd!r}: the keys must be path and label")
-        return dict(item).get("path"), dict(item).get("label")
-    if isinstance(item, (list, tuple)) and len(item) == 2:
-        return item[0], item[1]
-    raise ValueError(f'{where}: {item!r} is not a path and a label: write {{"path": ..., "label": ...}}')
 
 
 def read_lines(path: Path, what: str) -> list[tuple[int, str]]:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 UNLABELLED = -1
+NONE_OF_THESE = "none of these"
+"""Reserved class name of images that somebody looked at and that belong to none of the classes. They count as
+unlabelled, are no part of the pool that is trained on, and show what images of no class look like."""
 
 
 def sorted_classes(names: Iterable[str]) -> tuple[str, ...]:
@@ -39,6 +42,8 @@ class Labels:
     """N distinct image names, as in the store."""
     values: npt.NDArray[np.int64]
     """(N,) int64 indices into `classes`; -1 for unlabelled images."""
+    none: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """Ascending indices of the unlabelled images that are labelled `NONE_OF_THESE`."""
 
     def __post_init__(self) -> None:
         if len(self.classes) == 1:
@@ -87,7 +92,7 @@ class Labels:
             )
         position = {name: i for i, name in enumerate(classes)}
         table = np.array([position.get(name, UNLABELLED) for name in self.classes] + [UNLABELLED], np.int64)
-        return Labels(classes, self.names, table[self.values])
+        return replace(self, classes=classes, values=table[self.values])
 
     def of_images(self, kept: npt.NDArray[np.int64]) -> Labels:
         """Keep only the images at the indices `kept`, with their labels.
@@ -95,7 +100,8 @@ class Labels:
         Raises:
             ValueError: a class that had labels loses all of them.
         """
-        left = Labels(self.classes, tuple(self.names[int(i)] for i in kept), self.values[kept])
+        none = np.flatnonzero(np.isin(kept, self.none)).astype(np.int64)
+        left = Labels(self.classes, tuple(self.names[int(i)] for i in kept), self.values[kept], none)
         lost = np.flatnonzero((self.counts > 0) & (left.counts == 0))
         if lost.size:
             raise ValueError(
@@ -108,7 +114,7 @@ class Labels:
         """Keep all images, but only the labels of those at the indices `kept`."""
         values = np.full_like(self.values, UNLABELLED)
         values[kept] = self.values[kept]
-        return Labels(self.classes, self.names, values)
+        return replace(self, values=values)
 
 
 def no_labels(names: Sequence[str]) -> Labels:
@@ -117,17 +123,18 @@ def no_labels(names: Sequence[str]) -> Labels:
 
 
 def labels_from_names(names: Sequence[str], class_of: Sequence[str | None]) -> Labels:
-    """Make labels from one class name (None: unlabelled) per image name.
+    """Make labels from one class name (None: unlabelled; or `NONE_OF_THESE`) per image name.
 
     Raises:
         ValueError: fewer than two classes.
     """
-    classes = sorted_classes(name for name in class_of if name is not None)
+    classes = sorted_classes(name for name in class_of if name is not None and name != NONE_OF_THESE)
     if not classes:
         raise ValueError("labels name no class: a classifier needs images of at least two classes")
     position: dict[str | None, int] = {name: i for i, name in enumerate(classes)}
-    position[None] = UNLABELLED
-    return Labels(classes, tuple(names), np.array([position[name] for name in class_of], dtype=np.int64))
+    position[None] = position[NONE_OF_THESE] = UNLABELLED
+    none = np.array([i for i, name in enumerate(class_of) if name == NONE_OF_THESE], dtype=np.int64)
+    return Labels(classes, tuple(names), np.array([position[name] for name in class_of], dtype=np.int64), none)
 
 
 def labels_from_folders(names: Sequence[str]) -> Labels:

@@ -1,8 +1,12 @@
 """Finds the images that a list or a label file means by what it calls them."""
 
 import os
+import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
+
+from tapetum.data.label_formats.entries import Naming
 
 
 class NameMatcher:
@@ -22,7 +26,11 @@ class NameMatcher:
 
     def _below_root(self, text: str) -> int | None:
         path = Path(os.path.normpath(self._folder / text))  # an absolute path replaces the folder
-        for candidate in (path, Path(os.path.realpath(path.parent)) / path.name):
+        try:
+            candidates = path, Path(os.path.realpath(path.parent)) / path.name
+        except ValueError:  # signs that no file system takes
+            return None
+        for candidate in candidates:
             for root in self._roots:
                 if candidate.is_relative_to(root):
                     found = self._index.get(candidate.relative_to(root).as_posix())
@@ -33,19 +41,83 @@ class NameMatcher:
     def matches(self, text: str) -> list[int]:
         """Return the indices of all images that the text may mean: none, one, or several with one bare name."""
         posix = text.replace("\\", "/").removeprefix("./")
-        for candidate in (text, posix):
+        for candidate in (text, text.removeprefix("./"), posix):
             if candidate in self._index:
                 return [self._index[candidate]]
         found = self._below_root(posix)
-        return [self._index[name] for name in self._bare.get(posix, [])] if found is None else [found]
+        return self._of(self._bare.get(posix, [])) if found is None else [found]
 
-    def find(self, text: str) -> int:
-        """Return the index of the image. The ValueError lacks file and line, which the caller adds."""
-        found = self.matches(text)
+    def _of(self, names: Sequence[str]) -> list[int]:
+        return [self._index[name] for name in names]
+
+    def _named(self, text: str, naming: Naming) -> list[int]:
+        if naming == "beside":
+            found = self._below_root(text)
+            return self.matches(text) if found is None else [found]
+        if naming == "stem":
+            return self._of(self._stems.get(text, [])) or self.matches(text)
+        if naming == "upload":
+            return self._of(self._uploads.get(text, []))
+        if naming == "tail" or (naming == "name" and text not in self._index):
+            return self._by_tail(text)
+        return self.matches(text)
+
+    @cached_property
+    def _stems(self) -> dict[str, list[str]]:
+        """Names without their endings -> names."""
+        stems: dict[str, list[str]] = {}
+        for name in self.names:
+            stems.setdefault(os.path.splitext(name)[0], []).append(name)
+        return stems
+
+    @cached_property
+    def _uploads(self) -> dict[str, list[str]]:
+        """Bare names as Django, the server of Label Studio, stores an uploaded file -> names."""
+        uploads: dict[str, list[str]] = {}
+        for name in self.names:
+            bare = re.sub(r"[^-\w.]", "", PurePosixPath(name).name.strip().replace(" ", "_"))
+            uploads.setdefault(bare, []).append(name)
+        return uploads
+
+    @cached_property
+    def _depth(self) -> int:
+        return 1 + max((name.count("/") for name in self.names), default=0)
+
+    def _by_tail(self, text: str) -> list[int]:
+        """Find the longest end of a path that is a name, or else the images of its bare name.
+
+        In a folder `cats` that holds `1.jpg` and `cats/1.jpg`, the path `cats/1.jpg` may be either.
+        """
+        for path in (text, text.replace("\\", "/")):
+            parts = path.split("/")
+            ends = {i: "/".join(parts[i:]) for i in range(max(0, len(parts) - self._depth), len(parts))}
+            found = [i for i, end in ends.items() if end in self._index]
+            if found and found[0] < len(parts) - 1:
+                folders = {root.name for root in self._roots}
+                return self._of([ends[found[0]], *(ends[i] for i in found[1:] if parts[i - 1] in folders)])
+            if bare := self._bare.get(parts[-1]):
+                return self._of(bare)
+        return []
+
+    def find(self, text: str, naming: Naming = "path") -> int:
+        """Return the index of the image.
+
+        Args:
+            text: what a file calls the image.
+            naming: how it does so: by its "path", relative to the images or to the file, or a bare name; the same, but
+                relative to the file first ("beside"); a path without its ending ("stem"); a path that may lie in
+                folders unknown here ("name"), certainly does ("tail"), or is a bare name changed by Label Studio
+                ("upload").
+
+        Raises:
+            ValueError: none or several images may be meant. It lacks file and line, which the caller adds.
+        """
+        found = self._named(text, naming)
         if len(found) == 1:
             return found[0]
+        shown = repr(text if len(text) <= 200 else f"{text[:200]}...")
         if found:
             one, other = (self.names[i] for i in found[:2])
-            raise ValueError(f"{text!r} could be {one} or {other}: write its path relative to the image folder")
+            raise ValueError(f"{shown} could be {one} or {other}: write its path relative to the image folder")
         where = f" in {self._roots[0]}" if self._roots else ""
-        raise ValueError(f"there is no image {text!r}{where}: correct the path or delete the line")
+        raise ValueError(f"there is no image {shown}{where}: correct the path or delete the line")

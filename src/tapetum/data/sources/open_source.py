@@ -2,7 +2,7 @@
 
 `open_source` recognises, in this order: data in memory (tables, lists of paths, arrays); "digits"; a file of paths,
 arrays or SVHN; a folder with CIFAR batches; one with SVHN or IDX files; one with `train/` and `test/` (or `val/`)
-folders; any other folder of images.
+folders; one that another tool exported; any other folder of images.
 """
 
 import os
@@ -19,9 +19,10 @@ from tapetum.data.images.stores import ArrayStore, FileStore, Store
 from tapetum.data.labels.kept_labels import labels_from_array_file
 from tapetum.data.labels.label_files import read_label_file, read_lines
 from tapetum.data.labels.labels import Labels, labels_from_folders, labels_from_names, labels_from_values
-from tapetum.data.labels.subsets import held_out
 from tapetum.data.sources.arrays import NoTestPart, Split, as_channels_first, named_arrays, read_numpy
 from tapetum.data.sources.cifar import is_cifar, read_cifar
+from tapetum.data.sources.digits import read_digits
+from tapetum.data.sources.exported import find_exported
 from tapetum.data.sources.folders import image_names, with_labelled_folder
 from tapetum.data.sources.idx import find_idx, read_idx
 from tapetum.data.sources.image_lists import listed_files, read_listing
@@ -57,6 +58,7 @@ def open_source(
             - a folder of class folders (`cat/1.jpg`), where images outside class folders are unlabelled; a folder of
               images without class folders; or a folder of images, nested in any way, with a CSV as `labels`;
             - a folder with one of these in `train/` and one in `test/` (or `val/`);
+            - a data set that FiftyOne, CVAT or Hugging Face wrote (see `tapetum.data.sources.exported`);
             - `cifar-10-batches-py` or `cifar-100-python`, or the folder that holds it;
             - a folder of IDX files (MNIST, Fashion-MNIST), gzipped or not;
             - SVHN's `train_32x32.mat` and `test_32x32.mat`, or the folder that holds them;
@@ -69,11 +71,12 @@ def open_source(
             - a data frame or a Hugging Face data set with a column of images or of their paths (see
               `tapetum.data.sources.tables`);
             - a dict of arrays, named as in a .npz file, or of tables, named "train" and "test".
-        labels: a CSV or JSON of paths and labels (see `tapetum.data.labels.label_files`); a .txt list of names or
-            indices, or a .npy file of indices, of the images that keep their own labels (see
-            `tapetum.data.labels.kept_labels`); for image files also a folder of class folders, whose images join the
-            pool (see `tapetum.data.sources.folders`); an array or a .npy file, one integer or string per image; the
-            name of a table's column; "none" to read no labels; None for the labels that come with the images.
+        labels: a file of paths and labels (see `tapetum.data.labels.label_files`), as FILE:FIELD if several of its
+            fields may hold the labels; a .txt list of names or indices, or a .npy file of indices, of the images that
+            keep their own labels (see `tapetum.data.labels.kept_labels`); for image files also a folder of class
+            folders, whose images join the pool (see `tapetum.data.sources.folders`); an array or a .npy file, one
+            integer or string per image; the name of a table's column; "none" to read no labels; None for the labels
+            that come with the images.
         split: which part, if the source has two. A source without parts is all "train" and has no "test".
 
     Raises:
@@ -84,8 +87,7 @@ def open_source(
     if not isinstance(path, (str, os.PathLike)):
         return _from_memory(path, labels, split)
     if os.fspath(path) == "digits":
-        images, values = _digits(split)
-        return _from_arrays(images, values, labels, f"scikit-learn's digits ({split})")
+        return _from_arrays(*read_digits(split), labels, f"scikit-learn's digits ({split})")
     path = Path(path).expanduser()
     if not path.exists():
         raise ValueError(f"there is nothing at {path}: check the path (current folder: {Path.cwd()})")
@@ -169,6 +171,11 @@ def _is_folder(labels: Any) -> bool:
     return isinstance(labels, (str, os.PathLike)) and not _is_none(labels) and Path(labels).expanduser().is_dir()
 
 
+def _is_same(labels: Any, file: Path) -> bool:
+    given = Path(labels).expanduser() if isinstance(labels, (str, os.PathLike)) else None
+    return given is not None and given.exists() and given.samefile(file)
+
+
 def _from_folder(path: Path, labels: Any, split: Split) -> Source:
     if _is_folder(labels) and Path(labels).expanduser().samefile(path):
         labels = None
@@ -190,25 +197,15 @@ def _from_folder(path: Path, labels: Any, split: Split) -> Source:
         _only_train(split, f"folder {path}")
     if _is_folder(labels) and Path(labels).expanduser().samefile(root):
         labels = None
+    found = find_exported(root)
+    if found and (labels is None or _is_same(labels, found[1])):
+        root, labels = found
     return _from_files(root, labels, described)
 
 
 def _only_train(split: Split, what: str) -> None:
     if split == "test":
         raise NoTestPart(f"{what} has no test part: put images into folders train/ and test/, or name a test source")
-
-
-def _digits(split: Split) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    from sklearn.datasets import load_digits  # slow to import, and most runs do not need it
-
-    digits = load_digits()
-    # The published values are 0..16.
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    values = digits.target.astype(np.int64)
-    # Published in one part, ordered by writer, so the test part is drawn rather than cut off the end.
-    train, test = held_out(labels_from_values([str(i) for i in range(len(values))], values), per_class=50, seed=0)
-    rows = (train if split == "train" else test).labelled
-    return images[rows], values[rows]
 
 
 def _from_arrays(
@@ -233,14 +230,17 @@ def _given_labels(labels: Any, store: Store, root: Path | None, own: Callable[[]
         return None
     if not isinstance(labels, (str, os.PathLike)):
         return labels_from_values(store.names, labels)
-    path = Path(labels).expanduser()
+    path, field = Path(labels).expanduser(), None
+    if not path.exists() and ":" in path.name:
+        name, _, field = path.name.rpartition(":")
+        path = path.with_name(name)
     if not path.exists():
         raise ValueError(f"there is no labels file {path}: check the path (current folder: {Path.cwd()})")
     if path.is_dir():
         raise ValueError(f"labels is the folder {path}, but the images are not files: give a .npy file of labels")
     if path.suffix == ".npy":
         return labels_from_array_file(path, read_numpy(path, "train")[0], store.names, own)
-    return read_label_file(path, store.names, root, own)
+    return read_label_file(path, store.names, root, own, field)
 
 
 def _from_files(root: Path, labels: Any, described: str) -> Source:
@@ -253,6 +253,8 @@ def _from_files(root: Path, labels: Any, described: str) -> Source:
 
 def _labelled_files(store: FileStore, labels: Any, described: str) -> Source:
     known: Labels | None
+    if _is_folder(labels) and (exported := find_exported(Path(labels).expanduser())):
+        labels = exported[1]
     if _is_folder(labels):
         names, known = with_labelled_folder(Path(labels).expanduser(), store.root, store.names)
         # With links resolved, because names may begin with "../".

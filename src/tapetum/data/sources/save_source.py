@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from tapetum.data.images.stores import ArrayStore, FileStore, Store
+from tapetum.data.labels.labels import NONE_OF_THESE
 from tapetum.data.sources.open_source import Source
 from tapetum.system.files import writing
 
@@ -38,7 +39,11 @@ def save_source(source: Source, folder: Path) -> str:
 def _save(source: Source, folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     labels = source.labels
-    classes = None if labels is None else [labels.classes[value] if value >= 0 else "" for value in labels.values]
+    classes = None
+    if labels is not None:
+        classes = [labels.classes[value] if value >= 0 else "" for value in labels.values]
+        for i in labels.none:
+            classes[i] = NONE_OF_THESE
     if isinstance(source.store, ArrayStore):
         images = source.store.read(np.arange(len(source.store))).numpy()
         if classes is None:

@@ -1,0 +1,124 @@
+"""Finds wrong labels by confident learning (Northcutt, Jiang & Chuang, "Confident learning: estimating uncertainty in
+dataset labels", JAIR 2021, https://arxiv.org/abs/1911.00068).
+
+Given the labels y~ of N images and class probabilities p that do not rest on them (out of sample):
+
+    t_j  = mean of p_j over the images labelled j                               how sure one is of class j
+    y*   = argmax of p_j over the classes with p_j >= t_j, if there are any     the class that an image is sure to be
+    C_ij = number of images labelled i that are sure to be j                    the confident joint
+    Q_ij = C_ij / sum_j C_ij * number of images labelled i                      estimated numbers
+
+Of the images labelled i, the Q_ij with the largest p_j - p_i count as errors ("prune by noise rate"), unless their most
+probable class is the given one. They are ranked by one of `RANKINGS`.
+
+Where this differs from the paper, as `cleanlab` does: each class has one sure image at least, so that no row of C is
+empty. So the only label of a class is never called an error: nothing could have predicted it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tapetum.ops.precision import full_precision
+
+Ranking = Literal["self_confidence", "normalised_margin"]
+RANKINGS: tuple[Ranking, ...] = ("self_confidence", "normalised_margin")
+"""`self_confidence`: the probability of the given label; `normalised_margin`: that less the largest of the others."""
+
+
+@dataclass(frozen=True)
+class LabelErrors:
+    """What confident learning says of N labels of C classes."""
+
+    thresholds: Tensor
+    """(C,) t; infinite for classes without a label."""
+    joint: Tensor
+    """(C, C) Q: estimated numbers of images by given label (row) and true class (column)."""
+    suggested: Tensor
+    """(N,) int64: the most probable class; of errors, never the given one."""
+    doubt: Tensor
+    """(N,) from 0 to 1: how much speaks against each label, by the ranking."""
+    is_error: Tensor
+    """(N,) bool."""
+
+    @property
+    def ranked(self) -> Tensor:
+        """(K,) row numbers of the errors, the most doubtful label first."""
+        rows = self.is_error.nonzero()[:, 0]
+        return rows[self.doubt[rows].argsort(descending=True, stable=True)]
+
+
+@torch.no_grad()
+@full_precision
+def find_label_errors(probabilities: Tensor, labels: Tensor, rank_by: Ranking = "self_confidence") -> LabelErrors:
+    """Find labels that out-of-sample predictions speak against.
+
+    Args:
+        probabilities: (N, C) rows that sum to one. An image's row must not rest on its own label.
+        labels: (N,) int64, the given classes.
+        rank_by: one of `RANKINGS`; by the first, more of the first labels were wrong (`benchmarks/label_errors.py`).
+
+    Raises:
+        ValueError: shapes do not fit, labels are outside 0..C-1, probabilities not finite, or the ranking is unknown.
+
+    Example:
+        >>> import torch
+        >>> from tapetum.evaluation.label_errors import find_label_errors
+        >>> labels = torch.tensor([0, 0, 0, 1, 1, 1])
+        >>> sure = torch.tensor([0.9, 0.8, 0.1, 0.1, 0.2, 0.2])
+        >>> find_label_errors(torch.stack([sure, 1 - sure], dim=1), labels).ranked
+        tensor([2])
+    """
+    _check(probabilities, labels, rank_by)
+    p = probabilities.double()
+    thresholds, joint = confident_joint(p, labels)
+    suggested = p.argmax(dim=1)
+    own = p.gather(1, labels[:, None])[:, 0]
+    others = p.scatter(1, labels[:, None], -1.0).amax(dim=1)
+    doubt = 1 - own if rank_by == "self_confidence" else (1 - own + others) / 2
+    is_error = _pruned(p, labels, joint) & (suggested != labels)
+    return LabelErrors(thresholds, joint, suggested, doubt, is_error)
+
+
+def confident_joint(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the thresholds t (C,) and the estimated numbers Q (C, C), of (N, C) probabilities and (N,) labels."""
+    num_classes = probabilities.shape[1]
+    counts = labels.bincount(minlength=num_classes)
+    sums = probabilities.gather(1, labels[:, None])[:, 0]
+    thresholds = probabilities.new_zeros(num_classes).index_add_(0, labels, sums) / counts  # 0 / 0 is no number
+    thresholds[counts == 0] = torch.inf
+    # A class of one label, or of equal probabilities, is its own mean: rounding must not decide whether it reaches it.
+    candidates = probabilities.masked_fill(probabilities < thresholds - 1e-6, -torch.inf)
+    best, sure = candidates.max(dim=1)
+    is_sure = best > -torch.inf
+    cells = labels[is_sure] * num_classes + sure[is_sure]
+    joint = cells.bincount(minlength=num_classes**2).reshape(num_classes, num_classes).double()
+    joint.diagonal().clamp_(min=1)
+    return thresholds, joint / joint.sum(dim=1, keepdim=True) * counts[:, None]
+
+
+def _pruned(probabilities: Tensor, labels: Tensor, joint: Tensor) -> Tensor:
+    """(N,) which images the joint calls errors."""
+    pruned = torch.zeros_like(labels, dtype=torch.bool)
+    for given in range(len(joint)):
+        rows = (labels == given).nonzero()[:, 0]
+        margins = probabilities[rows] - probabilities[rows, given, None]
+        for true, count in enumerate(joint[given].round().int().tolist()):
+            if true != given and count:
+                pruned[rows[margins[:, true].argsort(descending=True, stable=True)[:count]]] = True
+    return pruned
+
+
+def _check(probabilities: Tensor, labels: Tensor, rank_by: str) -> None:
+    if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:
+        shapes = tuple(probabilities.shape), tuple(labels.shape)
+        raise ValueError(f"probabilities have shape {shapes[0]} and labels {shapes[1]}: give (N, C) and (N,).")
+    if not torch.isfinite(probabilities).all():
+        raise ValueError("probabilities are not all finite: leave out images that could not be predicted.")
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < probabilities.shape[1]:
+        span = f"{int(labels.min())}..{int(labels.max())}"
+        raise ValueError(f"labels span {span}: give 0..{probabilities.shape[1] - 1}, as there are probabilities for.")
+    if rank_by not in RANKINGS:
+        raise ValueError(f"rank_by is {rank_by!r}: use one of {', '.join(RANKINGS)}.")
