@@ -213,7 +213,7 @@ def test_a_link_stays_a_link(path, tmp_path):
     ("content", "words"),
     [
         ("path,label\nz.png,cat\n", "line 2: there is no image 'z.png'"),
-        ("path,label\na.png,cat\na.png,dog\n", "line 3: 'a.png' is labelled 'dog', but 'cat' above"),
+        ("path,label\na.png,cat\na.png,dog\n", "line 3: 'a.png' is labelled 'dog', but 'cat' at line 2"),
         ("path,label\na.png\n", "line 2: 'a.png' is not path,label"),
         ("path,colour\na.png,red\n", "unknown column 'colour'"),
     ],

@@ -218,7 +218,7 @@ def test_mistakes_are_one_sentence_and_write_nothing(run):
         ({"by": "margin"}, "by is margin, which needs labels of two classes or more"),
         ({"labels": "no.csv"}, "no labels file no.csv"),
         ({"labels": labels(["9.png,a"])}, "labels.csv, line 2: there is no image '9.png'"),
-        ({"labels": labels(["1.png,a", "1.png,b"], "two.csv")}, "two.csv, line 3: '1.png' is labelled 'b' and 'a'"),
+        ({"labels": labels(["1.png,a", "1.png,b"], "two.csv")}, "two.csv, line 3: '1.png' is labelled 'b', but 'a'"),
         ({"labels": labels(["1.png"], "one.csv")}, "one.csv, line 2: '1.png' is not path,label"),
         ({"frozen": "nothing.pt"}, "nothing.pt"),
     ):

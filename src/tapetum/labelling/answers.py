@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tapetum.data.labels.label_files import csv_rows
+from tapetum.data.labels.label_files import read_answers
 from tapetum.data.labels.labels import NONE_OF_THESE
 from tapetum.data.labels.name_matcher import NameMatcher
 from tapetum.labelling.answer_log import About, AnswerLog, Change, Operation, new_operation
@@ -172,21 +172,7 @@ class Answers:
         return f"./{name}" if name[:1].isspace() else safe_path(name)
 
     def _read(self) -> dict[int, str]:
-        found: dict[int, str] = {}
-        for line, fields in csv_rows(self.path) if _has_rows(self.path) else ():
-            where = f"{self.path}, line {line}"
-            if len(fields) != 2 or not all(fields):
-                raise ValueError(f"{where}: {','.join(fields)!r} is not path,label: write two fields and one comma.")
-            try:
-                image = self._matcher.find(fields[0])
-            except ValueError as error:
-                raise ValueError(f"{where}: {error}.") from None
-            if found.setdefault(image, fields[1]) != fields[1]:
-                raise ValueError(
-                    f"{where}: {fields[0]!r} is labelled {fields[1]!r}, but {found[image]!r} above: "
-                    "delete one of the two."
-                )
-        return found
+        return read_answers(self.path, self._matcher) if self.path.exists() else {}
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -209,15 +195,6 @@ def clean_class(name: str) -> str:
     if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name):
         raise ValueError(f"the class name {name!r} cannot be printed: use letters, digits and punctuation.")
     return name
-
-
-def _has_rows(path: Path) -> bool:
-    """Return whether a file has more than a header; `csv_rows` refuses others."""
-    if not path.exists():
-        return False
-    if path.stat().st_size > 100:
-        return True
-    return path.read_bytes().decode(errors="replace").strip("\ufeff \t\r\n").lower() not in ("", ",".join(_HEADER))
 
 
 def _stamp_of(path: Path) -> _Stamp:

@@ -15,7 +15,7 @@ from tapetum.data.health.health import Part, find_health
 from tapetum.data.health.inspection import inspect
 from tapetum.data.health.unreadable import skip_unreadable
 from tapetum.data.images.stores import FileStore, Store, shrunk
-from tapetum.data.labels.label_files import csv_rows
+from tapetum.data.labels.label_files import read_answers
 from tapetum.data.labels.labels import NONE_OF_THESE, Labels, sorted_classes
 from tapetum.data.labels.name_matcher import NameMatcher
 from tapetum.data.sources.open_source import NO_LABELS, Source, open_source
@@ -117,24 +117,9 @@ def labels_so_far(images: Any, labels: str | Path | None) -> tuple[dict[str, str
         source = open_source(images, labels)
         return ({} if source.labels is None else _class_of(source.labels)), source
     source = open_source(images, NO_LABELS)
-    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines()]
-    return ({} if set(lines) <= {"", "path,label"} else _read_csv(path, source.store)), source
-
-
-def _read_csv(path: Path, store: Store) -> dict[str, str]:
+    store = source.store
     matcher = NameMatcher(store.names, store.root if isinstance(store, FileStore) else None, path.parent)
-    found: dict[str, str] = {}
-    for line, fields in csv_rows(path):
-        where = f"{path}, line {line}"
-        if len(fields) != 2 or not all(fields):
-            raise ValueError(f"{where}: {','.join(fields)!r} is not path,label: write two fields and one comma")
-        try:
-            name = store.names[matcher.find(fields[0])]
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
-        if found.setdefault(name, fields[1]) != fields[1]:
-            raise ValueError(f"{where}: {name!r} is labelled {fields[1]!r} and {found[name]!r}: delete one of the two")
-    return found
+    return {store.names[image]: label for image, label in read_answers(path, matcher).items()}, source
 
 
 def _class_of(labels: Labels) -> dict[str, str]:

@@ -85,8 +85,31 @@ def _named(path: Path, entries: Iterator[Entry]) -> Iterator[Entry]:
         raise ValueError(f"{path}, {error}") from None
 
 
+def read_answers(path: Path, matcher: NameMatcher) -> dict[int, str]:
+    """Read a CSV of path,label lines while somebody labels: it may be empty yet, or name a single class.
+
+    Returns:
+        Image -> class or `NONE_OF_THESE`, in the order of the file.
+
+    Raises:
+        ValueError: the file cannot be read, names an unknown image, or has two labels for one.
+    """
+    content = _content(path)
+    if content.decode(errors="replace").strip("\ufeff \t\r\n").lower() in ("", "path,label"):
+        return {}
+    return _class_of(path, _csv_entries(path, content), matcher)
+
+
 def _labels_of(path: Path, entries: Iterator[Entry], matcher: NameMatcher, hint: str = "") -> Labels:
-    class_of: list[str | None] = [None] * len(matcher.names)
+    class_of = _class_of(path, entries, matcher, hint)
+    try:
+        return labels_from_names(matcher.names, [class_of.get(image) for image in range(len(matcher.names))])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _class_of(path: Path, entries: Iterator[Entry], matcher: NameMatcher, hint: str = "") -> dict[int, str]:
+    class_of: dict[int, str] = {}
     place_of: dict[int, str] = {}
     for place, name, label, naming in entries:
         where = f"{path}, {place}"
@@ -95,17 +118,13 @@ def _labels_of(path: Path, entries: Iterator[Entry], matcher: NameMatcher, hint:
         except ValueError as error:
             raise ValueError(f"{where}: {error}{hint if place == 'line 1' else ''}") from None
         label = label or NONE_OF_THESE
-        if class_of[image] not in (None, label):
+        if class_of.setdefault(image, label) != label:
             raise ValueError(
                 f"{where}: {name!r} is labelled {label!r}, but {class_of[image]!r} at {place_of[image]}: delete one of "
                 "the two"
             )
-        class_of[image] = label
         place_of[image] = place
-    try:
-        return labels_from_names(matcher.names, class_of)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    return class_of
 
 
 def _csv_entries(path: Path, content: bytes) -> Iterator[Entry]:
