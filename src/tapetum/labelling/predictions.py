@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tapetum.data.label_formats.rows import FORMULA_SIGNS
 from tapetum.data.labels.labels import NONE_OF_THESE
 
 _UNLIKE = 0.05
@@ -173,4 +174,4 @@ def _image(path: str, index: Mapping[str, int]) -> int:
 
 def _class(text: str) -> str:
     """Return a class as it was before it was kept from being a formula."""
-    return text[1:] if text.startswith("'") and text[1:2] in ("=", "+", "-", "@") else text
+    return text[1:] if text.startswith("'") and text[1:2] in FORMULA_SIGNS else text

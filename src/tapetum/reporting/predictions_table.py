@@ -10,9 +10,8 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from tapetum.data.label_formats.rows import FORMULA_SIGNS
 from tapetum.data.labels.labels import NONE_OF_THESE
-
-_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Neighbour(NamedTuple):
@@ -98,12 +97,12 @@ def _cells(rows: Iterable[Row], columns: Columns) -> Iterator[list[str]]:
 
 def safe_path(path: str) -> str:
     """Write a relative path so that no spreadsheet takes it for a formula."""
-    return f"./{path}" if path.startswith(_FORMULA_SIGNS) else path
+    return f"./{path}" if path.startswith(FORMULA_SIGNS) else path
 
 
 def safe_class(name: str) -> str:
     """Write a class so that no spreadsheet takes it for a formula; a whole number is none."""
-    return f"'{name}" if name.startswith(_FORMULA_SIGNS) and not name[1:].isdigit() else name
+    return f"'{name}" if name.startswith(FORMULA_SIGNS) and not name[1:].isdigit() else name
 
 
 def _number(value: float | None) -> str:
