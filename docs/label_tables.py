@@ -22,6 +22,15 @@ these resemble each other (`predict --reject`). *in_domain* is what `tapetum pre
 held-out labels" is the same if the labelled images that make its scale were held out of the training.
 `benchmarks/out_of_class.py` wrote the [files](results/out_of_class).
 """
+WALK_INTRODUCTION = """## From no label to a classifier, on the page
+
+Somebody who knew the truth labelled a folder on the [page of `tapetum label`](verbs/label.md), in a real browser, and
+trained there: a line for each round of answers and training. *Strokes* are key strokes and clicks so far. *Expected* is
+the accuracy that the page told, from labels held out of the training, with its 95% interval; *unseen* that on images
+that the page never saw, of which a class without a label counts as wrong. *Minutes* are the machine's, waiting for each
+picture, training, predicting and suggesting included, on a machine that did other work besides; nobody's thinking is.
+`benchmarks/label_walk.py` wrote the [files](results/label_walk).
+"""
 HELPED = "*in_domain* when some images were labelled as none of the classes:"
 
 
@@ -54,6 +63,22 @@ def out_of_class(found: Mapping[str, Result]) -> str:
     first = table(["embedding of", "score", *heads], rows, left=(0, 1))
     second = table(["embedding of", "labelled as none of the classes", *heads], helped, left=(0, 1))
     return f"{first}\n{HELPED}\n\n{second}"
+
+
+def label_walk(found: Mapping[str, Result]) -> str:
+    """A line for each round."""
+    rows = []
+    for name, result in found.items():
+        link = f"[{name}](results/label_walk/{name}.json): {result['images']:,} images, {result['steps']} steps a round"
+        for one in result["rounds"]:
+            expected = ABSENT
+            if one["expected"] is not None:
+                low, high = one["interval"]
+                expected = f"{one['expected']:.0f} ({low:.0f} to {high:.0f})"
+            numbers = str(one["labels"]), str(one["strokes"]), expected, f"**{one['unseen']:.1f}**"
+            rows.append([link, *numbers, f"{one['minutes']:.1f}"])
+    heads = ["folder", "labels", "strokes", "expected, %", "unseen, %", "minutes"]
+    return table(heads, rows, left=(0,))
 
 
 def _apart(values: Result, kinds: list[str]) -> list[str]:

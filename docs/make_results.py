@@ -48,6 +48,7 @@ SECTIONS: Sections = {
     "evaluations": (evaluation_tables.INTRODUCTION, evaluation_tables.evaluations),  # benchmarks/record_evaluations.py
     "warm_start": (evaluation_tables.WARM_START_INTRODUCTION, evaluation_tables.warm_start),  # benchmarks/warm_start.py
     "suggest": (suggest_tables.INTRODUCTION, suggest_tables.suggest),  # benchmarks/suggest.py
+    "label_walk": (label_tables.WALK_INTRODUCTION, label_tables.label_walk),  # benchmarks/label_walk.py
     "label_errors": (label_tables.ERRORS_INTRODUCTION, label_tables.label_errors),  # benchmarks/label_errors.py
     "out_of_class": (label_tables.OUT_OF_CLASS_INTRODUCTION, label_tables.out_of_class),  # benchmarks/out_of_class.py
     "coverage": (benchmark_tables.COVERAGE_INTRODUCTION, benchmark_tables.coverage),  # benchmarks/coverage.py

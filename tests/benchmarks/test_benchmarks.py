@@ -127,6 +127,7 @@ def test_parts_of_a_step_add_up_to_it(load, monkeypatch, tmp_path: Path, capsys)
     assert "GFLOP/s in float32" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_steps_are_compared(load, monkeypatch, tmp_path: Path, capsys) -> None:
     """In processes of their own, whose peak memory is theirs."""
     sizes = {"fraction": 64, "depth": 10, "width": 1, "threads": 1, "steps": 1, "warmup": 1, "rounds": 1}
@@ -142,6 +143,7 @@ def test_steps_are_compared(load, monkeypatch, tmp_path: Path, capsys) -> None:
     assert "of the floor" in printed
 
 
+@pytest.mark.slow
 def test_the_doctors_share_of_a_step(load, monkeypatch, tmp_path: Path, capsys) -> None:
     """Everything that is there for the doctor is timed, and nothing stays patched."""
     threads, norm = torch.get_num_threads(), torch.nn.utils.get_total_norm

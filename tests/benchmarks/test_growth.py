@@ -39,6 +39,7 @@ def run(growth: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: str) ->
     growth.main()
 
 
+@pytest.mark.slow
 def test_every_curve_is_measured_from_small_to_large(growth, monkeypatch, tmp_path: Path, capsys) -> None:
     sizes = {"step by supports in chunks": (20, 40), "step by pixels": (8, 10), "step by classes": (2, 4)}
     small = {name: replace(curve, sizes=sizes.get(name, (16, 32))) for name, curve in growth.curves().items()}

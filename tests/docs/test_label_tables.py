@@ -27,3 +27,12 @@ def test_scores_of_images_of_no_class_stand_side_by_side(make_results):
         (line,) = lines_with(page, f"| {what} |")
         assert line.endswith(f"| {what} | 87.5 | 6.1 | 50.0 |")
     assert "rejected at 0.05, test" in page
+
+
+def test_a_walk_tells_its_rounds(make_results, run_tables):
+    told = {"labels": 20, "strokes": 40, "expected": None, "interval": None, "unseen": 61.4, "minutes": 1.234}
+    later = {**told, "labels": 40, "strokes": 70, "expected": 88.9, "interval": [56.5, 98.0], "unseen": 90.2}
+    page = make_results.render([], label_walk={"digits": {"images": 1297, "steps": 100, "rounds": [told, later]}})
+    first, second = lines_with(page, "1,297 images, 100 steps a round")
+    assert first.endswith(f"| 20 | 40 | {run_tables.ABSENT} | **61.4** | 1.2 |")
+    assert second.endswith("| 40 | 70 | 89 (56 to 98) | **90.2** | 1.2 |")

@@ -39,7 +39,7 @@ def test_it_runs_on_its_own(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed"), "OMP_NUM_THREADS": "1"}
-    code = "import tapetum, sys; print(tapetum.__file__); sys.exit(tapetum.demo('run', steps=3) is None)"
+    code = "import tapetum; print(tapetum.__file__); tapetum.recipes(); import tapetum.labelling.server"
     said = subprocess.run(
         [sys.executable, "-c", code], env=environment, cwd=tmp_path, check=True, timeout=300, capture_output=True
     ).stdout.decode()

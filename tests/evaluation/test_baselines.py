@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from tapetum.data.sources.open_source import open_source
 from tapetum.evaluation.baselines import SPREADING_SETTINGS, in_words, label_spreading, nearest_neighbour, pixel_rows
@@ -16,6 +17,7 @@ def test_nearest_neighbour_looks_at_labelled_images_alone():
     assert nearest_neighbour(pool, labels, test, np.array([1, 0, 1])) == 0
 
 
+@pytest.mark.slow
 def test_both_on_digits():
     train, test = open_source("digits"), open_source("digits", split="test")
     pool, unseen = (pixel_rows(s.store.read(np.arange(len(s.store))).numpy()) for s in (train, test))

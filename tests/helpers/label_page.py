@@ -80,6 +80,8 @@ class Page:
 
     def __init__(self, driver: Any, address: str) -> None:
         self.driver = driver
+        driver.get("about:blank")
+        self.complaints()  # of an earlier page, whose server may have been killed
         driver.get(address)
         self.ready("label")
 

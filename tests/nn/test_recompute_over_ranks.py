@@ -1,5 +1,6 @@
 """Chunks over two processes that share batch statistics. A file of its own: what it imports, every process imports."""
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -55,6 +56,7 @@ def _rank(number: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_with_the_same_chunks(tmp_path):
     """And the bits do not depend on whether activations are computed again."""
     torch.multiprocessing.spawn(_rank, (str(tmp_path),), nprocs=2)

@@ -97,6 +97,7 @@ def test_images_have_the_channels_of_the_network():
         start_from("a.pth", COLOURED, frozen=True, network=(SmallNetConfig(), 1))
 
 
+@pytest.mark.slow
 def test_timm_says_size_and_colours(monkeypatch):
     asked = []
     create = timm.create_model

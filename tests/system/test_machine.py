@@ -28,6 +28,7 @@ def _page_faults(way: str) -> tuple[bool, int]:
     return keeps == "1", int(faults)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="page faults are counted as on Linux")
 def test_freed_memory_is_used_again_without_page_faults() -> None:
     keeps, kept = _page_faults("keep")

@@ -41,6 +41,7 @@ def warn_when_it_trains(job, run: str) -> None:
     os.kill(int(task), signal.SIGUSR2)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the job's process in /proc")
 def test_two_recipes_one_of_which_makes_room(recipe, capsys):
     Path("short.yaml").write_text("extends: colours.yaml\nmethod: {kind: supervised}\n")

@@ -60,6 +60,7 @@ def test_a_recipe_trains_resumes_and_is_evaluated(name, cifar):
     assert tapetum.evaluate("run", cifar, protocol="knn").headline.top1 == summary["test_top1"]
 
 
+@pytest.mark.slow
 def test_the_first_bank_is_that_of_the_pool_in_any_number_of_processes(cifar):
     """Of 200 images one a class is held out. Each process embeds its share, and batch statistics are of all."""
     name = "deepcluster_cifar10_cpu"

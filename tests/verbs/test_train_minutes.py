@@ -77,6 +77,7 @@ def test_short_runs_share_the_minutes(recipe, monkeypatch, capsys):
     assert "as you set it; the 2 short runs together take half of it" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_same_number_of_steps(recipe):
     """Otherwise one of them would wait for the other without end."""
     words = ("-m", "tapetum", "train", "colours.yaml", "--output", "run", "trainer.minutes=0.1", "runtime.devices=2")

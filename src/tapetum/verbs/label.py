@@ -2,6 +2,7 @@
 
 import getpass
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,9 @@ def label(
         run=None if run is None else Path(run).resolve(),
         suggested=None if suggested is None else Path(suggested),
     )
-    try:
+    with suppress(KeyboardInterrupt):
         serve(session, port or 0, lambda address: _tell(address, session.answers.path))
-    except KeyboardInterrupt:
-        print(f"Stopped. Answers are in {session.answers.path}; the same command goes on with them.")
+    print(f"Stopped. Answers are in {session.answers.path}; the same command goes on with them.")
 
 
 def _pool(images: str | Path) -> Pool:
