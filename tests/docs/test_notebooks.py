@@ -26,6 +26,7 @@ def run(code, names):
     return None if shown is None else eval(compile(shown, "cell", "eval"), names)
 
 
+@pytest.mark.parametrize("notebook", [pytest.param(NOTEBOOKS[0], marks=pytest.mark.slow), NOTEBOOKS[1]], indirect=True)
 def test_it_runs(notebook, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TAPETUM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

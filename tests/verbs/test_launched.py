@@ -64,6 +64,7 @@ def last(run: str, step: int = 6) -> dict[str, bytes]:
     return {name: array.tobytes() for name, array in arrays.items()}
 
 
+@pytest.mark.slow
 def test_launchers_train_as_a_recipe_for_two_devices(reference):
     """Their number of processes counts, is written into the run's recipe, and another launcher goes on with it."""
     out, error = end(start((*TORCHRUN, *TRAIN, "torchrun")))
