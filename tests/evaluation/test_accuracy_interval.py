@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tapetum.evaluation.accuracy import wilson
+from tapetum.ops.intervals import wilson
 
 
 @pytest.mark.parametrize(

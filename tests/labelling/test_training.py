@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tapetum.evaluation.accuracy import wilson
 from tapetum.labelling.processes import Process, ask_to_stop, complaint, is_alive, last_words, start
 from tapetum.labelling.progress import read_progress
 from tapetum.labelling.training import Job
+from tapetum.ops.intervals import wilson
 
 WAITING = 60.0  # seconds, on a busy machine
 
@@ -214,3 +214,12 @@ def test_two_pages_start_the_next_thing_once(session, open_session, started):
     session.tick()
     other.tick()
     assert [words[0] for words in started] == ["predict"]
+
+
+@pytest.mark.parametrize(("steps_done", "left"), [(4, None), (6, None), (8, 20.0)])
+def test_steps_that_see_labelled_images_alone_do_not_set_the_pace(tmp_path, steps_done, left):
+    """Of 10 steps, 6 take a second and the others 10."""
+    (tmp_path / "recipe.yaml").write_text("method: {kind: paws, paws_start: 0.6}\ntrainer: {steps: 10}\n")
+    rows = "".join(f"{step},2.0,{step + 9 * max(0, step - 6)}\n" for step in range(1, steps_done + 1))
+    (tmp_path / "metrics.csv").write_text(f"step,train/loss,train_seconds\n{rows}")
+    assert read_progress(tmp_path, {})["seconds_left"] == left

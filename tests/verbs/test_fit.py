@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import tapetum
-from tapetum.evaluation.accuracy import wilson
+from tapetum.ops.intervals import wilson
 from tapetum.ops.randomness import make_keys, uniform
 from tapetum.recipe.recipe import load_recipe
 from tapetum.verbs.evaluate import evaluate

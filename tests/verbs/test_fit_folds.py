@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tapetum.evaluation.accuracy import wilson
+from tapetum.ops.intervals import wilson
 from tapetum.recipe.recipe import load_recipe
 from tapetum.runs import folds as folded_accuracy
 from tapetum.system.interruption import Interrupted

@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
+from pictures import save_pictures
 from PIL import Image
 
 import tapetum
@@ -31,12 +32,8 @@ FORMATS = {
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for number, name in enumerate(NAMES):
-        path = Path("photos", name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 6), (number, 0, 0)).save(path)
     Path("labels.json").write_text(json.dumps(LABELS))
-    return Path("photos")
+    return save_pictures("photos", NAMES)
 
 
 def known(source):

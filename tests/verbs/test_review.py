@@ -64,6 +64,18 @@ def test_wrong_labels_come_first_with_what_they_should_be(recipe, capsys):
     assert found["basis"].endswith("by the other labelled images, with a network that has seen no label.")
     said = capsys.readouterr().out
     assert f"{len(rows)} of 40 labels are probably wrong. Each of 40 labels was predicted by the other" in said
+    assert "So many speak against the run" not in said
+
+
+def test_a_run_that_learned_nothing_is_blamed_rather_than_the_labels(recipe, capsys):
+    colours("pool")
+    lines = Path("labels.csv").read_text().splitlines()
+    mixed = [f"{line.partition(',')[0]},{'rgb'[(i // 3) % 3]}" for i, line in enumerate(lines[1:])]
+    Path("labels.csv").write_text("\n".join([lines[0], *mixed]) + "\n")  # labels that say nothing of the colours
+    tapetum.train(recipe, "run", [*LEARNS, "data.images=pool", "data.labels=labels.csv", "trainer.steps=1"])
+    found = tapetum.review("run", "out")
+    assert found["label_errors"] > 10
+    assert "So many speak against the run rather than the labels" in capsys.readouterr().out
 
 
 def test_the_network_that_has_seen_the_labels_is_told_of(recipe):

@@ -12,7 +12,7 @@ import torch
 from run_files import CHECKPOINTS, assert_same_weights, checkpoints, files, rows, sentence, weights
 
 import tapetum
-from tapetum.evaluation.accuracy import wilson
+from tapetum.ops.intervals import wilson
 from tapetum.recipe.recipe import load_recipe
 
 

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from tapetum.data.images.stores import Store
 from tapetum.data.labels.labels import UNLABELLED
-from tapetum.evaluation.accuracy import wilson
 from tapetum.evaluation.calibration import Calibration, Reliability
+from tapetum.ops.intervals import wilson
 
 Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.int64]

@@ -3,12 +3,13 @@
 import csv
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tapetum.data.labels.labels import labels_from_names
 from tapetum.data.labels.subsets import held_out
+from tapetum.ops.intervals import wilson
 from tapetum.recipe.files import RECIPE
 from tapetum.recipe.yaml_with_lines import RecipeError, read_yaml
 
@@ -40,16 +41,12 @@ def read_progress(run: Path, counts: Mapping[str, int]) -> dict[str, Any]:
     recipe, rows = _recipe(run), _rows(run / "metrics.csv")
     steps, share = recipe.get("trainer", {}).get("steps"), recipe.get("data", {}).get("held_out_share")
     count = _held_out(counts, share) if share else 0
-    step, left = 0, None
-    if rows:
-        step = int(rows[-1]["step"])
-        left = None if steps is None else (steps - step) * _number(rows[-1], "train_seconds") / step
     judge = next((name for name in _JUDGES if rows and name in rows[0]), "")
     judged = [(int(row["step"]), _number(row, judge)) for row in rows if row.get(judge)]
     return {
-        "step": step,
+        "step": int(rows[-1]["step"]) if rows else 0,
         "steps": steps,
-        "seconds_left": None if left is None or not math.isfinite(left) else round(left, 1),
+        "seconds_left": _seconds_left(recipe, rows),
         "loss": _thinned([(int(row["step"]), _number(row, "train/loss")) for row in rows]),
         "accuracy": [(at, top1, *_interval(top1, count)) for at, top1 in judged if math.isfinite(top1)],
         "held_out": count,
@@ -57,14 +54,24 @@ def read_progress(run: Path, counts: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _interval(top1: float, count: int) -> tuple[float, float]:
-    """Return Wilson's 95% interval, as `evaluation.accuracy.wilson` does, which takes seconds to load."""
-    if not count:
-        return top1, top1
-    share, z = round(top1 * count / 100) / count, 1.959963984540054
-    middle = share + z**2 / (2 * count)
-    spread = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    low, high = (100 * (middle + sign * spread) / (1 + z**2 / count) for sign in (-1, 1))
-    return max(0.0, low), min(100.0, high)
+    return wilson(round(top1 * count / 100), count) if count else (top1, top1)
+
+
+def _seconds_left(recipe: Mapping[str, Any], rows: Sequence[Mapping[str, str]]) -> float | None:
+    """Go on at the pace so far; None if unknown.
+
+    Where a run begins with steps that see labelled images alone and cost less, only the pace of the others counts.
+    """
+    steps = recipe.get("trainer", {}).get("steps")
+    if steps is None or not rows:
+        return None
+    early = int(recipe.get("method", {}).get("paws_start", 0) * steps)
+    times = {int(row["step"]): _number(row, "train_seconds") for row in rows}
+    step, begin = max(times), max((step for step in times if step <= early), default=0)
+    if step <= early:
+        return None
+    left = (steps - step) * (times[step] - times.get(begin, 0.0)) / (step - begin)
+    return round(left, 1) if math.isfinite(left) else None
 
 
 def _held_out(counts: Mapping[str, int], share: float) -> int:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tapetum.evaluation.accuracy import wilson
 from tapetum.evaluation.review import JUDGES, Floats, Integers, Judged, Review, principal_components, smooth, umap
+from tapetum.ops.intervals import wilson
 from tapetum.system.files import whole_file
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup, escape
 
-from tapetum.evaluation.accuracy import wilson
 from tapetum.evaluation.review import JUDGES, Floats, Judged, Review, principal_components, smooth
+from tapetum.ops.intervals import wilson
 from tapetum.reporting import svg
 from tapetum.reporting.cards import Card, Cards, confusions, examples, hardest, least_certain
 from tapetum.reporting.pages import render_page

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tapetum.engine.checkpoint import CHECKPOINTS, list_checkpoints
-from tapetum.evaluation.accuracy import wilson
+from tapetum.ops.intervals import wilson
 from tapetum.recipe.recipe import Recipe
 from tapetum.runs.run import assemble
 from tapetum.runs.run_folder import FOLDS, environment, read_summary, write_recipe, write_summary

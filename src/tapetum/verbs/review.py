@@ -24,6 +24,8 @@ from tapetum.system.files import whole_file
 TABLES = {"errors": "label_errors.csv", "conflicts": "conflicts.csv", "predictions": "predictions.csv"}
 _PAGE = "review.html"
 _NEIGHBOURS = 5
+_TOO_MANY = 0.25
+"""Share of wrong labels above which the run is the likelier fault: few people mislabel every fourth image."""
 
 
 def review(run: str | Path, output: str | Path, plugins: Sequence[str] = ()) -> dict[str, Any]:
@@ -103,6 +105,8 @@ def _write(path: Path, content: bytes) -> None:
 
 def _tell(result: dict[str, Any], look: SecondLook, folder: Path, trained: TrainedRun) -> None:
     print(f"{result['label_errors']} of {result['labels']} labels are probably wrong. {result['basis']}")
+    if result["label_errors"] > _TOO_MANY * result["labels"]:
+        print("So many speak against the run rather than the labels: train it longer before you trust this.")
     copies = "Copies" if look.finds_near_copies else "Copies (of the same pixels, as the images look too alike)"
     print(f"{copies} with different labels: {result['conflicts']} groups.")
     print(f"{result['predictions']} unlabelled images, least certain first. {trained.calibration.describe()}")

@@ -146,5 +146,5 @@ def _tell(result: dict[str, Any], wanted: int, pool: str | Path, table: Path) ->
         f"Suggested {result['suggested']} images{left} by {result['by']}, knowing {result['labelled']} labels, in "
         f"{result['embedding']}{copies}. The table is {table}, and {table.with_suffix('.jpg')} shows them."
     )
-    images = "DIR" if is_run(pool) else pool
-    print(f"Next, once they are labelled: tapetum fit --images {images} --labels labels.csv --output runs/first")
+    images, following = ("DIR", "runs/next") if is_run(pool) else (pool, "runs/first")
+    print(f"Next, once they are labelled: tapetum fit --images {images} --labels labels.csv --output {following}")

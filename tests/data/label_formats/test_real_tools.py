@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from pictures import save_pictures
 
 import tapetum
 
@@ -16,12 +16,8 @@ NAMES = {"cat/1.png": "cat", "cat/=2, é 🐈.png": "cat", 'dog/"3".png': "dog",
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for number, name in enumerate(NAMES):
-        path = Path("photos", name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 6), (number, 0, 0)).save(path)
     Path("labels.json").write_text(json.dumps(NAMES))
-    return Path("photos")
+    return save_pictures("photos", NAMES)
 
 
 def write(format, output, **keywords):
