@@ -119,6 +119,9 @@ class PAWS(Method):
             raise ValueError(
                 f"class_prior has {len(shares)} numbers, but there are {num_classes} classes: give one each."
             )
+        self.class_prior: Tensor | None  # a buffer, so that it waits on the device; it is no part of checkpoints
+        prior = None if shares is None else torch.tensor(shares, dtype=torch.float64)
+        self.register_buffer("class_prior", prior, persistent=False)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """Compute the loss; anchors are predictor outputs z, targets projector outputs h (z = h without predictor).
@@ -183,9 +186,9 @@ class PAWS(Method):
 
     def _class_prior(self, classes: Tensor) -> Tensor | None:
         """(C,) expected shares of the classes of a step; None without `class_prior`."""
-        if self.config.class_prior is None:
+        if self.class_prior is None:
             return None
-        shares = torch.tensor(self.config.class_prior, dtype=torch.float64, device=classes.device)[classes]
+        shares = self.class_prior[classes]
         return shares / shares.sum()
 
     def _heads(self, features: Tensor) -> tuple[Tensor, Tensor]:

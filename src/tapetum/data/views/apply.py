@@ -125,7 +125,7 @@ def _per_channel(mean: Sequence[float], std: Sequence[float], crops: Tensor) -> 
     for name, numbers in (("mean", mean), ("std", std)):
         if len(numbers) != channels:
             raise ValueError(f"{name} has {len(numbers)} numbers for {channels} channels: give one per channel.")
-    shift, scale = (torch.tensor(tuple(n), device=crops.device).view(-1, 1, 1) for n in (mean, std))
+    shift, scale = (torch.tensor(tuple(n)).to(crops.device, non_blocking=True).view(-1, 1, 1) for n in (mean, std))
     return shift, scale
 
 

@@ -67,9 +67,9 @@ def box_blurs(images: Tensor, radius: Floats) -> Tensor:
     blurred = torch.empty_like(images)
     for whole in np.unique(inner):
         rows = np.flatnonzero(inner == whole)
-        index = torch.from_numpy(rows).to(images.device)
+        index = torch.from_numpy(rows).to(images.device, non_blocking=True)
         weights = [
-            torch.from_numpy(w[rows].astype(np.int32)).to(images.device).view(-1, 1, 1, 1)
+            torch.from_numpy(w[rows].astype(np.int32)).to(images.device, non_blocking=True).view(-1, 1, 1, 1)
             for w in (inside, outside, rounding)
         ]
         part = images.index_select(0, index).to(torch.int32).sub_(128)

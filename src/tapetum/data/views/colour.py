@@ -30,10 +30,11 @@ def on_rows(images: Tensor, chosen: npt.NDArray[np.bool_], operation: Operation,
     rows = np.flatnonzero(chosen)
     if len(rows) == 0:
         return images
-    numbers = [torch.from_numpy(c[rows].astype(np.float32)).to(images.device).view(-1, 1, 1, 1) for c in columns]
+    drawn = (torch.from_numpy(column[rows].astype(np.float32)) for column in columns)
+    numbers = [column.to(images.device, non_blocking=True).view(-1, 1, 1, 1) for column in drawn]
     if len(rows) == len(images):
         return operation(images, *numbers)
-    index = torch.from_numpy(rows).to(images.device)
+    index = torch.from_numpy(rows).to(images.device, non_blocking=True)
     return images.index_copy_(0, index, operation(images.index_select(0, index), *numbers))
 
 
@@ -107,8 +108,8 @@ def equalize(images: Tensor) -> Tensor:
     """Flatten each channel's histogram as far as whole steps allow, as PIL's `ImageOps.equalize` does."""
     n, channels, height, width = images.shape
     values = images.to(torch.int64).view(n * channels, height * width)
-    offsets = torch.arange(n * channels, device=images.device).unsqueeze(1) * 256
-    counts = torch.bincount((values + offsets).flatten(), minlength=n * channels * 256).view(-1, 256)
+    counts = torch.zeros(n * channels, 256, dtype=torch.int64, device=images.device)
+    counts.scatter_add_(1, values, torch.ones_like(values))  # unlike `bincount`, it need not know the largest value
     brightest = counts.gather(1, values.amax(dim=1, keepdim=True))
     step = torch.div(height * width - brightest, 255, rounding_mode="floor")
     below = counts.cumsum(dim=1) - counts

@@ -68,10 +68,10 @@ class ColourMaps:
         pixel, mean = np.where(still, np.eye(3), pixel), np.where(still, 0.0, mean)
         largest = 255 * (np.abs(pixel) + np.abs(mean)).sum(axis=2).max(axis=1) + 2
         units = 2.0 ** (np.ceil(np.log2(largest)) - 24)[:, None, None]
-        self.pixel = torch.from_numpy((np.rint(pixel / units) * units).astype(np.float32)).to(device)
-        self.mean = torch.from_numpy(mean).to(device)
+        self.pixel = torch.from_numpy((np.rint(pixel / units) * units).astype(np.float32)).to(device, non_blocking=True)
+        self.mean = torch.from_numpy(mean).to(device, non_blocking=True)
         # Added and subtracted again, float32's coarser steps at this size round to multiples of the units.
-        self.rounder = torch.from_numpy((1.5 * 2**23 * units).astype(np.float32)).to(device)
+        self.rounder = torch.from_numpy((1.5 * 2**23 * units).astype(np.float32)).to(device, non_blocking=True)
 
     def apply(self, images: Tensor, rows: slice) -> Tensor:
         """Map float32 (n, 3, H, W) of whole numbers, the views `rows`, to whole numbers; round once, at the end."""

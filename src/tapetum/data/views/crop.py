@@ -69,8 +69,8 @@ def _weigh_rows(images: Tensor, taps: Taps) -> Tensor:
     """int32 (n, C, R, L) -> (n, C, S, L): each output row is the weighted sum of its taps, rounded."""
     n, channels, rows, length = images.shape
     count = taps.source.shape[2]
-    index = torch.from_numpy(taps.source).to(images.device).unsqueeze(2)  # (K, n, 1, S)
-    weight = torch.from_numpy(taps.weight).to(images.device)[:, :, None, :, None]
+    index = torch.from_numpy(taps.source).to(images.device, non_blocking=True).unsqueeze(2)  # (K, n, 1, S)
+    weight = torch.from_numpy(taps.weight).to(images.device, non_blocking=True)[:, :, None, :, None]
     planes = torch.arange(n * channels, device=images.device).view(n, channels, 1) * rows
     flat = images.reshape(n * channels * rows, length)
     total: Tensor | None = None
@@ -97,7 +97,7 @@ def _resample(images: Tensor, source: Integers, vertical: Taps, horizontal: Taps
     rows = np.minimum(first[:, None] + np.arange(span), height - 1)
     rows = (source[:, None, None] * channels + np.arange(channels)[:, None]) * height + rows[:, None, :]
     flat = images.reshape(-1, width)
-    bands = flat.index_select(0, torch.from_numpy(rows.ravel()).to(images.device))
+    bands = flat.index_select(0, torch.from_numpy(rows.ravel()).to(images.device, non_blocking=True))
     bands = bands.view(len(source), channels, span, width).int()  # torch transposes int32 faster than uint8
     within = vertical._replace(source=vertical.source - first[:, None])
     if height_first:
@@ -168,7 +168,7 @@ def _apply(images: Tensor, boxes: Boxes, vertical: Taps, horizontal: Taps, heigh
         for chunk in row_chunks(len(alike), channels * size * images.shape[2], _CHUNK_VALUES, device):
             rows = alike[chunk]
             part = _resample(images, source[rows], _rows_of(down, rows), _rows_of(right, rows), order)
-            views.index_copy_(0, torch.from_numpy(rows).to(device), part)
+            views.index_copy_(0, torch.from_numpy(rows).to(device, non_blocking=True), part)
     return views
 
 
