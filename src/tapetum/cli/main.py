@@ -11,6 +11,8 @@ from tapetum.cli import commands_to_train, commands_to_use  # noqa: F401 (import
 from tapetum.cli.app import app
 from tapetum.cli.errors import complain, is_lost_process, is_users
 from tapetum.system.interruption import STOPPED, Interrupted
+from tapetum.system.notices import notify
+from tapetum.system.started import begin_with_process
 
 _TRACEBACK = "TAPETUM_TRACEBACK"
 
@@ -47,15 +49,18 @@ def tapetum(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command and exit: code 0 on success, 2 if the input is wrong, 130 after Ctrl-C."""
+    """Run one command and exit: 0 on success, 1 if an installation is broken, 2 if input is wrong, 130 after Ctrl-C."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # hides advice on DistributedDataParallel from each process
+    if arguments is None:
+        begin_with_process()
     command = typer.main.get_command(app)
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for file names that the terminal's encoding lacks
     try:
         code = command.main(args=arguments, prog_name="tapetum", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever started this
+            sys.stdout.flush()
     except Interrupted:
         sys.exit(STOPPED)  # the trainer has printed what it saved and how to continue
     except (KeyboardInterrupt, typer.Abort):
@@ -70,5 +75,5 @@ def main(arguments: list[str] | None = None) -> None:
         complain(error)
         sys.exit(2 if is_users(error) else 1)
     if code == STOPPED:  # Typer also turns a KeyboardInterrupt into this code
-        print("tapetum: stopped at once, nothing more saved.", file=sys.stderr)
+        notify("stopped at once, nothing more saved.")
     sys.exit(code if isinstance(code, int) else 0)

@@ -15,8 +15,9 @@ from tapetum.engine.callbacks import Callback, Row
 from tapetum.engine.trainer_config import TrainerConfig
 from tapetum.system.notices import notify
 
-RESERVE = 0.015
-"""Share of the minutes kept back for what is not measured: starting the training, writing tables, the summary."""
+RESERVE = 0.03
+"""Share of the minutes kept back for what is not measured (starting the training, writing tables, the summary), and
+because steps of a long training took some percent longer than the few that were measured."""
 LATE = 0.1
 """A run that is expected to end later than planned by more than this share of its minutes says so."""
 _PATIENCE = 0.05

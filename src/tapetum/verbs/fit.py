@@ -1,7 +1,6 @@
 """`tapetum fit`: train on your own images, with a recipe chosen to suit them."""
 
 import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,12 @@ from tapetum.recipe.from_data import Choice, choose, describe, glance
 from tapetum.recipe.from_weights import Network, says_its_network, start_from
 from tapetum.recipe.recipe import Recipe, parse_recipe
 from tapetum.recipe.yaml_with_lines import write_yaml
-from tapetum.runs.run_folder import GIVEN, new_run_folder
+from tapetum.runs.places import GIVEN
+from tapetum.runs.run_folder import new_run_folder
 from tapetum.runs.test_set import check_unseen, find_test
 from tapetum.system.launcher import launched, process_rank
 from tapetum.system.notices import progress_notices
+from tapetum.system.started import command_began
 from tapetum.verbs.train import train_since
 
 _MINUTES = 10.0
@@ -87,7 +88,7 @@ def fit(
         >>> import tapetum
         >>> summary = tapetum.fit("photos", "labels.csv", "runs/first", minutes=30)  # doctest: +SKIP
     """
-    began = time.perf_counter()
+    began = command_began()
     if frozen is not None and not (init is minutes is epochs is steps is None):
         raise ValueError(f"frozen is {frozen}, so nothing is trained: leave out init, minutes, epochs and steps.")
     length, remark = _length(minutes, epochs, steps)

@@ -1,6 +1,5 @@
 """`tapetum train`: train a recipe."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from tapetum.data.health.unreadable import skip_unreadable, write_unreadable
 from tapetum.data.images.cache import decoded
 from tapetum.data.images.stores import shrunk
+from tapetum.engine.sharding import weights_of
 from tapetum.engine.state import TrainState
 from tapetum.methods.registry import load_plugins
 from tapetum.recipe.recipe import Recipe, load_recipe
@@ -21,12 +21,14 @@ from tapetum.runs.run_folder import (
     new_run_folder,
     read_summary,
     sole_writer,
+    update_summary,
     write_recipe,
     write_summary,
 )
 from tapetum.runs.test_set import check_evaluation, check_unseen, find_test, open_test
 from tapetum.system.interruption import Interrupted
 from tapetum.system.notices import notify, progress_notices
+from tapetum.system.started import command_began
 
 
 def train(
@@ -50,7 +52,7 @@ def train(
         >>> import tapetum
         >>> summary = tapetum.train("paws_digits", "runs/digits")  # doctest: +SKIP
     """
-    began = time.perf_counter()
+    began = command_began()
     load_plugins(plugins)
     settings = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     return train_since(began, settings, output)
@@ -82,11 +84,12 @@ def _prepare(settings: Recipe, folder: Path, began: float) -> Run:
         num_test = len(test.labels.labelled)
     notify(f"pool: {run.data.description}; {len(run.data.labels.labelled)} labels")
     run.resolve(began, folder, num_test)
+    run.runtime.barrier()  # until every process has found the folder empty
     if run.runtime.rank == 0:
-        write_recipe(folder, run.recipe)
         write_summary(folder, {"command": command(), "num_classes": run.data.labels.num_classes})
         if unreadable:
             write_unreadable(folder / UNREADABLE, unreadable)
+        write_recipe(folder, run.recipe)  # last: from now on the run can be resumed, which writes none of these
     return run
 
 
@@ -104,13 +107,14 @@ def finish(run: Run, folder: Path, inexact: bool = False) -> dict[str, Any]:
     is_folded = run.recipe.data.folds is not None and run.recipe.data.fold is None
     try:
         folded = measure_folds(run.recipe, folder, inexact).as_dict() if is_folded else {}
-        summary = {"command": command()} | earlier | _judge(run, trainer.fit(), folder) | folded | environment()
+        found = _judge(run, trainer.fit(), folder) | folded | environment()
+        summary = {"command": command()} | earlier | found
     except KeyboardInterrupt:  # while evaluating, between folds, or for the second time while training
         message = f"Stopped at once. Continue from what is saved with: tapetum resume {folder}"
         notify(message)
         raise Interrupted(trainer.state.step, message) from None
     if run.runtime.rank == 0:
-        write_summary(folder, summary)
+        summary = update_summary(folder, {"command": summary["command"]} | found)
         _tell(run, folder, summary)
     return summary
 
@@ -128,7 +132,7 @@ def _judge(run: Run, state: TrainState, folder: Path) -> dict[str, Any]:
     }
     if run.recipe.trainer.keep_best:
         best = best_checkpoint(folder, run.method.predicts_by)
-        run.method.load_state_dict(best.part("method"))
+        weights_of(run.method).load(best.part("method"))
         summary["best_step"] = best.step
     if run.data.held_out is not None:
         held = run.evaluate(run.data.store, run.data.held_out)
