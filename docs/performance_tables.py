@@ -19,6 +19,15 @@ kept the channels of a pixel side by side, and before memory that is freed was k
 NETWORK = ("backbone", "heads and loss", "backward")
 VIEWS = ("draw", "read", "crop", "colour", "normalise", "views, the rest")
 
+LAYERS_INTRODUCTION = """## The best of every convolution
+
+Each convolution of a step alone, forward and backward, in the faster of both layouts and of the types that the machine
+has units for, beside the matrix peak of that type (layers with less than a fiftieth of the operations are left out
+of the table, not of the sum). *All of them*: the share of the peak that a step would reach if nothing but convolutions
+took any time; what is missing to the peak cannot be had without other kernels. `benchmarks/layers.py`.
+"""
+SMALL_LAYER = 0.02
+
 SPEED_INTRODUCTION = """## Speed
 
 Measured against the usual way (one PIL image after the other in loader workers, float32, NCHW), taking turns with it;
@@ -111,6 +120,27 @@ def speed_of_light(light: Mapping[str, Result]) -> str:
     return table(heads, rows, left=(0, 1, 2))
 
 
+def layers(layers: Mapping[str, Result]) -> str:
+    """A line for each convolution that counts, and one for all of a recipe's."""
+    rows = []
+    for name, found in layers.items():
+        link = f"[{name}](results/layers/{name}.json)"
+        for recipe, step in found["recipes"].items():
+            start = [link, f"`{recipe}`"]
+            for row in step["layers"]:
+                share = row["calls"] * row["gflop"] / step["gflop"]
+                if share < SMALL_LAYER:
+                    continue
+                batch, _, height, width = row["shape"][:4]
+                cells = [row["layer"], f"{batch} x {height}x{width}", str(row["calls"]), f"{share:.0%}", row["best"]]
+                rows.append([*start, *cells, f"{row['gflops']:,.0f}", f"{row['share_of_peak']:.0%}"])
+            calls = sum(row["calls"] for row in step["layers"])
+            cells = ["all of them", ABSENT, str(calls), "100%", ABSENT, f"{step['gflop'] / step['seconds']:,.0f}"]
+            rows.append([*start, *cells, f"**{step['share_of_peak']:.0%}**"])
+    heads = ["measured on", "recipe", "convolution", "images", "times a step", "of the operations", "best way"]
+    return table([*heads, "GFLOP/s", "share of the peak"], rows, left=(0, 1, 2, 3, 6))
+
+
 def views_on_disk(views: Mapping[str, Result]) -> str:
     """A line for each machine's file and way."""
     rows = []
@@ -125,7 +155,7 @@ def views_on_disk(views: Mapping[str, Result]) -> str:
             memory = f"{median(sample['peak_memory_mb'] for sample in samples):,.0f}"
             ratio = f"**{found['ratio_to_usual'][way]['images_per_cpu_second']:.2f}**"
             rows.append([link, f"`{way}`", whole, *parts, ratio, memory])
-    heads = ["measured on", "way", "CPU ms an image", "decoding", "cropping and resizing", "colours", "normalising"]
+    heads = ["measured on", "way", "CPU ms an image", "decoding", "cropping and resizing", "colours"]
     return table([*heads, "times the usual way", "peak memory, MB"], rows, left=(0, 1))
 
 

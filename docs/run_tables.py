@@ -241,5 +241,7 @@ def mean(figures: Sequence[float]) -> float:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = ()) -> str:
+    if wrong := [row for row in rows if len(row) != len(heads)]:
+        raise ValueError(f"a table of {len(heads)} columns has a row of {len(wrong[0])}: {wrong[0]}")
     rule = ["---" if column in left else "---:" for column in range(len(heads))]
     return "".join(f"| {' | '.join(row)} |\n" for row in [heads, rule, *rows])

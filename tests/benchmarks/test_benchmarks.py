@@ -44,6 +44,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType
     yield load_module
     for name in (
         "doctor",
+        "layers",
         "matrix_peak",
         "parts",
         "side_by_side",
@@ -125,6 +126,25 @@ def test_parts_of_a_step_add_up_to_it(load, monkeypatch, tmp_path: Path, capsys)
     assert {"draw", "crop", "colour", "backbone", "heads and loss", "backward", "optimiser"} <= set(found["parts"])
     assert found["gflop_per_step"] > 0
     assert "GFLOP/s in float32" in capsys.readouterr().out
+
+
+def test_every_convolution_of_a_step_is_timed(load, monkeypatch, tmp_path: Path, capsys) -> None:
+    layers, threads = load("layers"), torch.get_num_threads()
+    small = ["data.batch_size=8", "support.images_per_class=2", "backbone.widths=[8,8,8]"]
+    monkeypatch.setitem(load("speed_of_light").RECIPES, "paws_cifar10_cpu", small)
+    arguments = {"recipes": "paws_cifar10_cpu", "repeats": 1, "threads": 1, "json": tmp_path / "layers.json"}
+    try:
+        run_main(layers, monkeypatch, arguments)
+    finally:
+        torch.set_num_threads(threads)
+    found = json.loads((tmp_path / "layers.json").read_text())["recipes"]["paws_cifar10_cpu"]
+    names = [row["layer"] for row in found["layers"]]
+    assert {"2x2, 3 to 24", "3x3, 24 to 8", "3x3, 8 to 8"} == set(names)
+    stem = next(row for row in found["layers"] if row["layer"] == "2x2, 3 to 24")
+    batch, _, height, width = stem["shape"][:4]
+    assert stem["gflop"] == pytest.approx(2 * 2 * batch * (height - 1) * (width - 1) * 3 * 24 * 4 / 1e9)
+    assert found["gflop"] == pytest.approx(sum(row["calls"] * row["gflop"] for row in found["layers"]))
+    assert "of the peak, if nothing else took any time" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -81,6 +81,17 @@ def test_the_share_of_the_peak_is_told_with_what_takes_the_rest(make_results):
     assert "| float32 | 20.0 | 250 | 80 | 100 | **80%** | 80.0% | 10.0% | 2.0% | 8.0% |" in line
 
 
+def test_convolutions_are_told_with_their_best_way(make_results):
+    row = {"layer": "3x3, 8 to 8", "shape": [64, 8, 16, 16, 8, 3, 1, 1, True], "calls": 2, "gflop": 1.0}
+    row |= {"seconds": {"float32, channels last": 0.02}, "best": "float32, channels last", "gflops": 50.0}
+    small = row | {"layer": "2x2, 3 to 8", "gflop": 0.01}
+    step = {"layers": [row | {"share_of_peak": 0.5}, small], "gflop": 2.02, "seconds": 0.06, "share_of_peak": 0.34}
+    page = make_results.render_performance(layers={"two_threads": {"recipes": {"paws": step}}})
+    first, second = lines_with(page, "| `paws`")
+    assert "| 3x3, 8 to 8 | 64 x 16x16 | 2 | 99% | float32, channels last | 50 | 50% |" in first
+    assert "| all of them | – | 4 | 100% | – | 34 | **34%** |" in second
+
+
 def test_the_doctors_cost_is_told_by_method(make_results):
     cost = {
         "step_seconds": 0.2,
