@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test test-all lint types contracts format docs clean
+.PHONY: help install demo test test-all lint types contracts format docs site clean
 
 help:
 	@echo "make demo      install, then train on the embedded digits with 10 labels a class"
 	@echo "make test      install, then lint, types, import contracts and the suite (under 10 minutes on 2 cores)"
 	@echo "make test-all  the same with the long tests"
 	@echo "make docs      regenerate the tables of docs/ from docs/results/"
+	@echo "make site      the documentation with search and reference, in site/"
 
 # Installed anew only when the project's dependencies change.
 $(VENV)/.installed: pyproject.toml
@@ -50,5 +51,8 @@ format: install
 docs: install
 	$(BIN)/python docs/make_results.py
 
+site: install
+	$(BIN)/python docs/make_site.py
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
