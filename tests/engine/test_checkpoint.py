@@ -1,5 +1,6 @@
 """One file, whole or not at all; every tensor back in its bits and strides; nothing unpickled."""
 
+import json
 import pickle
 from pathlib import Path
 
@@ -23,7 +24,9 @@ from tapetum.engine.checkpoint import (
 
 def write(folder, step, **tensors):
     path = checkpoint_path(folder, step)
-    write_checkpoint(path, Checkpoint(tensors or {"method.w": torch.arange(4.0)}, {"step": step, "format": 1}))
+    write_checkpoint(
+        path, Checkpoint(tensors or {"method.w": torch.arange(4.0)}, {"step": step, "format": 1, "optimizer": {}})
+    )
     return path
 
 
@@ -114,8 +117,31 @@ def test_a_checkpoint_of_another_method_is_refused(toy):
 def test_a_truncated_file_is_named_with_the_fix(tmp_path, share):
     path = write(tmp_path, 1, **{"method.w": torch.randn(1000)})
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(ValueError, match=rf"{path.name} is cut short or is no safetensors file .*delete it"):
+    with pytest.raises(ValueError, match=rf"{path.name} is cut short, so that its end is missing: .*delete it"):
         read_checkpoint(path)
+
+
+def flip(path: Path, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+def test_no_changed_bit_goes_unnoticed_or_looks_like_a_cut_file(tmp_path):
+    path = write(tmp_path, 1, **{"method.w": torch.randn(9, 3), "local.0.queue": torch.arange(5)})
+    bits = 8 * path.stat().st_size
+    for bit in range(0, bits, 13):  # any byte, and any bit of a byte
+        flip(path, bit)
+        with pytest.raises(ValueError, match=r"has its whole length, but bits of it have changed .*delete it"):
+            read_checkpoint(path)
+        flip(path, bit)
+    assert read_checkpoint(path).step == 1
+
+
+def test_a_checkpoint_from_before_there_were_checksums_is_read(tmp_path):
+    about = {"tapetum": json.dumps({"step": 7, "format": 1, "optimizer": {}, "strides": {}})}
+    save_file({"method.w": torch.ones(2)}, tmp_path / "old.safetensors", about)
+    assert read_checkpoint(tmp_path / "old.safetensors").step == 7
 
 
 def test_foreign_files_are_refused_and_not_unpickled(tmp_path):
@@ -131,38 +157,50 @@ def test_foreign_files_are_refused_and_not_unpickled(tmp_path):
     save_file({"w": torch.ones(2)}, tmp_path / "timm.safetensors")
     with pytest.raises(ValueError, match="not written by Tapetum"):
         read_checkpoint(tmp_path / "timm.safetensors")
-    write_checkpoint(tmp_path / "new.safetensors", Checkpoint({}, {"step": 1, "format": 99}))
+    write_checkpoint(tmp_path / "new.safetensors", Checkpoint({}, {"step": 1, "format": 99, "optimizer": {}}))
     with pytest.raises(ValueError, match="format 99, newer"):
         read_checkpoint(tmp_path / "new.safetensors")
     with pytest.raises(FileNotFoundError, match=r"no checkpoint .*gone\.safetensors"):
         read_checkpoint(tmp_path / "gone.safetensors")
 
 
-def test_a_damaged_latest_falls_back_with_a_notice(tmp_path):
+@pytest.mark.parametrize("way", ["cut", "changed"])
+def test_a_damaged_latest_falls_back_with_a_notice(tmp_path, way):
     said = []
     assert latest_checkpoint(tmp_path, said.append) is None
     write(tmp_path, 5)
     damaged = write(tmp_path, 10)
-    damaged.write_bytes(damaged.read_bytes()[:-1])
+    if way == "cut":
+        damaged.write_bytes(damaged.read_bytes()[:-1])
+    else:
+        flip(damaged, 8 * damaged.stat().st_size - 20)
     found = latest_checkpoint(tmp_path, said.append)
     assert found is not None
     assert found.step == 5
     assert damaged.name in said[0]
+    assert {"cut": "is cut short", "changed": "bits of it have changed"}[way] in said[0]
+    assert said[0].endswith("Going back to the checkpoint before it.")
     write(tmp_path, 5).write_bytes(b"")
     with pytest.raises(ValueError, match="No checkpoint in"):
         latest_checkpoint(tmp_path, said.append)
 
 
-def test_a_resumed_run_falls_back_and_still_ends_the_same(toy, tmp_path):
+@pytest.mark.parametrize("way", ["cut", "changed"])
+def test_a_resumed_run_falls_back_and_still_ends_the_same(toy, tmp_path, way):
     for folder in (tmp_path / "whole", tmp_path / "damaged"):
         toy.trainer(folder, 14).fit()
     path = list_checkpoints(tmp_path / "damaged" / "checkpoints")[-1]
-    path.write_bytes(path.read_bytes()[:1000])
+    if way == "cut":
+        path.write_bytes(path.read_bytes()[:1000])
+    else:
+        flip(path, 8 * path.stat().st_size - 100)
     said = []
     toy.trainer(tmp_path / "damaged", 14, notify=said.append).fit()
     assert path.name in said[0]
     assert toy.metrics_without_time(tmp_path / "whole") == toy.metrics_without_time(tmp_path / "damaged")
-    assert read_checkpoint(path).step == 14
+    whole = read_checkpoint(list_checkpoints(tmp_path / "whole" / "checkpoints")[-1])
+    assert read_checkpoint(path).step == whole.step == 14
+    toy.assert_same(read_checkpoint(path).tensors, whole.tensors)
 
 
 def test_a_write_that_breaks_leaves_the_old_file(tmp_path, monkeypatch):
@@ -179,6 +217,15 @@ def test_a_write_that_breaks_leaves_the_old_file(tmp_path, monkeypatch):
     assert list_checkpoints(tmp_path) == [path]
     prune(tmp_path, None)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_damaged_checkpoint_does_not_count_among_the_last_two(tmp_path):
+    paths = [write(tmp_path, step) for step in (5, 10, 15, 20)]
+    prune(tmp_path, None, damaged={paths[3]})
+    assert list_checkpoints(tmp_path) == paths[1:], "later than the last good one, it stays"
+    newest = write(tmp_path, 25)
+    prune(tmp_path, None, damaged={paths[3]})
+    assert list_checkpoints(tmp_path) == [paths[2], newest]
 
 
 def test_the_last_two_and_every_so_many_steps_are_kept(tmp_path):

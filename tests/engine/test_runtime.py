@@ -125,7 +125,13 @@ def test_collectives_are_the_identity_alone(toy):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"), [({"devices": 0}, "runtime.devices is 0"), ({"threads": 0}, "runtime.threads is 0")]
+    ("changes", "message"),
+    [
+        ({"devices": 0}, "runtime.devices is 0"),
+        ({"threads": 0}, "runtime.threads is 0"),
+        ({"compile": True, "strategy": "fsdp"}, "runtime.compile is true, .* runtime.strategy fsdp: set compile to"),
+        ({"compile": True, "recompute": "blocks"}, "runtime.compile is true, .* or recompute to none"),
+    ],
 )
 def test_config_errors(changes, message):
     with pytest.raises(ValueError, match=message):
@@ -159,3 +165,8 @@ def place_of(by, local_rank):
 def test_a_missing_device_is_a_clear_error():
     with pytest.raises(ValueError, match=r"this machine does not have .*auto or cpu"):
         Runtime(RuntimeConfig(accelerator="cuda"))
+
+
+def test_one_process_has_nothing_to_share_out():
+    with pytest.raises(ValueError, match=r"there is one process: set runtime.devices to 2 or more, or strategy to ddp"):
+        Runtime(RuntimeConfig(accelerator="cpu", strategy="fsdp")).launch()

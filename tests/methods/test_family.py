@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.numpy import load_file
 from torch import Tensor
+
+from tapetum.engine.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -29,20 +32,25 @@ Ranks = list[tuple[dict[str, Tensor], dict[str, Tensor]]]
 
 
 @pytest.fixture(scope="session")
-def trained_in(family, tmp_path_factory) -> Callable[[int, str], Ranks]:
-    """(number of processes, method) -> what it came to. Processes are started once for all methods."""
+def folder_of(family, tmp_path_factory) -> Callable[[int], Path]:
+    """Number of processes -> what they left. They are started once for all methods."""
     folders: dict[int, Path] = {}
 
-    def ranks(processes: int, kind: str) -> Ranks:
+    def folder(processes: int) -> Path:
         if processes not in folders:
-            folder = tmp_path_factory.mktemp(f"{processes} processes")
+            folders[processes] = tmp_path_factory.mktemp(f"{processes} processes")
             environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "WORLD_SIZE", "NODE_RANK")}
-            command = [sys.executable, family.__file__, "compare", str(folder), str(processes)]
+            command = [sys.executable, family.__file__, "compare", str(folders[processes]), str(processes)]
             subprocess.run(command, env=environment, check=True, timeout=300)
-            folders[processes] = folder
-        return [torch.load(folders[processes] / f"{kind}-{rank}.pt") for rank in range(processes)]
+        return folders[processes]
 
-    return ranks
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_in(folder_of) -> Callable[[int, str], Ranks]:
+    """(number of processes, method) -> what it came to."""
+    return lambda processes, kind: [torch.load(folder_of(processes) / f"{kind}-{rank}.pt") for rank in range(processes)]
 
 
 @pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
@@ -99,3 +107,55 @@ def test_bad_temperatures_name_field_and_value(family, kind):
         pytest.skip("it has no temperature")
     with pytest.raises(ValueError, match=r"^temperature is 0.0: use "):
         family.make(kind, temperature=0.0)
+
+
+@pytest.mark.parametrize("method", ["swav", "deepcluster", "finetune"])
+def test_sharing_out_the_backbone_changes_nothing(method, trained_in):
+    """FSDP beside DDP: losses, weights, buffers, queues and banks; the other methods are in test_sharding.py."""
+    for rank, (expected, local) in enumerate(trained_in(2, method)):
+        found, found_local = trained_in(2, f"{method}-fsdp")[rank]
+        assert_same_to_rounding(found, expected)
+        assert_same_to_rounding(found_local, local)
+
+
+@pytest.mark.parametrize("case", ["transformer", "small_net_recomputed", "not_finite"])
+def test_sharing_out_blocks_changes_nothing(case, trained_in):
+    """With LARS, rows that do not share out evenly, blocks and supports computed again, and a bad step."""
+    sharded, plain = (trained_in(2, f"{case}-{strategy}") for strategy in ("fsdp", "ddp"))
+    for (found, _, skipped), (expected, _, expected_skipped) in zip(sharded, plain, strict=True):
+        assert skipped == expected_skipped == ([2] if case == "not_finite" else [])
+        norms = found["gradient norms"]
+        assert torch.equal(norms[norms.isfinite()], sharded[0][0]["gradient norms"][norms.isfinite()])
+        assert_same_to_rounding(found, expected)
+
+
+def assert_same_to_rounding(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        ours = {"rtol": 1e-12, "atol": 1e-12, "equal_nan": True}
+        torch.testing.assert_close(found[name], tensor, **ours, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_a_sharded_run_that_is_taken_up_ends_with_the_same_bits(folder_of):
+    """Two processes write a file each; theirs of the whole run and of the run that was broken off are equal."""
+    folders = [folder_of(2) / run / "checkpoints" / "step-00000005.safetensors" for run in ("whole", "parts")]
+    names = ["part-00000-of-00002.safetensors", "part-00001-of-00002.safetensors"]
+    for folder in folders:
+        assert sorted(path.name for path in folder.iterdir()) == names
+    for name in names:
+        whole, parts = (load_file(folder / name) for folder in folders)
+        assert whole.keys() == parts.keys()
+        assert [key for key in whole if whole[key].tobytes() != parts[key].tobytes()] == []
+    whole, parts = ((folder_of(2) / run / "metrics.csv").read_text().splitlines() for run in ("whole", "parts"))
+    assert [line.split(",")[:-2] for line in whole] == [line.split(",")[:-2] for line in parts]
+
+
+def test_one_process_reads_what_several_have_written(folder_of, trained_in):
+    joined = read_checkpoint(folder_of(2) / "whole" / "checkpoints" / "step-00000005.safetensors")
+    weights, momentum = joined.part("method"), joined.part("optimizer")
+    found, _, _ = trained_in(2, "transformer-fsdp")[0]
+    assert joined.step == 5
+    assert weights.keys() == found.keys() - {"losses", "gradient norms"}
+    for name, tensor in weights.items():
+        assert torch.equal(tensor, found[name]), name
+    assert all(momentum[f"{name}.momentum_buffer"].shape == weights[name].shape for name in ("backbone.token",))

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -32,8 +33,17 @@ class Callback:
         """Training is over: finished, interrupted or failed."""
 
 
+class _Console(Console):
+    """The console of rich, but for ending the program when nobody reads what it prints."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 class ProgressBar(Callback):
     """Shows loss, speed and time left: a bar on a terminal, elsewhere a line every `line_every_seconds`.
+
+    What cannot be shown, because a terminal was closed, is left out: no training ends for that.
 
     Args:
         console: where to draw; stderr by default.
@@ -49,7 +59,7 @@ class ProgressBar(Callback):
         clock: Callable[[], float] = time.monotonic,
         work: Callable[[int], float] = float,
     ) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or _Console(stderr=True)
         self.line_every_seconds = line_every_seconds
         self._clock, self._work = clock, work
         self._bar: Progress | None = None
@@ -64,7 +74,8 @@ class ProgressBar(Callback):
             columns = (BarColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
             self._bar = Progress(*columns, console=self.console, speed_estimate_period=300)
             self._bar.add_task("train", total=self._work(total_steps), text="")
-            self._bar.start()
+            with suppress(OSError):
+                self._bar.start()
         self._bar.update(self._bar.task_ids[0], completed=self._work(step), text=f"{step}/{total_steps}")
 
     def on_steps(self, rows: Sequence[Row]) -> None:
@@ -79,16 +90,21 @@ class ProgressBar(Callback):
         if is_last or now - self._last_line >= self.line_every_seconds:
             self._last_line = now
             left = "" if is_last else f"  {self._time_left(rows)}"
-            self.console.print(f"step {row['step']}/{self._total}  {text}{left}", highlight=False, soft_wrap=True)
+            self._print(f"step {row['step']}/{self._total}  {text}{left}")
 
     def on_evaluate(self, step: int, results: Mapping[str, float]) -> None:
         values = "  ".join(f"{name} {value:.4g}" for name, value in results.items())
-        self.console.print(f"step {step}  {values}", highlight=False, soft_wrap=True)
+        self._print(f"step {step}  {values}")
 
     def on_end(self, step: int) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            with suppress(OSError):
+                self._bar.stop()
             self._bar = None
+
+    def _print(self, line: str) -> None:
+        with suppress(OSError):
+            self.console.print(line, highlight=False, soft_wrap=True)
 
     def _time_left(self, rows: Sequence[Row]) -> str:
         if len(rows) < 2:

@@ -4,25 +4,29 @@
     optimizer.<parameter name>.<key>      momentum and the like
     local.<rank>.<name>                   state that a method keeps per rank (queues)
     metadata["tapetum"]                   JSON: step, skipped steps, fingerprint, the optimizer's numbers, strides
+    metadata["checksum"]                  of all of these (`tapetum.engine.checked_tensors`)
 
 Nothing is pickled, so reading a checkpoint cannot run code. Tensors are written row-major, the only layout that the
 format supports, and get their strides back when read, because a norm over a channels-last weight sums in another order.
+
+Sharded weights make a folder of such files, with the same name; reading joins them
+(`tapetum.engine.sharded_checkpoint`).
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from tapetum.engine.checked_tensors import read_tensors, write_tensors
+from tapetum.engine.sharded_checkpoint import joined, part_paths, remove
 from tapetum.methods.base import Method
-from tapetum.system.files import RESUME, whole_file
+from tapetum.system.files import RESUME
 
 CHECKPOINTS = "checkpoints"
 """Name of their folder inside a run folder."""
@@ -30,7 +34,6 @@ FORMAT = 1
 """Version of the layout above; a reader refuses a higher one."""
 NUM_LATEST = 2
 """How many of the latest checkpoints are kept: the one before the last is a spare in case the last is damaged."""
-_KEY = "tapetum"
 
 
 @dataclass(frozen=True)
@@ -131,11 +134,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     # Even where torch calls both layouts contiguous: the strides of a 1x1 convolution still decide its kernel.
     strides = {n: list(t.stride()) for n, t in checkpoint.tensors.items() if t.stride() != _row_major(t)}
     header = json.dumps({**checkpoint.scalars, "strides": strides})
-    with whole_file(path, RESUME) as partial:
-        try:
-            save_file(contiguous, partial, metadata={_KEY: header})
-        except SafetensorError as error:
-            raise OSError(str(error).split("I/O error: ")[-1]) from error
+    write_tensors(path, contiguous, header, RESUME)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -143,36 +142,41 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is truncated, is not a Tapetum checkpoint, or comes from a newer version.
+        ValueError: the file is cut short, bits of it have changed, it is not a Tapetum checkpoint, or it comes from a
+            newer version.
     """
+    if path.is_dir():
+        parts = (read_checkpoint(part) for part in part_paths(path))
+        return Checkpoint(*joined(path, ((part.tensors, dict(part.scalars)) for part in parts)))
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint {path}: check the path.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} is cut short or is no safetensors file ({error}): restore it from a copy, or delete it."
-        ) from error
-    scalars = _scalars(metadata)
+    tensors, about = read_tensors(path)
+    scalars = _scalars(about)
     if scalars is None:
         raise ValueError(f"{path} was not written by Tapetum: move it out of the run's folder.")
-    if scalars["format"] > FORMAT:
+    if scalars["format"] > FORMAT:  # what else it holds is not known
         raise ValueError(f"{path} has format {scalars['format']}, newer than this Tapetum's {FORMAT}: update Tapetum.")
-    for name, stride in scalars.pop("strides").items():
-        tensors[name] = _with_strides(tensors[name], stride)
+    try:
+        for name, stride in scalars.pop("strides").items():
+            tensors[name] = _with_strides(tensors[name], stride)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} tells strides that none of its tensors has: restore it from a copy, or delete it."
+        ) from error
     return Checkpoint(tensors, scalars)
 
 
-def _scalars(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+def _scalars(about: str | None) -> dict[str, Any] | None:
     """Return the JSON of a checkpoint, or None if Tapetum did not write it."""
     try:
-        scalars = json.loads(metadata[_KEY])
-    except (KeyError, ValueError):
+        scalars = json.loads(about or "")
+    except (ValueError, RecursionError):
         return None
-    is_ours = isinstance(scalars, dict) and isinstance(scalars.get("format"), int) and "strides" in scalars
-    return scalars if is_ours else None
+    kinds = (("step", int), ("optimizer", dict), ("strides", dict))
+    if not isinstance(scalars, dict) or not isinstance(scalars.get("format"), int):
+        return None
+    is_known = scalars["format"] > FORMAT or all(isinstance(scalars.get(key), kind) for key, kind in kinds)
+    return scalars if is_known else None
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -180,11 +184,14 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("step-*.safetensors") if _step_of(path) >= 0), key=_step_of)
 
 
-def latest_checkpoint(folder: Path, notify: Callable[[str], None]) -> Checkpoint | None:
+def latest_checkpoint(
+    folder: Path, notify: Callable[[str], None], passed_over: set[Path] | None = None
+) -> Checkpoint | None:
     """Read the latest undamaged checkpoint of a folder; return None if the folder has no checkpoints.
 
     Args:
         notify: called with a message for each damaged file that is skipped; the file stays where it is.
+        passed_over: receives these files.
 
     Raises:
         ValueError: there are checkpoints, but none of them can be read.
@@ -196,6 +203,8 @@ def latest_checkpoint(folder: Path, notify: Callable[[str], None]) -> Checkpoint
         except ValueError as error:
             damaged = error
             notify(f"{error} Going back to the checkpoint before it.")
+            if passed_over is not None:
+                passed_over.add(path)
             continue
         return checkpoint
     if damaged is not None:
@@ -203,14 +212,19 @@ def latest_checkpoint(folder: Path, notify: Callable[[str], None]) -> Checkpoint
     return None
 
 
-def prune(folder: Path, keep_every: int | None) -> None:
-    """Delete leftovers of broken writes, and all checkpoints but the latest and those of every `keep_every`-th step."""
-    for path in list_checkpoints(folder)[:-NUM_LATEST]:
-        if keep_every is None or _step_of(path) % keep_every:
-            path.unlink()
+def prune(folder: Path, keep_every: int | None, damaged: Collection[Path] = ()) -> None:
+    """Delete leftovers of broken writes, and all checkpoints but the latest and those of every `keep_every`-th step.
+
+    Files known to be damaged do not count among the latest; those of later steps stay, for whoever wants to see them.
+    """
+    every = list_checkpoints(folder)
+    latest = [path for path in every if path not in damaged][-NUM_LATEST:]
+    for path in every[: every.index(latest[-1])] if latest else ():
+        if path not in latest and (keep_every is None or _step_of(path) % keep_every):
+            remove(path)
     for pattern in ("step-*.partial", ".tmp*"):  # safetensors leaves the latter behind when killed
         for path in folder.glob(pattern):
-            path.unlink()
+            remove(path)
 
 
 def _step_of(path: Path) -> int:
@@ -238,4 +252,9 @@ def _row_major(tensor: Tensor) -> tuple[int, ...]:
 
 
 def _with_strides(tensor: Tensor, stride: Sequence[int]) -> Tensor:
+    # `_copy` leaves no gaps, and a gap may be larger than all memory.
+    if min(stride) < 0 or 1 + sum((n - 1) * s for n, s in zip(tensor.shape, stride, strict=True)) > max(
+        1, tensor.numel()
+    ):
+        raise ValueError("its elements lie apart")
     return torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype).copy_(tensor)

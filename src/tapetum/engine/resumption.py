@@ -18,6 +18,8 @@ from tapetum.engine.checkpoint import (
     write_checkpoint,
 )
 from tapetum.engine.runtime import Runtime
+from tapetum.engine.sharded_checkpoint import part_name, write_parts
+from tapetum.engine.sharding import weights_of
 from tapetum.engine.state import Fingerprint, TrainState, check_fingerprint, restore_threads
 from tapetum.methods.base import Method
 
@@ -44,18 +46,36 @@ class Resumption:
         notify: Callable[[str], None],
     ) -> None:
         self._method, self._optimizer, self._runtime, self._folder = method, optimizer, runtime, folder
+        self._weights = weights_of(method)
         self._fingerprint, self._keep_every, self._inexact, self._notify = fingerprint, keep_every, inexact, notify
         self._start: Checkpoint | None = None
+        self._damaged: set[Path] = set()
 
     def save(self, state: TrainState) -> None:
         """Write a checkpoint of this state and delete those no longer kept. Every rank must call it."""
         if self._folder is None:
             return
-        local = self._runtime.gather(self._method.local_state())
+        path = checkpoint_path(self._folder, state.step)
+        if self._weights.is_sharded:
+            self._save_parts(path, state)
+        else:
+            local = self._runtime.gather(self._method.local_state())
+            if self._runtime.rank == 0:
+                write_checkpoint(path, self._capture(state, local))
         if self._runtime.rank == 0:
-            write_checkpoint(checkpoint_path(self._folder, state.step), self._capture(state, local))
-            prune(self._folder, self._keep_every)
+            self._damaged.discard(path)
+            prune(self._folder, self._keep_every, self._damaged)
         self._runtime.barrier()
+
+    def _save_parts(self, path: Path, state: TrainState) -> None:
+        rank, world_size = self._runtime.rank, self._runtime.world_size
+        local: list[Mapping[str, Tensor]] = [{}] * rank
+        part = self._weights.rows_of(self._capture(state, [*local, self._method.local_state()]))
+
+        def write(folder: Path) -> None:
+            write_checkpoint(folder / part_name(rank, world_size), part)
+
+        write_parts(path, rank, write, self._runtime.barrier)
 
     def remember_start(self, state: TrainState) -> None:
         """Keep the current state in memory, for a rollback before the first checkpoint."""
@@ -76,7 +96,9 @@ class Resumption:
             self._fingerprint = restore_threads(saved, self._fingerprint)
         for difference in check_fingerprint(saved, self._fingerprint, inexact=self._inexact):
             self._notify(f"Resuming inexactly: {difference}.")
-        restore(checkpoint, self._method, self._optimizer, self._runtime.rank)
+        restore(checkpoint, self._weights.stored, self._optimizer, self._runtime.rank)
+        if self._folder is not None and self._runtime.rank == 0:  # what a kill in the last save has left
+            prune(self._folder, self._keep_every, self._damaged)
         return TrainState.from_scalars(checkpoint.scalars)
 
     def go_back(self) -> TrainState:
@@ -84,7 +106,7 @@ class Resumption:
         checkpoint = self._latest()
         source = checkpoint or self._start
         assert source is not None, "remember_start comes before go_back"
-        restore(source, self._method, self._optimizer, self._runtime.rank if checkpoint is not None else 0)
+        restore(source, self._weights.stored, self._optimizer, self._runtime.rank if checkpoint is not None else 0)
         return TrainState.from_scalars(source.scalars)
 
     def last_good(self) -> str:
@@ -93,8 +115,11 @@ class Resumption:
         return f"the last good checkpoint is {paths[-1]}" if paths else "there is no checkpoint before it"
 
     def _latest(self) -> Checkpoint | None:
-        return latest_checkpoint(self._folder, self._notify) if self._folder is not None else None
+        if self._folder is None:
+            return None
+        found = latest_checkpoint(self._folder, self._notify, self._damaged)
+        return None if found is None else self._weights.own_part(found)
 
     def _capture(self, state: TrainState, local: Sequence[Mapping[str, Tensor]]) -> Checkpoint:
         scalars = {**asdict(state), "fingerprint": self._fingerprint}
-        return capture(self._method, self._optimizer, local, scalars)
+        return capture(self._weights.stored, self._optimizer, local, scalars)

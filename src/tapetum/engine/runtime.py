@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tapetum.data.batch import Batch, Views
+from tapetum.engine.runtime_config import RuntimeConfig
+from tapetum.engine.sharding import shard
 from tapetum.methods.base import Method
-from tapetum.ops.collectives import sum_over_ranks
+from tapetum.ops.collectives import gather_on_first, sum_over_ranks
 from tapetum.optim.optimizers import fuse
 from tapetum.system.launcher import Launched, launched
 from tapetum.system.machine import available_threads, keep_freed_memory
@@ -31,31 +33,9 @@ if TYPE_CHECKING:
     from lightning_fabric.plugins.environments import LightningEnvironment
     from lightning_fabric.wrappers import _FabricModule
 
+__all__ = ["Runtime", "RuntimeConfig", "cpu_has", "has_bf16_units"]
+
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RuntimeConfig:
-    """The devices of a run and the number formats it computes in."""
-
-    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
-    """Kind of device; auto takes a GPU if there is one."""
-    devices: int = 1
-    """Number of devices, one process each; on a CPU, number of processes. torchrun and srun override it."""
-    precision: Literal["auto", "float32", "bf16"] = "auto"
-    """bf16 runs the forward under bfloat16 autocast; auto does so if the device has hardware units for it."""
-    channels_last: bool | None = None
-    """Memory format of images and convolutions; None uses channels-last where auto precision would choose bf16."""
-    compile: bool = False
-    """Compile the backbone with torch.compile: takes a minute or so at the start, then steps are faster."""
-    threads: int | None = None
-    """CPU threads per process; None divides all that this process may use among the processes."""
-
-    def __post_init__(self) -> None:
-        if self.devices < 1:
-            raise ValueError(f"runtime.devices is {self.devices}: use 1 or more.")
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"runtime.threads is {self.threads}: use 1 or more, or null for all.")
 
 
 def has_bf16_units(device: torch.device) -> bool:
@@ -126,6 +106,11 @@ class Runtime:
         if place is not None:
             threads = place.threads or available_threads() // place.local_size
         torch.set_num_threads(self.config.threads or max(1, threads))
+        if self.config.strategy == "fsdp" and self.world_size == 1:
+            raise ValueError(
+                "runtime.strategy is fsdp, which shares a network among processes, but there is one process: "
+                "set runtime.devices to 2 or more, or strategy to ddp."
+            )
         if self.device.type == "cpu":
             keep_freed_memory()
         if self.device.type == "cuda":
@@ -149,14 +134,25 @@ class Runtime:
 
         Args:
             method: changed in place (device, memory format, compiled `backbone`); its state-dict names stay.
-            optimizer: over the method's parameters, which stay the same objects.
+            optimizer: over the method's parameters, which stay the same objects; with FSDP it gets this process's rows.
 
         Returns:
             The module to call for a forward (call hooks on `method` itself) and the optimizer to step.
 
         Raises:
-            ValueError: `compile` is true, but the method has no `backbone`.
+            ValueError: `compile` is true or `strategy` fsdp, but the method has no `backbone`.
         """
+        self.equip(method)
+        if self.device.type == "cuda":
+            fuse(optimizer)
+        if self.config.strategy == "fsdp":
+            shard(method, optimizer, self.device)
+            return method, optimizer
+        module, wrapped = self._fabric.setup(method, optimizer)
+        return module, wrapped
+
+    def equip(self, method: Method) -> None:
+        """As `setup`, for a method that will not be trained: nothing is wrapped for several processes."""
         if self.channels_last:
             method.to(memory_format=torch.channels_last)
         if self.compile:
@@ -165,14 +161,13 @@ class Runtime:
                 raise ValueError(f"runtime.compile is true, but {type(method).__name__} has no backbone: use false.")
             # In place: a wrapper would put `_orig_mod.` into the names of the state dict.
             backbone.compile(dynamic=False)
-        if self.device.type == "cuda":
-            fuse(optimizer)
-        module, wrapped = self._fabric.setup(method, optimizer)
-        return module, wrapped
+        method.to(self.device)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context for every forward, in training and in evaluation."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+        # Weights that are gathered for a block only must not live on as bfloat16 copies in autocast's cache.
+        settings: dict[str, Any] = {"cache_enabled": False} if self.config.strategy == "fsdp" else {}
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16", **settings)
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate the gradients of a loss, averaged over ranks."""
@@ -180,8 +175,8 @@ class Runtime:
 
     def without_reduction(self, module: nn.Module, enabled: bool = True) -> AbstractContextManager[Any]:
         """Return a context that postpones averaging over ranks: for all micro-batches of a step but the last."""
-        if not enabled or self.world_size == 1:
-            return nullcontext()
+        if not enabled or self.world_size == 1 or self.config.strategy == "fsdp":
+            return nullcontext()  # FSDP would have to keep the gradients of all rows
         return self._fabric.no_backward_sync(cast("_FabricModule", module))
 
     def seed(self, seed: int) -> None:
@@ -218,12 +213,8 @@ class Runtime:
 
     def gather(self, value: Mapping[str, Tensor]) -> list[Mapping[str, Tensor]]:
         """Return every rank's tensors, on the CPU and in rank order, on rank 0; an empty list on the others."""
-        local = {name: tensor.detach().cpu() for name, tensor in value.items()}
-        if self.world_size == 1:
-            return [local]
-        everyone: list[Any] | None = [None] * self.world_size if self.rank == 0 else None
-        torch.distributed.gather_object(local, everyone)
-        return everyone or []
+        local: Mapping[str, Tensor] = {name: tensor.detach().cpu() for name, tensor in value.items()}
+        return gather_on_first(local)
 
     def broadcast(self, value: T) -> T:
         """Return rank 0's value on every rank."""

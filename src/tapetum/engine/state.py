@@ -44,10 +44,15 @@ def fingerprint(runtime: Runtime, *, data: str) -> Fingerprint:
         data: hash of the list of images and labels.
 
     Returns:
-        Names and values: threads, torch, device, cpu_capability, compile, precision, channels_last, world_size, data.
+        Names and values: threads, torch, device, cpu_capability, compile, precision, channels_last, world_size, data;
+        strategy and recompute, if they are not the usual ones.
     """
     is_cuda = runtime.device.type == "cuda"
+    # Older checkpoints know only the usual values of these.
+    chosen = {"strategy": runtime.config.strategy, "recompute": runtime.config.recompute}
+    unusual = {name: value for name, value in chosen.items() if value not in ("ddp", "none")}
     return {
+        **unusual,
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
         "device": torch.cuda.get_device_name(runtime.device) if is_cuda else runtime.device.type,

@@ -6,7 +6,6 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -17,6 +16,7 @@ from tapetum.engine.loggers import METRICS, CSVLogger
 from tapetum.engine.metrics import Metrics, NonFiniteError, PendingRows, first_not_finite, step_metrics
 from tapetum.engine.resumption import Resumption
 from tapetum.engine.runtime import Runtime
+from tapetum.engine.sharding import weights_of
 from tapetum.engine.state import Fingerprint, TrainState
 from tapetum.engine.trainer_config import TrainerConfig
 from tapetum.methods.base import EmbedAll, Method, Progress, StepOutput, modes_kept
@@ -89,6 +89,7 @@ class Trainer:
         self._pending = PendingRows()
         checkpoints = folder / CHECKPOINTS if folder is not None else None
         self._module, self._stepper = runtime.setup(method, optimizer)
+        self._weights = weights_of(method)
         lengths = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch, "accumulate": config.accumulate}
         self._resumption = Resumption(
             *(method, optimizer, runtime, checkpoints),
@@ -105,7 +106,7 @@ class Trainer:
             The state after the last step; its metrics are the last row of metrics.csv.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM arrived; the step was finished and saved.
+            Interrupted: SIGINT, SIGTERM or SIGHUP arrived; the step was finished and saved.
             NonFiniteError: loss or gradient is not finite and may not be skipped.
             ValueError: the checkpoint was made under conditions that would give different bits.
         """
@@ -115,6 +116,7 @@ class Trainer:
                 " statistics and losses that compare images see one batch at a time: this is not one larger batch."
             )
         self.method.train()
+        self._weights.scatter()
         self._load()
         if self.total_steps == 0:
             self._save()
@@ -128,6 +130,7 @@ class Trainer:
         finally:
             for callback in self.callbacks:
                 callback.on_end(self.state.step)
+        self._weights.gather()  # for all that may follow
         return self.state
 
     def _run(self) -> None:
@@ -145,7 +148,7 @@ class Trainer:
         progress = Progress(step, self.steps_per_epoch, self.total_steps)
         if progress.is_epoch_start:
             self.runtime.seed(torch_seed(self.seed, "before_epoch", step, self.runtime.rank))
-            with modes_kept(self.method):
+            with self._weights.whole(), modes_kept(self.method):
                 self.method.before_epoch(progress, self.embed_all)
         self.schedule(step)
         is_skipped = step in self.state.skipped_steps
@@ -172,8 +175,7 @@ class Trainer:
                 self.runtime.backward(output.loss / len(batches))
             outputs.append(output)
         self.method.after_backward(progress)
-        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        gradient_norm = torch.nn.utils.get_total_norm(gradients)
+        gradient_norm = self._weights.gradient_norm(self.optimizer)
         self._stepper.step()
         for output, batch in zip(outputs, batches):
             self.method.after_step(output, batch)
@@ -226,7 +228,7 @@ class Trainer:
 
     def _evaluate(self) -> dict[str, float]:
         assert self.evaluate is not None
-        with modes_kept(self.method):
+        with self._weights.whole(), modes_kept(self.method):
             results = {n if "/" in n else f"eval/{n}": float(value) for n, value in self.evaluate().items()}
         for callback in self.callbacks:
             callback.on_evaluate(self.state.step, results)

@@ -17,6 +17,7 @@ from tapetum.engine.budget import Costs
 from tapetum.engine.callbacks import Callback, Row
 from tapetum.engine.checkpoint import capture
 from tapetum.engine.runtime import Runtime
+from tapetum.engine.sharding import weights_of
 from tapetum.engine.trainer import Trainer
 from tapetum.engine.trainer_config import TrainerConfig
 from tapetum.methods.base import EmbedAll, Method, Progress
@@ -118,7 +119,7 @@ def _trial_config(config: TrainerConfig) -> TrainerConfig:
 def _seconds_to_save(method: Method, optimizer: Optimizer, folder: Path) -> float:
     """Time a checkpoint's way to the disk of a folder, in a file without a name: even a kill leaves nothing behind."""
     start = time.perf_counter()
-    tensors = capture(method, optimizer, [method.local_state()], {"step": 0}).tensors.values()
+    tensors = capture(weights_of(method).stored, optimizer, [method.local_state()], {"step": 0}).tensors.values()
     with writing(folder), tempfile.TemporaryFile(dir=folder) as file:
         file.write(bytes(sum(tensor.numel() * tensor.element_size() for tensor in tensors)))
         file.flush()

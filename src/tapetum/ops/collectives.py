@@ -5,11 +5,14 @@ parameter gradients are *averaged* over ranks. For this, `gather_rows` must sum 
 and `mean_over_ranks` must pass its gradient through unchanged.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def world_size() -> int:
@@ -79,3 +82,36 @@ class _SumOverRanks(torch.autograd.Function):
 def sum_over_ranks(value: Tensor) -> Tensor:
     """Sum `value` over ranks; differentiable: every rank's loss depends on every rank's value."""
     return _SumOverRanks.apply(value) if world_size() > 1 else value
+
+
+def gather_on_first(value: T) -> list[T]:
+    """Return every rank's value on rank 0, in rank order, and an empty list on the others."""
+    if world_size() == 1:
+        return [value]
+    everyones: list[Any] | None = [None] * world_size() if rank() == 0 else None
+    dist.gather_object(value, everyones)
+    return everyones or []
+
+
+def gather_on_all(value: T) -> list[T]:
+    """Return every rank's value on every rank, in rank order."""
+    if world_size() == 1:
+        return [value]
+    everyones: list[Any] = [None] * world_size()
+    dist.all_gather_object(everyones, value)
+    return everyones
+
+
+def in_turn(own: Iterator[T], count: int) -> Iterator[T]:
+    """Yield on rank 0, in order, what all ranks make together; the others go through an iterator without items.
+
+    Ranks stay in step: each makes one more thing while rank 0 uses the last ones. So memory is bounded, what rank 0 has
+    is complete up to some point, and a rank that is lost is noticed by the others.
+
+    Args:
+        own: what this rank makes, of `count` things those with the numbers rank, rank + world_size, and so on.
+        count: of all ranks together.
+    """
+    for start in range(0, count, world_size()):
+        mine = next(own) if start + rank() < count else None
+        yield from cast("list[T]", gather_on_first(mine))[: count - start]

@@ -4,12 +4,16 @@ Symbols: p a parameter, g its gradient, r its trust ratio, d the step, m the mom
 the learning rate is multiplied into m, so changing the learning rate does not rescale steps already in m.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+
+def _norms(parameters: Sequence[Tensor], tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    return torch._foreach_norm(list(tensors))
 
 
 class LARS(Optimizer):
@@ -68,6 +72,9 @@ class LARS(Optimizer):
         switches = {"nesterov": nesterov, "adapt": adapt, "lr_in_buffer": lr_in_buffer}
         super().__init__(params, {**positive, "momentum": momentum, **switches})
 
+    norms: Callable[[Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]] = staticmethod(_norms)
+    """Given parameters and their tensors, the norm of each whole tensor; replaced where they are in parts."""
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; returns the result of `closure`, which recomputes the loss, or None without a closure."""
@@ -84,7 +91,8 @@ class LARS(Optimizer):
     def _step_group(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
         momentum, lr = group["momentum"], group["lr"]
         gradients = [cast(Tensor, p.grad) for p in parameters]
-        steps = _adapted(group, parameters, gradients) if group["adapt"] else _decayed(group, parameters, gradients)
+        adapt = self._adapted if group["adapt"] else _decayed
+        steps = adapt(group, parameters, gradients)
         if group["lr_in_buffer"]:
             torch._foreach_mul_(steps, -lr)
         buffers = self._buffers(parameters)
@@ -97,6 +105,21 @@ class LARS(Optimizer):
         else:
             torch._foreach_add_(parameters, buffers, alpha=rate)
 
+    def _adapted(self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
+        """r * (g + weight_decay * p), as new tensors; g if either norm is zero."""
+        decay = group["weight_decay"]
+        p_norms = torch.stack(list(self.norms(parameters, parameters)))  # (number of parameters,)
+        g_norms = torch.stack(list(self.norms(parameters, gradients)))
+        ratios = group["trust_coefficient"] * p_norms / (g_norms + decay * p_norms + group["eps"])
+        adapts = (p_norms != 0) & (g_norms != 0)
+        scales = torch.where(adapts, ratios, 1.0)
+        decays = torch.where(adapts, decay, torch.zeros_like(ratios))
+        steps = gradients
+        if decay:
+            steps = list(torch._foreach_mul(parameters, decays.unbind()))
+            torch._foreach_add_(steps, gradients)
+        return list(torch._foreach_mul(steps, scales.unbind()))
+
     def _buffers(self, parameters: list[Tensor]) -> list[Tensor]:
         for p in parameters:
             state = self.state[p]
@@ -108,19 +131,3 @@ class LARS(Optimizer):
 def _decayed(group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
     """g + weight_decay * p, as new tensors."""
     return list(torch._foreach_add(gradients, parameters, alpha=group["weight_decay"]))
-
-
-def _adapted(group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
-    """r * (g + weight_decay * p), as new tensors; g if either norm is zero."""
-    decay = group["weight_decay"]
-    p_norms = torch.stack(torch._foreach_norm(parameters))  # (number of parameters,)
-    g_norms = torch.stack(torch._foreach_norm(gradients))
-    ratios = group["trust_coefficient"] * p_norms / (g_norms + decay * p_norms + group["eps"])
-    adapts = (p_norms != 0) & (g_norms != 0)
-    scales = torch.where(adapts, ratios, 1.0)
-    decays = torch.where(adapts, decay, torch.zeros_like(ratios))
-    steps = gradients
-    if decay:
-        steps = list(torch._foreach_mul(parameters, decays.unbind()))
-        torch._foreach_add_(steps, gradients)
-    return list(torch._foreach_mul(steps, scales.unbind()))
