@@ -2,7 +2,8 @@
 
     python family.py compare FOLDER PROCESSES
 
-trains each of `CASES` for 10 steps in float64 and leaves losses, weights and local state of each process in FOLDER.
+trains each of `CASES` for 10 steps in float64 and leaves losses, weights and local state of each process in FOLDER; two
+processes then also do what `sharded.QUICK` names.
 
     python family.py break-off FOLDER PROCESSES METHOD...
     python family.py resume FOLDER PROCESSES METHOD...
@@ -224,6 +225,10 @@ def main(action: str, folder: Path, processes: int, *kinds: str) -> None:
     on = runtime(devices=processes)
     if action == "compare":
         compare(folder, on)
+    if action == "compare" and processes == 2:  # these processes are there, and starting others takes long
+        import sharded
+
+        sharded.run(on, folder, *sharded.QUICK)
     for kind in kinds:
         if action == "break-off":
             train(kind, folder / kind / "whole", on)

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from tapetum.cli.main import main
-from tapetum.engine import checkpoint as checkpoints
+from tapetum.engine import checked_tensors as checkpoints
 from tapetum.engine import loggers
 
 FULL = Path("/dev/full")

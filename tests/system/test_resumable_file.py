@@ -21,7 +21,7 @@ def names(path: Path) -> list[str]:
 def test_it_gets_its_name_when_it_is_whole(path):
     with ResumableFile(path, "key", b"head\n") as table:
         table.append(b"1\n2\n", Counter(a=2))
-        assert names(path) == ["table.csv.partial", "table.csv.partial.json"]
+        assert names(path) == ["table.csv.lock", "table.csv.partial", "table.csv.partial.json"]
         table.finish()
     assert names(path) == ["table.csv"]
     assert path.read_bytes() == b"head\n1\n2\n"
@@ -46,9 +46,52 @@ def test_what_is_in_the_way_is_not_touched(path):
     with pytest.raises(ValueError, match=r"table.csv.partial was begun for other images"):
         ResumableFile(path, "other")
     assert path.with_name("table.csv.partial").read_bytes() == b"1\n"
-    os.truncate(path.with_name("table.csv.partial"), 0)  # as a crash of the machine may leave it
-    with pytest.raises(ValueError, match="delete it"):
-        ResumableFile(path, "key")
+    assert names(path) == ["table.csv.partial", "table.csv.partial.json"]
+
+
+def flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 2
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda partial: os.truncate(partial, 0), "table.csv.partial is cut short"),  # as a crash may leave it
+        (lambda partial: flip(partial, 6), "table.csv.partial has its whole length, but bits of it have changed"),
+        (lambda partial: flip(partial.with_suffix(".partial.json"), 9), "table.csv.partial.json has changed"),
+        (lambda partial: flip(partial.with_suffix(".partial.json"), 0), "table.csv.partial.json is not what"),
+    ],
+)
+def test_what_is_damaged_is_made_anew_and_said(path, capsys, damage, message):
+    with ResumableFile(path, "key", b"head\n") as table:
+        table.append(b"1\n", Counter(a=1))
+        table.append(b"2\n", Counter(a=1))
+    damage(path.with_name("table.csv.partial"))
+    with ResumableFile(path, "key", b"head\n") as table:
+        assert table.rows == 0
+        table.append(b"1\n2\n3\n", Counter(a=3))
+        table.finish()
+    assert message in capsys.readouterr().err
+    assert path.read_bytes() == b"head\n1\n2\n3\n"
+
+
+def test_a_note_from_before_there_were_checksums_counts(path):
+    path.parent.mkdir()
+    path.with_name("table.csv.partial").write_bytes(b"1\n")
+    path.with_name("table.csv.partial.json").write_text('{"key": "key", "bytes": 2, "counts": {"a": 1}}')
+    with ResumableFile(path, "key") as table:
+        assert table.rows == 1
+
+
+def test_a_second_writer_is_kept_out(path):
+    with ResumableFile(path, "key") as table:
+        with pytest.raises(ValueError, match=r"table.csv is being written by another thread of this process"):
+            ResumableFile(path, "key")
+        table.append(b"1\n", Counter(a=1))
+        table.finish()
+    assert names(path) == ["table.csv"]
 
 
 def test_a_beginning_without_rows_is_in_nobodys_way(path):

@@ -1,17 +1,29 @@
-"""Writes files that are either complete or absent, and explains in one sentence why a disk refuses one."""
+"""Writes files that are either complete or absent, by one process at a time; says in a sentence why a disk refuses one.
+
+Locks are freed by the system when their process dies, so `kill -9` never leaves one behind. On systems and disks that
+know no locks, nobody is kept out.
+"""
 
 import errno
 import os
 import platform
+import secrets
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
+
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM)  # what such file systems and folders say
 AGAIN = "run the same command again, or choose another --output"
 RESUME = "continue with `tapetum resume` and the run's folder; what was saved before is intact"
+_held: set[Path] = set()
+"""Locks of `owned` that this process holds; to the system, all of its threads are one owner."""
 
 
 @contextmanager
@@ -37,6 +49,8 @@ def writing(path: Path, then: str = AGAIN) -> Iterator[None]:
 def whole_file(path: Path, then: str = AGAIN) -> Iterator[Path]:
     """Yield a path to write to; the file gets its own name once complete and on disk, or leaves nothing on failure.
 
+    Of several processes that write the same file at once, each writes its own, and the last one stays.
+
     Args:
         path: the file; it is replaced only at the end. Missing folders are created.
         then: as for `writing`.
@@ -45,18 +59,16 @@ def whole_file(path: Path, then: str = AGAIN) -> Iterator[Path]:
         ValueError: the file cannot be written.
     """
     refuse_folder(path)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with writing(path, then):
-            path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path, then), _temporary(path) as partial:
+        try:
             yield partial
             with partial.open("rb+") as file:
                 os.fsync(file.fileno())
             os.replace(partial, path)
             sync_folder(path.parent)
-    finally:
-        with suppress(OSError):
-            partial.unlink()
+        finally:
+            with suppress(OSError):
+                partial.unlink()
 
 
 def write_text(path: Path, text: str, then: str = AGAIN) -> None:
@@ -77,11 +89,10 @@ def whole_folder(path: Path, then: str = AGAIN) -> Iterator[Path]:
         ValueError: the path is taken, or the folder cannot be written.
     """
     refuse_taken(path)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with writing(path, then):
+    with writing(path, then), _temporary(path) as partial:
+        try:
             shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
-            partial.mkdir(parents=True)
+            partial.mkdir()
             yield partial
             for file in partial.rglob("*"):
                 if file.is_file():
@@ -91,8 +102,20 @@ def whole_folder(path: Path, then: str = AGAIN) -> Iterator[Path]:
                 path.rmdir()
             os.replace(partial, path)
             sync_folder(path.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """Yield NAME.partial beside a file; or, where another process writes into this folder, a name that is nobody's.
+
+    So what killed processes leave is overwritten rather than piling up.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        is_alone = fcntl is not None and _flock(stack, path.parent, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield path.with_name(f"{path.name}{'' if is_alone else '.' + secrets.token_hex(4)}.partial")
 
 
 def sync_folder(folder: Path) -> None:
@@ -111,36 +134,80 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def only_one(lock: Path) -> Iterator[None]:
-    """Hold a lock that only one process has at a time; the system frees it when that process dies."""
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system: processes there must not share a cache folder while it is built
-        yield
-        return
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def only_one(lock: Path) -> Iterator[bool]:
+    """Wait for a lock that only one process has at a time; yields whether there are locks here.
+
+    Args:
+        lock: a file, which is created and stays; or a folder.
+    """
+    with ExitStack() as stack:
+        yield fcntl is not None and _flock(stack, lock, fcntl.LOCK_EX)
     # The file stays: after a deletion, a third process could lock a new file while a second waits for the old.
 
 
-@contextmanager
-def owned(lock: Path) -> Iterator[None]:
-    """Hold a lock file that tells who owns its folder; it vanishes at the end, and a killed process's no longer counts.
+def _flock(stack: ExitStack, path: Path, how: int) -> bool:
+    """Lock a file or folder until the stack is closed; returns whether it could be."""
+    is_folder = path.is_dir()
+    try:
+        descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_WRONLY | os.O_CREAT, 0o666)
+    except PermissionError:
+        if not is_folder:
+            raise
+        return False  # a folder that may be written and not listed
+    stack.callback(os.close, descriptor)
+    try:
+        fcntl.flock(descriptor, how)
+    except OSError:  # no locks here; or taken, if it was not to wait
+        return False
+    return True
 
-    Forked children do not share it, so loader workers that outlive a killed process cannot keep it. On systems and
-    disks that know no locks, nobody is kept out.
+
+@contextmanager
+def sole_writing(path: Path) -> Iterator[None]:
+    """Keep other processes from writing the same file or folder meanwhile, by the lock PATH.lock beside it.
 
     Raises:
-        ValueError: another process owns it, or it cannot be written.
+        ValueError: another process writes it (the message names it), or the folder above it is not writable.
     """
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with owned(path.with_name(path.name + ".lock"), path):
+        yield
+
+
+@contextmanager
+def sole_new(folder: Path) -> Iterator[None]:
+    """Keep other processes from making the same folder meanwhile, which `whole_folder` writes inside.
+
+    Raises:
+        ValueError: another process makes it, the path is taken, or the folder above it is not writable.
+    """
+    refuse_taken(folder)
+    with sole_writing(folder):
+        yield
+
+
+@contextmanager
+def owned(lock: Path, what: Path | None = None) -> Iterator[None]:
+    """Hold a lock file that tells who owns something; it vanishes at the end, and a killed process's no longer counts.
+
+    Forked children do not share it, so loader workers that outlive a killed process cannot keep it.
+
+    Args:
+        lock: the lock file.
+        what: what it protects; None for its folder.
+
+    Raises:
+        ValueError: another process or thread owns it, or it cannot be written.
+    """
+    if fcntl is None:
         yield
         return
+    place, taken = Path(os.path.realpath(lock)), f"{what or lock.parent} is being written by"
+    if place in _held:  # opening and closing the file would free the lock
+        raise ValueError(f"{taken} another thread of this process: wait until that has ended.")
     with ExitStack() as stack:
-        with writing(lock, RESUME):
+        with writing(lock, RESUME) if what is None else writing(what):
             while True:
                 file = stack.enter_context(lock.open("a+", encoding="utf-8"))
                 try:
@@ -150,9 +217,7 @@ def owned(lock: Path) -> Iterator[None]:
                         break  # no locks here
                     file.seek(0)
                     owner = file.read() or "another process"
-                    raise ValueError(
-                        f"{lock.parent} is being written by {owner}: wait until that has ended, or stop it first."
-                    ) from None
+                    raise ValueError(f"{taken} {owner}: wait until that has ended, or stop it first.") from None
                 with suppress(FileNotFoundError):
                     if os.path.samestat(lock.stat(), os.fstat(file.fileno())):
                         break
@@ -160,6 +225,8 @@ def owned(lock: Path) -> Iterator[None]:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
             file.flush()
+        _held.add(place)
+        stack.callback(_held.discard, place)
         stack.callback(lock.unlink, missing_ok=True)
         yield
 
@@ -171,13 +238,24 @@ def refuse_folder(path: Path) -> None:
 
 
 def refuse_taken(path: Path) -> None:
-    """Raise ValueError if there is a file, or a folder that is not empty, where something new is to be written."""
+    """Raise ValueError if there is a file, or a folder that is not empty, where something new is to be written.
+
+    A process that was killed when it had written that may have left its lock beside it, which is removed.
+    """
     if not path.name:
         raise ValueError(f"{path} cannot be replaced by what is written: give a new folder or file as --output.")
-    if path.is_dir() and any(path.iterdir()):
-        raise ValueError(f"{path} is not empty: give another --output.")
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"{path} exists already: give another --output, or delete it.")
+    is_folder = path.is_dir()
+    if not path.exists() or (is_folder and not any(path.iterdir())):
+        return
+    lock = path.with_name(path.name + ".lock")
+    if lock.is_file():
+        with suppress(ValueError), owned(lock, path):
+            pass
+    raise ValueError(
+        f"{path} is not empty: give another --output."
+        if is_folder
+        else f"{path} exists already: give another --output, or delete it."
+    )
 
 
 def reason_of(error: OSError) -> str:

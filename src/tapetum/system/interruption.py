@@ -1,4 +1,4 @@
-"""Treats Ctrl-C and SIGTERM as a request: the trainer finishes its step, saves, and only then stops."""
+"""Treats Ctrl-C, SIGTERM and SIGHUP as a request: the trainer finishes its step, saves, and only then stops."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from typing import Any
 
 STOPPED = 130
 """Exit code after a request to stop, the one that shells use for SIGINT."""
+_AT_ONCE = (signal.SIGINT, signal.SIGTERM)
+_REQUESTS = (
+    *_AT_ONCE,
+    *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []),
+)  # Windows knows no terminal that closes
 
 
 class Interrupted(Exception):
@@ -26,7 +31,9 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """While active, the first SIGINT or SIGTERM sets `received`, and a second one stops at once.
+    """While active, the first SIGINT, SIGTERM or SIGHUP sets `received`; a second SIGINT or SIGTERM stops at once.
+
+    A terminal that closes may send SIGHUP more than once. Where `nohup` has it ignored, it stays ignored.
 
     It does nothing outside the main thread, where Python delivers no signals.
     """
@@ -39,8 +46,9 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._receive)
+            for number in _REQUESTS:
+                if number in _AT_ONCE or signal.getsignal(number) != signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(
@@ -51,11 +59,12 @@ class StopRequest:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            # A forked data worker inherits this handler: it leaves Ctrl-C to the trainer, but SIGTERM ends it.
+            # A forked data worker inherits this handler: SIGTERM ends it, and the rest it leaves to the trainer.
             if number == signal.SIGTERM:
                 os._exit(128 + number)
             return
-        if self.received:
+        if not self.received:
+            self.received = True
+            self._notify("Finishing this step and saving; interrupt again to stop at once.")
+        elif number in _AT_ONCE:
             raise KeyboardInterrupt
-        self.received = True
-        self._notify("Finishing this step and saving; interrupt again to stop at once.")

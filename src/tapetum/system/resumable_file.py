@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from tapetum.system.files import reason_of, refuse_folder, sync_folder
+from tapetum.system.files import reason_of, refuse_folder, sole_writing, sync_folder
 from tapetum.system.interruption import Interrupted
 from tapetum.system.notices import notify
 
@@ -21,8 +22,9 @@ class ResumableFile:
 
     It grows as `PATH.partial`, gets its own name when it is finished, and replaces an older file only then.
 
-    After each part, `PATH.partial.json` records how much of it is complete. Opening it again with the same key
-    continues from there.
+    After each part, `PATH.partial.json` records how much of it is complete, and a checksum of that. Opening it again
+    with the same key continues from there, or begins anew if what was written is damaged. Only one process at a time
+    writes it.
 
     Args:
         path: the file.
@@ -33,25 +35,29 @@ class ResumableFile:
         counts: how many things of each kind are in it so far, as passed to `append`.
 
     Raises:
-        ValueError: it cannot be written, or a partial file made from something else is in the way.
+        ValueError: it cannot be written, another process is writing it, or a partial file made from something else is
+            in the way.
     """
 
     def __init__(self, path: Path, key: str, header: bytes = b"") -> None:
         self.path, self._key = path, key
         self._partial = path.with_name(path.name + ".partial")
         self._state = path.with_name(path.name + ".partial.json")
+        self._checksum = 0
         refuse_folder(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.counts, size = self._earlier()
-            self._file: BinaryIO = self._partial.open("r+b" if size else "wb")
-            self._file.truncate(size)
-            self._file.seek(size)
-            if not size:
-                self._file.write(header)
-                self._note(self.counts)
-        except OSError as error:
-            raise self._unwritable(error) from error
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(sole_writing(path))
+                self.counts, size = self._earlier()
+                self._file: BinaryIO = stack.enter_context(self._partial.open("r+b" if size else "wb"))
+                self._file.truncate(size)
+                self._file.seek(size)
+                if not size:
+                    self._write(header)
+                    self._note(self.counts)
+            except OSError as error:
+                raise self._unwritable(error) from error
+            self._open = stack.pop_all()
 
     @property
     def rows(self) -> int:
@@ -93,7 +99,7 @@ class ResumableFile:
             ValueError: the disk is full or similar; what was added before is kept.
         """
         try:
-            self._file.write(content)
+            self._write(content)
             self._note(self.counts + counts)
             self.counts += counts
         except OSError as error:
@@ -101,13 +107,14 @@ class ResumableFile:
 
     def finish(self) -> None:
         """Give the file its own name."""
-        self._file.close()
-        try:
-            os.replace(self._partial, self.path)
-            self._state.unlink()
-        except OSError as error:
-            raise self._unwritable(error) from error
-        sync_folder(self.path.parent)
+        with self._open:
+            self._file.close()
+            try:
+                os.replace(self._partial, self.path)
+                self._state.unlink()
+            except OSError as error:
+                raise self._unwritable(error) from error
+            sync_folder(self.path.parent)
 
     def __enter__(self) -> ResumableFile:
         return self
@@ -115,13 +122,18 @@ class ResumableFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._file.close()
+        self._open.close()
+
+    def _write(self, content: bytes) -> None:
+        self._file.write(content)
+        self._checksum = zlib.crc32(content, self._checksum)
 
     def _note(self, counts: Counter[str]) -> None:
         self._file.flush()
         os.fsync(self._file.fileno())
         noted = self._state.with_name(self._state.name + ".new")
-        noted.write_text(json.dumps({"key": self._key, "bytes": self._file.tell(), "counts": counts}))
+        state = {"key": self._key, "bytes": self._file.tell(), "counts": counts, "crc32": self._checksum}
+        noted.write_text(json.dumps(state | {"check": _check(state)}))
         os.replace(noted, self._state)
 
     def _earlier(self) -> tuple[Counter[str], int]:
@@ -131,14 +143,29 @@ class ResumableFile:
         try:
             state = json.loads(self._state.read_text())
             key, size, counts = state["key"], int(state["bytes"]), Counter(state["counts"])
-        except (ValueError, KeyError, TypeError):
-            return Counter(), 0  # not written by this class
-        if counts and (key != self._key or self._partial.stat().st_size < size):
+            checksum, check = state.get("crc32"), state.pop("check", None)  # both None if it is of an older version
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return self._damaged(self._state, "is not what was written there")
+        if check != (None if checksum is None else _check(state)):
+            return self._damaged(self._state, "has changed since it was written")
+        if counts and key != self._key:
             raise ValueError(
                 f"{self._partial} was begun for other images, another run or other options: delete it, or give "
                 "another --output."
             )
-        return (counts, size) if key == self._key else (Counter(), 0)
+        if key != self._key:
+            return Counter(), 0
+        if self._partial.stat().st_size < size:
+            return self._damaged(self._partial, "is cut short")
+        self._checksum = _checksum_of(self._partial, size)
+        if checksum not in (None, self._checksum):
+            return self._damaged(self._partial, "has its whole length, but bits of it have changed")
+        return counts, size
+
+    def _damaged(self, path: Path, how: str) -> tuple[Counter[str], int]:
+        self._checksum = 0
+        notify(f"{path} {how}: what was done is done again")
+        return Counter(), 0
 
     def _unwritable(self, error: OSError) -> ValueError:
         kept = f"; {self.rows} rows are kept in {self._partial}" if hasattr(self, "counts") and self.rows else ""
@@ -146,3 +173,16 @@ class ResumableFile:
             f"{self.path} cannot be written ({reason_of(error)}){kept}: make room or allow writing there, and run "
             "the same command again."
         )
+
+
+def _check(state: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(state, sort_keys=True).encode())
+
+
+def _checksum_of(path: Path, size: int) -> int:
+    """CRC-32 of the first bytes of a file."""
+    found = 0
+    with path.open("rb") as file:
+        while size > 0 and (part := file.read(min(size, 2**20))):
+            found, size = zlib.crc32(part, found), size - len(part)
+    return found

@@ -4,6 +4,7 @@ from PIL import Image
 
 from tapetum.data.health import unreadable as module
 from tapetum.data.health.unreadable import find_unreadable, readable, write_unreadable
+from tapetum.data.images.cache_folder import cache_folder
 from tapetum.data.sources.open_source import open_source
 
 
@@ -76,3 +77,18 @@ def test_whole_files_and_arrays_are_left_as_they_are(photos):
         (photos / name).unlink()
     for source in (open_source(photos), open_source(np.zeros((4, 8, 8), np.uint8))):
         assert readable(source, strict=True) == (source, [])
+
+
+def test_a_damaged_note_of_what_was_found_is_made_anew_and_said(photos, capsys):
+    store = open_source(photos).store
+    first = find_unreadable(store)
+    (note,) = cache_folder().glob("unreadable-*.json")
+    capsys.readouterr()
+    for place in range(0, note.stat().st_size - 1, 9):
+        content = bytearray(note.read_bytes())
+        content[place] ^= 1
+        note.write_bytes(content)
+        assert find_unreadable(store) == first
+        assert "has changed since it was written: the images are looked through again" in capsys.readouterr().err
+    assert find_unreadable(store) == first
+    assert capsys.readouterr().err == ""

@@ -1,6 +1,9 @@
+import errno
+import fcntl
 import multiprocessing
 import os
 import pickle
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tapetum.data.health.unreadable import find_unreadable
 from tapetum.data.images import cache
 from tapetum.data.images.cache import cache_folder, decoded, fits
 from tapetum.data.images.stores import ArrayStore, FileStore, RaggedStore, shrunk
@@ -209,3 +213,100 @@ def test_the_default_folder_is_used(tmp_path, monkeypatch):
     monkeypatch.setenv("TAPETUM_CACHE", str(tmp_path / "chosen"))
     decoded(write_pool(tmp_path / "pool", [(8, 8)]))
     assert len(list((tmp_path / "chosen").glob("images-*/cache.json"))) == 1
+
+
+def flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 16
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("sizes", [[(8, 8)] * 7, [(8, 8), (9, 7), (8, 8), (8, 6), (9, 9)]])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda made: flip(made / "images.npy", -3), "bits of it have changed since it was written"),
+        (lambda made: flip(made / "images.npy", 60), "bits of it have changed since it was written"),  # its header
+        (lambda made: os.truncate(made / "images.npy", 300), "it is cut short"),
+        (lambda made: flip(made / "sizes.npy", -8), "bits of it have changed since it was written"),
+        (lambda made: flip(made / "done", 3), "bits of it have changed since it was written"),
+        (lambda made: flip(made / "cache.json", 30), "bits of it have changed since it was written"),
+    ],
+    ids=["pixels", "header", "cut", "sizes", "checksums", "note"],
+)
+def test_a_damaged_cache_is_mended_and_said(tmp_path, small_chunks, capsys, sizes, damage, message):
+    files = write_pool(tmp_path / "pool", sizes, ".png")
+    decoded(files, folder=tmp_path / "cache")
+    (made,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
+    assert capsys.readouterr().err == ""
+    damage(made)
+    for expected in (message, ""):
+        pool = decoded(files, folder=tmp_path / "cache")
+        assert all(torch.equal(a, b) for a, b in zip(rows(pool), rows(files), strict=True))
+        error = capsys.readouterr().err
+        assert expected in error
+        assert bool(error) == bool(expected)
+    assert [path for path in (tmp_path / "cache").iterdir() if path.is_dir()] == [made]
+
+
+def test_only_what_has_changed_is_decoded_again(tmp_path, small_chunks, monkeypatch):
+    files = write_pool(tmp_path / "pool", [(8, 8)] * 7)
+    decoded(files, folder=tmp_path / "cache")
+    (made,) = (tmp_path / "cache").glob("images-*[0-9a-f]")
+    flip(made / "images.npy", -3)
+    calls, real = [], cache.decode
+    monkeypatch.setattr(cache, "decode", lambda file, shrink_to: calls.append(file) or real(file, shrink_to))
+    decoded(files, folder=tmp_path / "cache")
+    assert len(calls) == 1
+
+
+def test_processes_on_a_disk_without_locks_do_not_mix(tmp_path, small_chunks, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    files = write_pool(tmp_path / "pool", [(8, 8)] * 7)
+    real, others = cache._build, []
+
+    def slow(store, partial, report, threads):
+        if not others:  # another process makes the same cache meanwhile
+            others.append(partial)
+            monkeypatch.setattr(os, "getpid", lambda: 12345)
+            others.append(decoded(files, folder=tmp_path / "cache"))
+        real(store, partial, report, threads)
+
+    monkeypatch.setattr(cache, "_build", slow)
+    pool = decoded(files, folder=tmp_path / "cache")
+    for made in (pool, others[1]):
+        assert torch.equal(rows(made), torch.stack(rows(files)))
+    assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 1
+
+
+def test_caches_that_nobody_can_use_are_removed_and_said(tmp_path, capsys):
+    folder, week = tmp_path / "cache", 7 * 86400
+    gone, kept = write_pool(tmp_path / "gone", [(8, 8)] * 2), write_pool(tmp_path / "kept", [(8, 8)] * 2)
+    for files in (gone, kept):
+        decoded(files, folder=folder)
+        find_unreadable(files, folder=folder)
+    made = {files: folder / f"images-{cache.cache_key(files)}" for files in (gone, kept)}
+    for name in ("images-0a", "images-0b", "unreadable-0a"):
+        old = folder / name / "cache.json" if name.startswith("images") else folder / f"{name}.json"
+        old.parent.mkdir(exist_ok=True)
+        old.write_text('{"format": 2}' if name == "images-0a" else '{"format": 99}' if name == "images-0b" else "{}")
+    (folder / "images-0c.partial").mkdir()
+    (folder / "images-0c.partial" / "done").write_text("")
+    (folder / "mine.json").write_text("{}")
+    (tmp_path / "gone").rename(tmp_path / "elsewhere")
+
+    def names():
+        return {path.name for path in folder.iterdir() if path.suffix != ".lock"}
+
+    before = names()
+    decoded(write_pool(tmp_path / "more", [(8, 8)] * 2), folder=folder)
+    assert before - names() == {"images-0a", "unreadable-0a.json"}, "the images may be on a disk that comes back"
+    assert "removed 2 old caches (0 MiB)" in capsys.readouterr().err
+    for path in folder.rglob("*"):
+        os.utime(path, (time.time() - week - 99,) * 2)
+    decoded(write_pool(tmp_path / "most", [(8, 8)] * 2), folder=folder)
+    assert names() >= {made[kept].name, "images-0b", "mine.json"}
+    assert not names() & {made[gone].name, "images-0c.partial", f"unreadable-{cache.cache_key(gone)}.json"}

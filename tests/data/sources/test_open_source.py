@@ -287,9 +287,9 @@ def test_faulty_places(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"no images in .*empty"):
         open_source(tmp_path / "empty")
-    (tmp_path / "a.zip").touch()
-    with pytest.raises(ValueError, match=r"a\.zip is a file"):
-        open_source(tmp_path / "a.zip")
+    (tmp_path / "a.rar").touch()
+    with pytest.raises(ValueError, match=r"a\.rar is a file"):
+        open_source(tmp_path / "a.rar")
     write_images(tmp_path / "one", ["cat/1.jpg", "cat/2.jpg"])
     with pytest.raises(ValueError, match=r"only the class 'cat'.*one folder per class.*'none'"):
         open_source(tmp_path / "one")

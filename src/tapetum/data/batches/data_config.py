@@ -9,13 +9,14 @@ class DataConfig:
 
     images: str | None = None
     """The pool: a folder of images (one folder per class, or flat), a .txt or .csv file of image paths,
-    `cifar-10-batches-py`, a folder of IDX files or of SVHN's .mat files, an .npy or .npz file, or `digits`."""
+    a zip, tar or Parquet file, a folder of these, an address such as `s3://bucket/folder`, `cifar-10-batches-py`, a
+    folder of IDX files or of SVHN's .mat files, an .npy or .npz file, or `digits`."""
     labels: str | None = None
     """A CSV of `path,label`, a JSON file, a .txt list (names or indices) of the images that keep their own labels, an
     .npy file of labels or of such indices, or a folder of class folders whose images join the pool; null takes the
-    labels that come with `images`."""
+    labels that come with `images`, and `:NAME` a column of theirs. A file may be at an address."""
     test: str | None = None
-    """Labelled images to evaluate on, only at the end of the run; null for none."""
+    """Labelled images to evaluate on, only at the end of the run, in any form that `images` takes; null for none."""
     labels_per_class: int | None = None
     """Keep this many labels per class and treat the other images as unlabelled; null keeps all."""
     labels_percent: float | None = None

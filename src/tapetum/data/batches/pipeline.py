@@ -8,6 +8,7 @@ device. Neither keeps state, so any step's batch can be rebuilt on its own, with
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from tapetum.data.batch import Batch, Views
 from tapetum.data.batches.samplers import SupportConfig, SupportSampler, batch_indices, steps_in_epoch
 from tapetum.data.batches.shuffled_sampler import ShuffledSampler, labelled_sampler
+from tapetum.data.images.decoding import UnreadableImage
 from tapetum.data.images.stores import Store
 from tapetum.data.labels.labels import Labels
 from tapetum.data.views.apply import crop_resize_flip, distort_and_normalise
@@ -63,7 +65,15 @@ class Cut:
         )
 
 
-class Pipeline(Dataset[Cut]):
+class _Refused(NamedTuple):
+    """Why a worker process cannot make a batch: torch would pass on a traceback instead."""
+
+    reason: str
+    by_system: bool
+    """Whether it was an `OSError`; else it was an `UnreadableImage`."""
+
+
+class Pipeline(Dataset[Cut | _Refused]):
     """Batches of a pool, numbered 0, 1, 2, ...; each step takes one of them, or `accumulate` of them.
 
     Args:
@@ -170,7 +180,12 @@ class Pipeline(Dataset[Cut]):
         )
         return self.pool[rows]
 
-    __getitem__ = cut
+    def __getitem__(self, number: int) -> Cut | _Refused:
+        """`cut`, for worker processes: what the user can mend reaches the training as an error of one sentence."""
+        try:
+            return self.cut(number)
+        except (UnreadableImage, OSError) as error:
+            return _Refused(str(error), isinstance(error, OSError))
 
     def finish(self, cut: Cut, device: torch.device | str = "cpu", channels_last: bool = False) -> Batch:
         """Move a cut batch to the device, distort its colours and normalise it."""
@@ -212,7 +227,7 @@ class Pipeline(Dataset[Cut]):
         """
         source = copy(self)
         source.views_from = views_from
-        cuts: Iterator[Cut] | DataLoader[Cut]
+        cuts: Iterator[Cut | _Refused] | DataLoader[Cut | _Refused]
         pins = torch.device(device).type == "cuda"
         if workers:
             cuts = DataLoader(
@@ -227,6 +242,8 @@ class Pipeline(Dataset[Cut]):
         else:
             cuts = (source.cut(n).pin_memory() if pins else source.cut(n) for n in range(start, stop))
         for cut in cuts:
+            if isinstance(cut, _Refused):
+                raise OSError(cut.reason) if cut.by_system else ValueError(cut.reason)
             yield self.finish(cut, device, channels_last)
 
 

@@ -63,8 +63,9 @@ def inspect(store: Store, report: ReportProgress | None = None, threads: int = 2
     unreadable = {}
     some = [seen.height * seen.width for seen in map(look, range(min(8, len(store)))) if isinstance(seen, _Seen)]
     are_photographs = sum(some) >= THREADED_FROM_PIXELS * len(some)
-    with ThreadPoolExecutor(threads) as pool:
-        run = pool.map if are_photographs else map
+    at_once = store.at_once if isinstance(store, FileStore) else 1
+    with ThreadPoolExecutor(max(threads, at_once)) as pool:
+        run = pool.map if are_photographs or at_once > 1 else map
         for start in range(0, len(store), _AT_A_TIME):
             stop = min(start + _AT_A_TIME, len(store))
             for i, seen in enumerate(run(look, range(start, stop)), start=start):
@@ -100,7 +101,7 @@ def _salt(height: int, width: int) -> bytes:
 
 def _image(store: Store, index: int) -> tuple[Image.Image, str]:
     if isinstance(store, FileStore):
-        return read_upright(store.root / store.names[index])
+        return read_upright(store.file(index))
     (pixels,) = store.read(np.array([index]))
     array = pixels.permute(1, 2, 0).numpy()
     image = Image.fromarray(np.ascontiguousarray(array[..., 0] if array.shape[2] == 1 else array))

@@ -5,7 +5,6 @@ files start at once.
 """
 
 import csv
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tapetum.data.images.cache import CACHE_ADVICE, THREADED_FROM_PIXELS, cache_folder, cache_key
-from tapetum.data.images.decoding import UnreadableImage, read_upright
+from tapetum.data.images.cache import THREADED_FROM_PIXELS, cache_folder, cache_key
+from tapetum.data.images.cache_folder import read_note, write_note
+from tapetum.data.images.decoding import ImageFile, UnreadableImage, read_upright
 from tapetum.data.images.stores import FileStore
+from tapetum.data.label_formats.rows import safe_path
 from tapetum.data.sources.open_source import Source
-from tapetum.system.files import only_one, write_text, writing
+from tapetum.system.files import only_one, whole_file
 from tapetum.system.notices import ReportProgress, notify, progress_notices
 
 _AT_A_TIME = 1024  # files between two reports
@@ -27,7 +28,7 @@ _AT_A_TIME = 1024  # files between two reports
 class Unreadable:
     """An image file that is skipped."""
 
-    path: Path
+    path: str
     reason: str
     """The decoder's message."""
 
@@ -53,32 +54,38 @@ def find_unreadable(
     folder.mkdir(parents=True, exist_ok=True)
     remembered = folder / f"unreadable-{cache_key(store)}.json"
     with only_one(remembered.with_suffix(".lock")):
-        if not remembered.is_file():
-            write_text(remembered, json.dumps(_decode_all(store.paths, report, threads)), CACHE_ADVICE)
-    return {int(index): reason for index, reason in json.loads(remembered.read_text()).items()}
+        note = read_note(remembered)
+        if note is None or "unreadable" not in note:
+            if remembered.is_file():
+                notify(f"{remembered} has changed since it was written: the images are looked through again")
+            found = _decode_all(store, report, threads)
+            write_note(remembered, store.root, {"unreadable": found})
+            return found
+    return {int(index): reason for index, reason in note["unreadable"].items()}
 
 
-def _pixels_or_reason(path: Path) -> int | str:
+def _pixels_or_reason(file: ImageFile) -> int | str:
     try:
-        image, _ = read_upright(path)
+        image, _ = read_upright(file)
         return image.width * image.height
     except UnreadableImage as error:
         return error.reason
 
 
-def _decode_all(paths: Sequence[Path], report: ReportProgress | None, threads: int) -> dict[int, str]:
+def _decode_all(store: FileStore, report: ReportProgress | None, threads: int) -> dict[int, str]:
     found = {}
-    sizes = [size for size in map(_pixels_or_reason, paths[:8]) if isinstance(size, int)]
+    sizes = [size for size in map(_pixels_or_reason, store.files(range(min(8, len(store))))) if isinstance(size, int)]
     are_photographs = sum(sizes) >= THREADED_FROM_PIXELS * len(sizes)
-    with ThreadPoolExecutor(threads) as pool:
-        run = pool.map if are_photographs else map
-        for start in range(0, len(paths), _AT_A_TIME):  # in chunks, because a thread pool takes on all its work at once
-            stop = min(start + _AT_A_TIME, len(paths))
-            for index, result in enumerate(run(_pixels_or_reason, paths[start:stop]), start=start):
+    with ThreadPoolExecutor(max(threads, store.at_once)) as pool:
+        run = pool.map if are_photographs or store.at_once > 1 else map
+        for start in range(0, len(store), _AT_A_TIME):  # in chunks, because a thread pool takes on all its work at once
+            stop = min(start + _AT_A_TIME, len(store))
+            some = map(store.file, range(start, stop))
+            for index, result in enumerate(run(_pixels_or_reason, some), start=start):
                 if isinstance(result, str):
                     found[index] = result
             if report is not None:
-                report(stop, len(paths))
+                report(stop, len(store))
     return found
 
 
@@ -98,7 +105,7 @@ def readable(
     store = source.store
     if not isinstance(store, FileStore) or not (found := find_unreadable(store, report)):
         return source, []
-    unreadable = [Unreadable(store.root / store.names[index], reason) for index, reason in found.items()]
+    unreadable = [Unreadable(str(store.file(index)), reason) for index, reason in found.items()]
     if strict:
         raise ValueError(
             f"{in_words(unreadable, len(store))}: convert them to 8-bit PNG or JPEG, move them out of the "
@@ -131,8 +138,11 @@ def in_words(unreadable: Sequence[Unreadable], among: int) -> str:
 
 
 def write_unreadable(path: Path, unreadable: Sequence[Unreadable]) -> None:
-    """Write a CSV with the header path,reason."""
-    with writing(path), path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    """Write a CSV with the header path,reason, whole or not at all."""
+    with (
+        whole_file(path) as partial,
+        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("path", "reason"))
-        writer.writerows((str(item.path), item.reason) for item in unreadable)
+        writer.writerows((safe_path(item.path), item.reason) for item in unreadable)

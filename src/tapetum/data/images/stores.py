@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tapetum.data.images.decoding import decode, header_sizes, shrunk_sizes
+from tapetum.data.images.contents import Contents, HeldFile, read_ahead
+from tapetum.data.images.decoding import ImageFile, UnreadableImage, decode, header_sizes, shrunk_sizes
+from tapetum.system.addresses import Place
+from tapetum.system.threads import in_turn
 
 Indices = npt.NDArray[np.int64]
 
@@ -59,6 +62,14 @@ class Store(ABC):
     @abstractmethod
     def read(self, indices: Indices) -> Tensor | list[Tensor]:
         """Read the images at some indices as uint8: one tensor (B, C, H, W), or a list of B tensors (C, h, w)."""
+
+    def each(self, indices: Indices) -> Iterator[Tensor | ValueError]:
+        """Read images one by one, in order: (C, h, w), or why an image cannot be read."""
+        for index in indices:
+            try:
+                yield self.read(np.array([index]))[0]
+            except ValueError as error:
+                yield error
 
 
 class ArrayStore(Store):
@@ -157,9 +168,6 @@ class RaggedStore(Store):
     def __init__(self, path: Path, sizes: npt.NDArray[np.int64], names: Sequence[str], fingerprint: str) -> None:
         self._path, self.names, self._sizes, self._fingerprint = Path(path), tuple(names), sizes, fingerprint
         self._ends = np.cumsum(3 * sizes.prod(axis=1))
-        self._open()
-
-    def _open(self) -> None:
         self._pixels = np.load(self._path, mmap_mode="r", allow_pickle=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -167,7 +175,7 @@ class RaggedStore(Store):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._open()
+        self._pixels = np.load(self._path, mmap_mode="r", allow_pickle=False)
 
     @property
     def fingerprint(self) -> str:
@@ -190,29 +198,54 @@ class FileStore(Store):
     """Image files, decoded to RGB whenever they are read (`tapetum.data.images.decoding` describes how).
 
     Args:
-        root: the folder that names are relative to.
+        root: the folder, address or archive that names are relative to.
         names: relative paths with `/` between parts, in the order of the indices.
         shrink_to: largest length in pixels of the shorter side of an image when it is read; None keeps its size.
+        contents: reads the files, in the order of `names`, if they are no files of this machine; None if they are.
 
     Raises:
         ValueError: a name is given twice; or later, when a file is first needed, it does not exist.
     """
 
-    def __init__(self, root: Path | str, names: Sequence[str], shrink_to: int | None = None) -> None:
-        self.root, self.shrink_to = Path(root), shrink_to
+    def __init__(
+        self, root: Place | str, names: Sequence[str], shrink_to: int | None = None, contents: Contents | None = None
+    ) -> None:
+        self.root: Place = Path(root) if isinstance(root, str) else root
+        self.shrink_to, self.contents = shrink_to, contents
+        self.at_once = 1 if contents is None else contents.at_once  # more if each waits for another machine
         self.names = tuple(names)
         if len(set(self.names)) != len(self.names):
             twice = next(n for i, n in enumerate(self.names) if n in self.names[:i])
             raise ValueError(f"image {twice} is listed twice: list each file once")
 
     @property
+    def folder(self) -> Path:
+        """The folder that names are relative to; a ValueError if the images are no files of this machine."""
+        if self.contents is not None or not isinstance(self.root, Path):
+            raise ValueError(f"the images of {self.root} are no files in a folder here: unpack or copy them into one")
+        return self.root
+
+    def file(self, index: int) -> ImageFile:
+        """Return one file: its path, or what reads it; as text, the name that errors give it."""
+        if self.contents is None:
+            return self.folder / self.names[index]
+        return HeldFile(self.contents, index, f"{self.root}/{self.names[index]}")
+
+    def files(self, indices: Iterable[int]) -> Iterator[ImageFile]:
+        """Yield files; those on another machine are read ahead, `at_once` of them."""
+        found = (self.file(int(index)) for index in indices)
+        return in_turn(read_ahead, found, self.at_once) if self.at_once > 1 else found
+
+    @property
     def paths(self) -> list[Path]:
-        """Paths of the N files."""
-        return [self.root / name for name in self.names]
+        """Paths of the N files; errors are those of `folder`."""
+        return [self.folder / name for name in self.names]
 
     @cached_property
     def file_stats(self) -> npt.NDArray[np.int64]:
-        """(N, 2): size in bytes and time of last change in nanoseconds of each file."""
+        """(N, 2): size in bytes and time of last change in nanoseconds, or another stamp, of each file."""
+        if self.contents is not None:
+            return self.contents.stats
         stats = np.empty((len(self), 2), dtype=np.int64)
         for i, path in enumerate(self.paths):
             try:
@@ -235,21 +268,32 @@ class FileStore(Store):
     @cached_property
     def sizes(self) -> npt.NDArray[np.int64]:
         """(N, 2) heights and widths in pixels, read once from the files' headers (some 20,000 files a second)."""
-        return shrunk_sizes(header_sizes(self.paths), self.shrink_to)
+        return shrunk_sizes(header_sizes(map(self.file, range(len(self))), self.at_once), self.shrink_to)
 
     def read(self, indices: Indices) -> list[Tensor]:
         """Read B uint8 tensors (3, h, w), each of its own size.
 
         Raises:
             ValueError: a file cannot be read; names it and the fix.
+            Unreachable: its machine or archive cannot be read.
         """
-        return [decode(self.root / self.names[int(i)], self.shrink_to) for i in indices]
+        return [decode(file, self.shrink_to) for file in self.files(indices)]
+
+    def each(self, indices: Indices) -> Iterator[Tensor | ValueError]:
+        for file in self.files(indices):
+            try:
+                yield decode(file, self.shrink_to)
+            except UnreadableImage as error:
+                yield error
 
     def only(self, kept: Indices) -> FileStore:
         """Return a store of the images at the indices `kept`, in that order."""
-        return FileStore(self.root, [self.names[int(i)] for i in kept], self.shrink_to)
+        contents = None if self.contents is None else self.contents.only(kept)
+        return FileStore(self.root, [self.names[int(i)] for i in kept], self.shrink_to, contents)
 
 
 def shrunk(store: Store, shrink_to: int | None) -> Store:
     """Return a store that reads image files with a shorter side of at most `shrink_to` pixels; arrays are unchanged."""
-    return FileStore(store.root, store.names, shrink_to) if isinstance(store, FileStore) else store
+    if isinstance(store, FileStore):
+        store = FileStore(store.root, store.names, shrink_to, store.contents)
+    return store

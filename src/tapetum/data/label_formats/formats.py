@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from tapetum.data.label_formats import answers, coco, cvat, fiftyone, imagefolder, label_studio, plain_json
 from tapetum.data.label_formats.entries import Entry, Item, parse_json
-from tapetum.data.label_formats.rows import FORMULA_SIGNS, Row, rows_of_csv, rows_of_lines
+from tapetum.data.label_formats.rows import Row, rows_of_csv, rows_of_lines, safe_class, safe_path, without_apostrophe
 
 
 class _JsonReader(Protocol):
@@ -23,6 +23,7 @@ class _RowReader(Protocol):
 _OF_JSON: tuple[_JsonReader, ...] = (label_studio, coco, fiftyone, plain_json)
 _OF_LINES: tuple[_RowReader, ...] = (imagefolder, answers)
 _LINES = (".jsonl", ".ndjson")
+_HEAD = 1 << 16  # bytes of a first line that are looked at
 
 
 def read_entries(suffix: str, content: bytes, field: str | None = None) -> Iterator[Entry] | None:
@@ -50,13 +51,14 @@ def read_entries(suffix: str, content: bytes, field: str | None = None) -> Itera
     if suffix in _LINES:
         return _read_lines(_text(content), field)
     if imagefolder.recognises(first_fields(content)):
-        return imagefolder.read(rows_of_csv(_text(content)), field)
+        entries = imagefolder.read(rows_of_csv(_text(content)), field)
+        return (entry._replace(label=without_apostrophe(entry.label)) for entry in entries)
     return None
 
 
 def first_fields(content: bytes) -> list[str]:
     """Return the fields of the first line of a CSV; none if it is no CSV."""
-    line = content.split(b"\n", 1)[0].decode("utf-8-sig", errors="replace").rstrip("\r")
+    line = content[:_HEAD].split(b"\n", 1)[0].decode("utf-8-sig", errors="replace").rstrip("\r")
     try:
         return next(csv.reader([line]), [])
     except csv.Error:
@@ -100,9 +102,8 @@ def _write_csv(items: Sequence[Item], classes: Sequence[str], folder: str) -> st
     writer.writerow(("path", "label"))
     for item in items:
         if item.label is not None:
-            # Readers strip blanks, and spreadsheets run formulas.
-            is_plain = not item.name[:1].isspace() and item.name[0] not in FORMULA_SIGNS
-            writer.writerow((item.name if is_plain else f"./{item.name}", item.label))
+            name = f"./{item.name}" if item.name[:1].isspace() else safe_path(item.name)  # readers strip blanks
+            writer.writerow((name, safe_class(item.label)))
     return text.getvalue()
 
 

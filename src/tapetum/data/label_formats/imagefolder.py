@@ -9,7 +9,7 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 
 from tapetum.data.label_formats.entries import Entry, Item, as_label, as_name, chosen_field
-from tapetum.data.label_formats.rows import Row, whole
+from tapetum.data.label_formats.rows import Row, safe_class, safe_path, whole
 
 _NAME = "file_name"
 _LABEL = ("label", "labels")
@@ -49,7 +49,7 @@ def write_csv(items: Sequence[Item], classes: Sequence[str], folder: str) -> str
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow((_NAME, _LABEL[0]))
-    writer.writerows((item.name, item.label or "") for item in items)
+    writer.writerows((safe_path(item.name), safe_class(item.label or "")) for item in items)
     return text.getvalue()
 
 

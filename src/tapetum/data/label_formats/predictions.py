@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from tapetum.data.label_formats.entries import as_label, as_name, shown
-from tapetum.data.label_formats.rows import FORMULA_SIGNS, rows_of_csv, rows_of_lines, whole
+from tapetum.data.label_formats.rows import rows_of_csv, rows_of_lines, whole, without_apostrophe
 
 
 class Prediction(NamedTuple):
@@ -33,9 +33,7 @@ def read(text: str) -> Iterator[Prediction]:
         lacking = next((key for key in ("path", "label", "confidence") if key not in row), None)
         if lacking is not None:
             raise ValueError(f"{place}: there is no {lacking!r}: give a table that `tapetum predict` wrote")
-        label = row["label"]
-        if not is_json and label[:1] == "'" and label[1:2] in FORMULA_SIGNS:
-            label = label[1:]  # against spreadsheets
+        label = row["label"] if is_json else without_apostrophe(row["label"])
         if label:
             confidence = _confidence(row["confidence"], place)
             yield Prediction(place, as_name(row["path"], place), as_label(label, place), confidence)

@@ -13,6 +13,21 @@ Row = tuple[str, Mapping[str, Any] | None]
 """A place in the file, and what is there; None for a line that is no JSON object."""
 
 
+def safe_path(path: str) -> str:
+    """Write a relative path so that no spreadsheet takes it for a formula."""
+    return f"./{path}" if path.startswith(FORMULA_SIGNS) else path
+
+
+def safe_class(name: str) -> str:
+    """Write a class so that no spreadsheet takes it for a formula; a whole number is none."""
+    return f"'{name}" if name.lstrip("'").startswith(FORMULA_SIGNS) and not name[1:].isdigit() else name
+
+
+def without_apostrophe(name: str) -> str:
+    """Read a class that `safe_class` wrote."""
+    return name[1:] if name.startswith("'") and name.lstrip("'").startswith(FORMULA_SIGNS) else name
+
+
 def rows_of_csv(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the rows of a CSV with a header.
 

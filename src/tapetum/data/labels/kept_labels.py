@@ -15,12 +15,13 @@ import numpy.typing as npt
 
 from tapetum.data.labels.labels import UNLABELLED, Labels, labels_from_values
 from tapetum.data.labels.name_matcher import NameMatcher
+from tapetum.system.addresses import Place
 
 _INDEX = re.compile("0|[1-9][0-9]{0,17}")
 """A whole number that fits into 64 bits; with leading zeros, as in `00017`, it can only be a name."""
 
 
-def keep_listed(path: Path, lines: Sequence[tuple[int, str]], matcher: NameMatcher, own: Labels | None) -> Labels:
+def keep_listed(path: Place, lines: Sequence[tuple[int, str]], matcher: NameMatcher, own: Labels | None) -> Labels:
     """Keep the labels of the images that a text file lists, one name or one index per line.
 
     All lines are read in the same way. They are indices, counted from 0 in the order of the images, if each is a whole
@@ -137,7 +138,7 @@ def _fault_of_indices(array: npt.NDArray[Any], own: Labels | None) -> str | None
     return f"image {unlabelled[0]} has no label of its own" if unlabelled.size else None
 
 
-def _keep(path: Path, images: Iterable[int], own: Labels) -> Labels:
+def _keep(path: Place, images: Iterable[int], own: Labels) -> Labels:
     kept = np.unique(np.array(list(images), dtype=np.int64))
     classes = np.unique(own.values[kept])
     if len(classes) < 2:

@@ -14,6 +14,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from tapetum.data.label_formats.entries import shown
+
 UNLABELLED = -1
 NONE_OF_THESE = "none of these"
 """Reserved class name of images that somebody looked at and that belong to none of the classes. They count as
@@ -24,7 +26,8 @@ def sorted_classes(names: Iterable[str]) -> tuple[str, ...]:
     """Sort distinct class names: as numbers if all of them are whole numbers, else by code point."""
     distinct = set(names)
     if all(name.isascii() and name.isdigit() for name in distinct):
-        return tuple(sorted(distinct, key=lambda name: (int(name), name)))
+        # By the number without making it one: Python refuses those of thousands of digits.
+        return tuple(sorted(distinct, key=lambda name: (len(name.lstrip("0")), name.lstrip("0"), name)))
     return tuple(sorted(distinct))
 
 
@@ -48,7 +51,8 @@ class Labels:
     def __post_init__(self) -> None:
         if len(self.classes) == 1:
             raise ValueError(
-                f"labels name only the class {self.classes[0]!r}: a classifier needs images of at least two classes"
+                f"labels name only the class {shown(self.classes[0])}: "
+                "a classifier needs images of at least two classes"
             )
         if self.classes != sorted_classes(self.classes):
             raise ValueError(f"classes {self.classes} must be distinct and in the order of sorted_classes()")

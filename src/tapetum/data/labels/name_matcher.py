@@ -1,19 +1,23 @@
 """Finds the images that a list or a label file means by what it calls them."""
 
 import os
+import posixpath
 import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from tapetum.data.label_formats.entries import Naming
+from tapetum.system.addresses import Address, Place
+
+_LONGEST = 4096  # characters of a path; systems take no longer one, and looking for it would take long
 
 
 class NameMatcher:
     """Finds the image that a line of a label file means: by absolute path, relative path or bare file name, with
     or without its ending."""
 
-    def __init__(self, names: Sequence[str], root: Path | None, folder: Path) -> None:
+    def __init__(self, names: Sequence[str], root: Place | None, folder: Place) -> None:
         self.names = names
         self._index = {name: i for i, name in enumerate(names)}
         self._bare: dict[str, list[str]] = {}
@@ -21,10 +25,25 @@ class NameMatcher:
             for bare in {PurePosixPath(name).name, PurePosixPath(name).stem}:
                 self._bare.setdefault(bare, []).append(name)
         # As written and with links resolved, because a label file may use either.
-        self._roots = [] if root is None else [Path(os.path.abspath(root)), Path(os.path.realpath(root))]
-        self._folder = Path(os.path.abspath(folder))
+        here = root if isinstance(root, Path) else None
+        self._roots = [] if here is None else [Path(os.path.abspath(here)), Path(os.path.realpath(here))]
+        self._folder = folder if isinstance(folder, Address) else Path(os.path.abspath(folder))
+        self._elsewhere = root if isinstance(root, Address) else None
+
+    def _below_address(self, text: str, root: Address) -> int | None:
+        """Find what is below an address, if the text is one or is relative to the folder of a file there."""
+        if "://" not in text and isinstance(self._folder, Address):
+            store, _, folder = self._folder.text.partition("://")
+            text = f"{store}://{posixpath.normpath(posixpath.join(folder, text))}"
+        return self._index.get(text.removeprefix(f"{root}/")) if text.startswith(f"{root}/") else None
 
     def _below_root(self, text: str) -> int | None:
+        if len(text) > _LONGEST:
+            return None
+        if self._elsewhere is not None:
+            return self._below_address(text, self._elsewhere)
+        if isinstance(self._folder, Address):
+            return None
         path = Path(os.path.normpath(self._folder / text))  # an absolute path replaces the folder
         try:
             candidates = path, Path(os.path.realpath(path.parent)) / path.name
@@ -119,5 +138,6 @@ class NameMatcher:
         if found:
             one, other = (self.names[i] for i in found[:2])
             raise ValueError(f"{shown} could be {one} or {other}: write its path relative to the image folder")
-        where = f" in {self._roots[0]}" if self._roots else ""
+        whole = self._elsewhere or next(iter(self._roots), None)
+        where = "" if whole is None else f" in {whole}"
         raise ValueError(f"there is no image {shown}{where}: correct the path or delete the line")

@@ -1,13 +1,14 @@
 """Images and labels in arrays: .npy and .npz files, which cannot run code when opened, and arrays in memory."""
 
-import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from tapetum.system.strangers import refuse_bomb, short_reason
 
 Split = Literal["train", "test"]
 
@@ -25,6 +26,7 @@ _NPZ_KEYS = (
     ("images", "labels"),
     ("x", "y"),
 )
+_NPZ_NAMES = {key.format(split=split) for pair in _NPZ_KEYS for key in pair for split in ("train", "test")}
 
 
 def read_numpy(path: Path, split: Split) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
@@ -36,22 +38,26 @@ def read_numpy(path: Path, split: Split) -> tuple[npt.NDArray[Any], npt.NDArray[
     Raises:
         ValueError: the file is damaged, holds pickled objects, has none of these names, or lacks the split.
     """
+    arrays: dict[str, npt.NDArray[Any] | None] = {}
     try:
         content = np.load(path, mmap_mode="r" if path.suffix == ".npy" else None, allow_pickle=False)
         if isinstance(content, np.ndarray):
-            arrays: Mapping[str, npt.NDArray[Any]] = {"images": content}
+            arrays["images"] = content
         else:
             with content:
-                arrays = {key: content[key] for key in content.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+                refuse_bomb(path, sum(member.file_size for member in content.zip.infolist()))
+                for key in content.files:
+                    array = content[key] if key in _NPZ_NAMES else None
+                    arrays[key] = array if isinstance(array, np.ndarray) else None  # else bytes of something else
+    except Exception as error:  # numpy's reader raises nearly any type on damaged files
         raise ValueError(
-            f"{path} cannot be read ({error}): save plain numeric arrays with numpy.save or numpy.savez"
+            f"{path} cannot be read ({short_reason(error)}): save plain numeric arrays with numpy.save or numpy.savez"
         ) from error
     return named_arrays(arrays, split, str(path))
 
 
 def named_arrays(
-    arrays: Mapping[str, npt.NDArray[Any]], split: Split, where: str
+    arrays: Mapping[str, npt.NDArray[Any] | None], split: Split, where: str
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
     """Find the images and labels of a split by the names that `read_numpy` lists; errors call the arrays `where`.
 
@@ -63,9 +69,14 @@ def named_arrays(
         if images is None:
             continue
         if "split" not in images_key and split == "test":
-            raise NoTestPart(f"{where} has no test part: it holds {', '.join(arrays)}; give arrays x_test and y_test")
+            raise NoTestPart(f"{where} has no test part: it holds {_listed(arrays)}; give arrays x_test and y_test")
         return images, arrays.get(labels_key.format(split=split))
-    raise ValueError(f"{where} holds {', '.join(arrays) or 'nothing'}: name the arrays images and labels")
+    raise ValueError(f"{where} holds {_listed(arrays) or 'nothing'}: name the arrays images and labels")
+
+
+def _listed(names: Iterable[str]) -> str:
+    some = [name[:80] for name in islice(names, 11)]
+    return ", ".join([*some[:10], *("..." for _ in some[10:])])
 
 
 def as_channels_first(images: npt.NDArray[Any]) -> Pixels:

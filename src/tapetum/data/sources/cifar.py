@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tapetum.data.sources.arrays import Pixels, Split
+from tapetum.system.strangers import check_pickle, is_regular, short_reason, shown
 
 
 class _PickledDtype:
@@ -22,7 +23,7 @@ class _PickledDtype:
         self._code = code.decode() if isinstance(code, bytes) else code
         self._order = "|"
         if not re.fullmatch("[biuf][1248]", self._code):
-            raise pickle.UnpicklingError(f"it holds an array of {self._code!r}")
+            raise pickle.UnpicklingError(f"it holds an array of {shown(self._code)}")
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         order = state[1]
@@ -59,7 +60,7 @@ def _frombuffer(raw: bytes, dtype: _PickledDtype, shape: tuple[int, ...], order:
 
 def _encode(text: str, codec: str) -> bytes:
     if codec != "latin1":
-        raise pickle.UnpicklingError(f"it asks for the codec {codec}")
+        raise pickle.UnpicklingError(f"it asks for the codec {shown(codec)}")
     return text.encode("latin1")
 
 
@@ -85,7 +86,7 @@ class _ArraysOnly(pickle.Unpickler):
         try:
             return _STAND_INS[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
+            raise pickle.UnpicklingError(f"it asks for {module[:80]}.{name[:80]}") from None
 
     def persistent_load(self, pid: Any) -> Any:
         raise pickle.UnpicklingError("it refers to something outside the file")
@@ -98,18 +99,23 @@ def read_pickle(path: Path) -> dict[str, Any]:
         ValueError: the file is damaged, holds anything else, or refers to code.
     """
     try:
-        content = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        if not is_regular(path):
+            raise pickle.UnpicklingError("it is a pipe, a socket or a device")
+        file = io.BytesIO(path.read_bytes())
+        check_pickle(file)
+        file.seek(0)
+        content = _ArraysOnly(file, encoding="bytes").load()
         if not isinstance(content, dict):
             raise pickle.UnpicklingError(f"it holds a {type(content).__name__}, not a dict")
         return {
-            key.decode() if isinstance(key, bytes) else str(key): (
+            key.decode(errors="replace") if isinstance(key, bytes) else str(key): (
                 value.to_numpy() if isinstance(value, _PickledArray) else value
             )
             for key, value in content.items()
         }
     except Exception as error:  # damaged pickles raise nearly any type
         raise ValueError(
-            f"{path} is not a plain CIFAR batch ({error or type(error).__name__}): fetch it again from its publisher"
+            f"{path} is not a plain CIFAR batch ({short_reason(error)}): fetch it again from its publisher"
         ) from error
 
 
@@ -117,7 +123,8 @@ def _cifar_part(path: Path, label_key: str) -> tuple[Pixels, npt.NDArray[np.int6
     content = read_pickle(path)
     data, labels = content.get("data"), content.get(label_key)
     is_batch = isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.ndim == 2 and data.shape[1] == 3072
-    if data is None or not is_batch or not isinstance(labels, list) or len(labels) != len(data):
+    are_labels = isinstance(labels, list) and all(type(label) is int and 0 <= label < 2**31 for label in labels)
+    if data is None or labels is None or not is_batch or not are_labels or len(labels) != len(data):
         raise ValueError(f"{path} lacks data (N, 3072) or its N {label_key}: fetch it again from its publisher")
     return data.reshape(-1, 3, 32, 32), np.array(labels, dtype=np.int64)
 
@@ -142,8 +149,8 @@ def read_cifar(folder: Path, split: Split) -> tuple[Pixels, npt.NDArray[np.int64
     else:
         files, label_key, meta, names_key = [split], "fine_labels", "meta", "fine_label_names"
     classes = read_pickle(folder / meta).get(names_key)
-    if not isinstance(classes, list) or not classes:
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, bytes | str) for name in classes):
         raise ValueError(f"{folder / meta} lacks {names_key}: fetch it again from its publisher")
     parts = [_cifar_part(folder / name, label_key) for name in files]
     images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return images, labels, [name.decode() if isinstance(name, bytes) else str(name) for name in classes]
+    return images, labels, [name.decode(errors="replace") if isinstance(name, bytes) else name for name in classes]

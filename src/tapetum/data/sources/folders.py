@@ -11,12 +11,17 @@ from pathlib import Path
 
 from tapetum.data.images.decoding import IMAGE_SUFFIXES
 from tapetum.data.labels.labels import Labels, labels_from_names
+from tapetum.system.files import reason_of
+from tapetum.system.notices import notify
 
 
 def image_names(root: Path) -> Iterator[str]:
-    """Yield the relative names of all image files below a folder; follow links, skip hidden files."""
+    """Yield the relative names of all image files below a folder; follow links, skip hidden files.
+
+    A folder that cannot be read is left out, and a notice says so.
+    """
     seen: set[str] = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
+    for folder, folders, files in os.walk(root, onerror=_left_out, followlinks=True):
         if (real := os.path.realpath(folder)) in seen:
             folders.clear()  # a link that leads back up
             continue
@@ -26,6 +31,17 @@ def image_names(root: Path) -> Iterator[str]:
         for name in files:
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
                 yield (relative / name).as_posix()
+
+
+def _left_out(error: OSError) -> None:
+    notify(f"{error.filename} is left out, because it cannot be read ({reason_of(error)}): allow reading, or move it")
+
+
+def is_image_name(name: str) -> bool:
+    """Return whether a relative name is that of an image, and neither hidden nor left by another system."""
+    *folders, bare = name.split("/")
+    hidden = bare.startswith(".") or any(folder.startswith((".", "__MACOSX")) for folder in folders)
+    return not hidden and os.path.splitext(bare)[1].lower() in IMAGE_SUFFIXES
 
 
 def with_labelled_folder(folder: Path, root: Path, pool: Sequence[str]) -> tuple[list[str], Labels]:

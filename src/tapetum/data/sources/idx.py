@@ -1,6 +1,5 @@
 """IDX files, the format of MNIST and Fashion-MNIST (yann.lecun.com/exdb/mnist)."""
 
-import gzip
 import math
 import zlib
 from pathlib import Path
@@ -8,8 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from tapetum.data.sources.arrays import Pixels, Split
+from tapetum.system.strangers import read_unpacked, refuse_bomb, short_reason
 
 _IDX_NAMES = {"train": ("train",), "test": ("t10k", "test")}
+_MOST_DIMS = 4
 
 
 def find_idx(folder: Path, split: Split) -> tuple[Path, Path] | None:
@@ -21,10 +22,9 @@ def find_idx(folder: Path, split: Split) -> tuple[Path, Path] | None:
     for prefix in _IDX_NAMES[split]:
         found: dict[str, list[Path]] = {}
         for part, dims in (("images", "idx3"), ("labels", "idx1")):
-            files = sorted(folder.glob(f"*{prefix}-{part}?{dims}-ubyte")) or sorted(
-                folder.glob(f"*{prefix}-{part}?{dims}-ubyte.gz")
-            )
-            found[part] = files
+            name = f"*{prefix}-{part}?{dims}-ubyte"
+            plain, packed = (sorted(p for p in folder.glob(name + end) if p.is_file()) for end in ("", ".gz"))
+            found[part] = plain or packed
         if len(found["images"]) == 1 and len(found["labels"]) == 1:
             return found["images"][0], found["labels"][0]
         if found["images"]:
@@ -40,13 +40,19 @@ def read_idx(path: Path) -> Pixels:
         ValueError: the file is damaged, of another type, or not as long as its header says.
     """
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read ({error}): fetch it again from its publisher") from error
-    header = 4 + 4 * raw[3] if len(raw) >= 4 else 4
-    if len(raw) < header or raw[:3] != b"\0\0\x08":
-        raise ValueError(f"{path} is not an IDX file of unsigned bytes: fetch it again from its publisher")
-    shape = tuple(np.frombuffer(raw[4:header], dtype=">u4").astype(int).tolist())
-    if len(raw) - header != math.prod(shape):
-        raise ValueError(f"{path} has {len(raw) - header} bytes of data where its header says {shape}: fetch it again")
+        head = read_unpacked(path, 4)
+        header = 4 + 4 * head[3] if len(head) == 4 and head[:3] == b"\0\0\x08" else 0
+        sizes = read_unpacked(path, header)[4:]
+        if not 4 < header <= 4 + 4 * _MOST_DIMS or len(sizes) < header - 4:
+            raise ValueError("it is not an IDX file of unsigned bytes")
+        shape = tuple(int(size) for size in np.frombuffer(sizes, dtype=">u4"))
+        # The file may hold more or less than its header says: as much is read, and one byte to see that it ends.
+        refuse_bomb(path, math.prod(shape))
+        raw = read_unpacked(path, header + math.prod(shape) + 1)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read ({short_reason(error)}): fetch it again from its publisher") from error
+    found, wanted = len(raw) - header, math.prod(shape)
+    if found != wanted:
+        more = "more than its header's" if found > wanted else f"{found}"
+        raise ValueError(f"{path} has {more} bytes of data where its header says {shape}: fetch it again")
     return np.frombuffer(raw, dtype=np.uint8, offset=header).reshape(shape)

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tapetum.data.images.stores import FileStore
+from tapetum.data.label_formats.entries import shown
+from tapetum.data.label_formats.rows import without_apostrophe
 from tapetum.data.labels.label_files import csv_rows
 from tapetum.data.labels.labels import Labels, labels_from_names
 
@@ -24,7 +26,7 @@ def listed_files(paths: Iterable[tuple[str, str | os.PathLike[str]]], folder: Pa
         path = os.path.abspath(folder / os.fspath(given))
         if path in listed_at:
             raise ValueError(
-                f"{where}: image {os.fspath(given)!r} is already listed at {listed_at[path]}: delete one of the two"
+                f"{where}: image {shown(os.fspath(given))} is already listed at {listed_at[path]}: delete one of them"
             )
         if not os.path.isfile(path):
             raise ValueError(f"{where}: there is no image {path}: correct the path or delete the line")
@@ -42,13 +44,13 @@ def read_listing(path: Path) -> tuple[FileStore, Labels | None]:
     rows = csv_rows(path, errors="surrogateescape")  # file names may be in any encoding
     for line, fields in rows:
         if not all(label.isprintable() for label in fields[1:]):
-            raise ValueError(f"{path}, line {line}: label {fields[1]!r} cannot be printed: write it in UTF-8")
+            raise ValueError(f"{path}, line {line}: label {shown(fields[1])} cannot be printed: write it in UTF-8")
         if len(fields) > 2 or not fields[0]:
             raise ValueError(
-                f"{path}, line {line}: {','.join(fields)!r} is not path,label: write two fields and one comma"
+                f"{path}, line {line}: {shown(','.join(fields[:9]))} is not path,label: write two fields and one comma"
             )
     store = listed_files(((f"{path}, line {line}", fields[0]) for line, fields in rows), path.parent)
-    classes = [fields[1] or None if len(fields) == 2 else None for _, fields in rows]
+    classes = [without_apostrophe(fields[1]) or None if len(fields) == 2 else None for _, fields in rows]
     if not any(classes):
         return store, None
     try:

@@ -1,12 +1,13 @@
 """Opens what a user points at as a store and its labels.
 
-`open_source` recognises, in this order: data in memory (tables, lists of paths, arrays); "digits"; a file of paths,
-arrays or SVHN; a folder with CIFAR batches; one with SVHN or IDX files; one with `train/` and `test/` (or `val/`)
-folders; one that another tool exported; any other folder of images.
+`open_source` recognises, in this order: data in memory (tables, lists of paths, arrays); "digits"; addresses and
+archives (see `tapetum.data.sources.held`); a file of paths, arrays or SVHN; a folder with CIFAR batches; one with SVHN
+or IDX files; one of archives; one with `train/` and `test/` (or `val/`) folders; one that another tool exported; any
+other folder of images.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,21 +17,22 @@ import numpy.typing as npt
 
 from tapetum.data.images.decoding import IMAGE_SUFFIXES
 from tapetum.data.images.stores import ArrayStore, FileStore, Store
-from tapetum.data.labels.kept_labels import labels_from_array_file
-from tapetum.data.labels.label_files import read_label_file, read_lines
-from tapetum.data.labels.labels import Labels, labels_from_folders, labels_from_names, labels_from_values
+from tapetum.data.labels.label_files import read_lines
+from tapetum.data.labels.labels import Labels, labels_from_names, labels_from_values
 from tapetum.data.sources.arrays import NoTestPart, Split, as_channels_first, named_arrays, read_numpy
 from tapetum.data.sources.cifar import is_cifar, read_cifar
 from tapetum.data.sources.digits import read_digits
 from tapetum.data.sources.exported import find_exported
 from tapetum.data.sources.folders import image_names, with_labelled_folder
+from tapetum.data.sources.given_labels import NO_LABELS as NO_LABELS  # (others import it from here)
+from tapetum.data.sources.given_labels import folder_labels, given_labels, is_folder, is_none, is_same
+from tapetum.data.sources.held import Held, find_held, held_in_folder
 from tapetum.data.sources.idx import find_idx, read_idx
 from tapetum.data.sources.image_lists import listed_files, read_listing
 from tapetum.data.sources.svhn import find_mat, read_mat
 from tapetum.data.sources.tables import images_of_table, is_table, label_column, labels_of_table
-
-NO_LABELS = "none"
-"""Value of `labels` to read images only, even if they lie in class folders."""
+from tapetum.system.addresses import Place, place_of
+from tapetum.system.strangers import short_reason
 
 _TEST_FOLDERS = ("test", "val", "valid", "validation")
 
@@ -58,6 +60,8 @@ def open_source(
             - a folder of class folders (`cat/1.jpg`), where images outside class folders are unlabelled; a folder of
               images without class folders; or a folder of images, nested in any way, with a CSV as `labels`;
             - a folder with one of these in `train/` and one in `test/` (or `val/`);
+            - a zip, tar or Parquet file, `shards/{000..012}.tar`, a folder of such files, or an address such as
+              `s3://bucket/folder` (see `tapetum.data.sources.held` and docs/sources.md);
             - a data set that FiftyOne, CVAT or Hugging Face wrote (see `tapetum.data.sources.exported`);
             - `cifar-10-batches-py` or `cifar-100-python`, or the folder that holds it;
             - a folder of IDX files (MNIST, Fashion-MNIST), gzipped or not;
@@ -75,8 +79,8 @@ def open_source(
             fields may hold the labels; a .txt list of names or indices, or a .npy file of indices, of the images that
             keep their own labels (see `tapetum.data.labels.kept_labels`); for image files also a folder of class
             folders, whose images join the pool (see `tapetum.data.sources.folders`); an array or a .npy file, one
-            integer or string per image; the name of a table's column; "none" to read no labels; None for the labels
-            that come with the images.
+            integer or string per image; the name of a table's column, or ":NAME" for one of a Parquet file; an address
+            of a file; "none" to read no labels; None for the labels that come with the images.
         split: which part, if the source has two. A source without parts is all "train" and has no "test".
 
     Raises:
@@ -88,10 +92,13 @@ def open_source(
         return _from_memory(path, labels, split)
     if os.fspath(path) == "digits":
         return _from_arrays(*read_digits(split), labels, f"scikit-learn's digits ({split})")
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise ValueError(f"there is nothing at {path}: check the path (current folder: {Path.cwd()})")
-    return _from_folder(path, labels, split) if path.is_dir() else _from_file(path, labels, split)
+    place = place_of(path)
+    if held := find_held(place, split):
+        return _from_held(held, place, labels)
+    assert isinstance(place, Path)
+    if not place.exists():
+        raise ValueError(f"there is nothing at {place}: check the path (current folder: {Path.cwd()})")
+    return _from_folder(place, labels, split) if place.is_dir() else _from_file(place, labels, split)
 
 
 def open_test_part(path: Any, labels: Any = None) -> Source:
@@ -128,15 +135,25 @@ def _from_memory(given: Any, labels: Any, split: Split) -> Source:
 
 def _from_table(table: Any, labels: Any) -> Source:
     store = images_of_table(table)
-    column = None if _is_none(labels) else label_column(table, labels)
+    column = None if is_none(labels) else label_column(table, labels)
 
     def own() -> Labels | None:
         own_column = column or label_column(table, None)
         return None if own_column is None else labels_from_names(store.names, labels_of_table(table, own_column))
 
     root = store.root if isinstance(store, FileStore) else None
-    known = own() if column or labels is None else _given_labels(labels, store, root, own)
+    known = own() if column or labels is None else given_labels(labels, store, root, own)
     return Source(store, known, _describe(store, known, "a table in memory"))
+
+
+def _from_held(held: Held, place: Place, labels: Any) -> Source:
+    if isinstance(labels, str) and labels.startswith(":"):
+        known = held.own(labels[1:])
+    elif labels is None or (isinstance(labels, (str, os.PathLike)) and place_of(labels) == place):
+        known = held.own()
+    else:
+        known = given_labels(labels, held.store, held.beside, held.own)
+    return Source(held.store, known, _describe(held.store, known, held.described))
 
 
 def _from_file(path: Path, labels: Any, split: Split) -> Source:
@@ -149,7 +166,7 @@ def _from_file(path: Path, labels: Any, split: Split) -> Source:
         _only_train(split, str(path))
         listed, known = read_listing(path)
         if labels is not None:
-            known = _given_labels(labels, listed, listed.root, lambda: known)
+            known = given_labels(labels, listed, listed.root, lambda: known)
         return Source(listed, known, _describe(listed, known, path.name))
     if path.suffix == ".mat":
         _only_train(split, str(path))
@@ -163,21 +180,8 @@ def _from_file(path: Path, labels: Any, split: Split) -> Source:
     return _from_arrays(*read_numpy(path, split), labels, path.name)
 
 
-def _is_none(labels: Any) -> bool:
-    return isinstance(labels, str) and labels == NO_LABELS
-
-
-def _is_folder(labels: Any) -> bool:
-    return isinstance(labels, (str, os.PathLike)) and not _is_none(labels) and Path(labels).expanduser().is_dir()
-
-
-def _is_same(labels: Any, file: Path) -> bool:
-    given = Path(labels).expanduser() if isinstance(labels, (str, os.PathLike)) else None
-    return given is not None and given.exists() and given.samefile(file)
-
-
 def _from_folder(path: Path, labels: Any, split: Split) -> Source:
-    if _is_folder(labels) and Path(labels).expanduser().samefile(path):
+    if is_folder(labels) and Path(labels).expanduser().samefile(path):
         labels = None
     for folder in (path, path / "cifar-10-batches-py", path / "cifar-100-python"):
         if is_cifar(folder):
@@ -188,6 +192,8 @@ def _from_folder(path: Path, labels: Any, split: Split) -> Source:
     for folder in (path, path / "raw"):
         if files := find_idx(folder, split):
             return _from_arrays(read_idx(files[0]), read_idx(files[1]), labels, files[0].name)
+    if held := held_in_folder(path, split):
+        return _from_held(held, path, labels)
     root, described = path, path.name or str(path)
     tests = [path / name for name in _TEST_FOLDERS if (path / name).is_dir()]
     if (path / "train").is_dir() and tests:
@@ -195,10 +201,10 @@ def _from_folder(path: Path, labels: Any, split: Split) -> Source:
         described = f"{described}/{root.name}"
     else:
         _only_train(split, f"folder {path}")
-    if _is_folder(labels) and Path(labels).expanduser().samefile(root):
+    if is_folder(labels) and Path(labels).expanduser().samefile(root):
         labels = None
     found = find_exported(root)
-    if found and (labels is None or _is_same(labels, found[1])):
+    if found and (labels is None or is_same(labels, found[1])):
         root, labels = found
     return _from_files(root, labels, described)
 
@@ -215,37 +221,26 @@ def _from_arrays(
     described: str,
     classes: Sequence[str] | None = None,
 ) -> Source:
-    store = ArrayStore(as_channels_first(images))
+    try:
+        store = ArrayStore(as_channels_first(images))
+    except ValueError as error:
+        raise ValueError(f"{described}: {error}") from None
 
     def own() -> Labels | None:
-        return None if values is None else labels_from_values(store.names, values, classes)
+        try:
+            return None if values is None else labels_from_values(store.names, values, classes)
+        except ValueError as error:
+            raise ValueError(f"{described}: {short_reason(error)}") from None
 
-    known = own() if labels is None else _given_labels(labels, store, None, own)
+    known = own() if labels is None else given_labels(labels, store, None, own)
     return Source(store, known, _describe(store, known, described))
-
-
-def _given_labels(labels: Any, store: Store, root: Path | None, own: Callable[[], Labels | None]) -> Labels | None:
-    """Read labels in any form that `open_source` takes; `own` returns those that the images come with."""
-    if _is_none(labels):
-        return None
-    if not isinstance(labels, (str, os.PathLike)):
-        return labels_from_values(store.names, labels)
-    path, field = Path(labels).expanduser(), None
-    if not path.exists() and ":" in path.name:
-        name, _, field = path.name.rpartition(":")
-        path = path.with_name(name)
-    if not path.exists():
-        raise ValueError(f"there is no labels file {path}: check the path (current folder: {Path.cwd()})")
-    if path.is_dir():
-        raise ValueError(f"labels is the folder {path}, but the images are not files: give a .npy file of labels")
-    if path.suffix == ".npy":
-        return labels_from_array_file(path, read_numpy(path, "train")[0], store.names, own)
-    return read_label_file(path, store.names, root, own, field)
 
 
 def _from_files(root: Path, labels: Any, described: str) -> Source:
     names = sorted(image_names(root))
     if not names:
+        if held := held_in_folder(root, "all"):
+            return _from_held(held, root, labels)
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise ValueError(f"there are no images in {root}: put some there (recognised: {kinds})")
     return _labelled_files(FileStore(root, names), labels, described)
@@ -253,29 +248,19 @@ def _from_files(root: Path, labels: Any, described: str) -> Source:
 
 def _labelled_files(store: FileStore, labels: Any, described: str) -> Source:
     known: Labels | None
-    if _is_folder(labels) and (exported := find_exported(Path(labels).expanduser())):
+    if is_folder(labels) and (exported := find_exported(Path(labels).expanduser())):
         labels = exported[1]
-    if _is_folder(labels):
-        names, known = with_labelled_folder(Path(labels).expanduser(), store.root, store.names)
+    if is_folder(labels):
+        names, known = with_labelled_folder(Path(labels).expanduser(), store.folder, store.names)
         # With links resolved, because names may begin with "../".
-        store = FileStore(Path(os.path.realpath(store.root)), names)
+        store = FileStore(Path(os.path.realpath(store.folder)), names)
         return Source(store, known, _describe(store, known, described))
 
     def own() -> Labels | None:
-        return _folder_labels(store.root, store.names) if any("/" in name for name in store.names) else None
+        return folder_labels(store.root, store.names) if any("/" in name for name in store.names) else None
 
-    known = own() if labels is None else _given_labels(labels, store, store.root, own)
+    known = own() if labels is None else given_labels(labels, store, store.root, own)
     return Source(store, known, _describe(store, known, described))
-
-
-def _folder_labels(root: Path, names: Sequence[str]) -> Labels:
-    try:
-        return labels_from_folders(names)
-    except ValueError as error:
-        raise ValueError(
-            f"{root}: {error}: make one folder per class, or give a CSV of path,label lines as labels, or "
-            f"'{NO_LABELS}' for no labels"
-        ) from None
 
 
 def _describe(store: Store, labels: Labels | None, described: str) -> str:

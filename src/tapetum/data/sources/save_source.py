@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from tapetum.data.images.stores import ArrayStore, FileStore, Store
+from tapetum.data.label_formats.rows import safe_class
 from tapetum.data.labels.labels import NONE_OF_THESE
 from tapetum.data.sources.open_source import Source
 from tapetum.system.files import writing
@@ -58,7 +59,7 @@ def _save(source: Source, folder: Path) -> str:
     with (folder / "images.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("path", "label"))
-        writer.writerows((path, "" if classes is None else classes[i]) for i, path in enumerate(paths))
+        writer.writerows((path, "" if classes is None else safe_class(classes[i])) for i, path in enumerate(paths))
     return str(folder / "images.csv")
 
 

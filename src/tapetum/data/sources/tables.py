@@ -4,9 +4,9 @@ They are recognised by their attributes, so none of these packages is imported o
 """
 
 import hashlib
-import io
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,20 @@ class RowStore(Store):
         row: returns the image of a row number: a Pillow image, an (H, W) or (H, W, C) uint8 array, the bytes or the
             path of a file, or Hugging Face's {"bytes": ..., "path": ...}.
         count: number of rows.
+        names: of the images; None for row numbers.
+        shrink_to: largest length in pixels of the shorter side of what files, or their bytes, hold; None keeps it.
     """
 
-    def __init__(self, row: Callable[[int], Any], count: int) -> None:
-        self._row = row
-        self.names = tuple(str(i) for i in range(count))
+    def __init__(
+        self,
+        row: Callable[[int], Any],
+        count: int,
+        names: Sequence[str] | None = None,
+        shrink_to: int | None = None,
+    ) -> None:
+        self._row, self._shrink_to = row, shrink_to
+        self._called = [f"in row {i}" for i in range(count)] if names is None else names
+        self.names = tuple(str(i) for i in range(count)) if names is None else tuple(names)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -63,21 +72,34 @@ class RowStore(Store):
 
     def _decode(self, index: int) -> Tensor:
         try:
-            return _to_tensor(self._row(index))
+            return _to_tensor(self._row(index), self._called[index], self._shrink_to)
         except UnreadableImage:
             raise
         except Exception as error:  # a table's own decoder may raise any type
-            raise UnreadableImage(f"in row {index}", error) from error
+            raise UnreadableImage(self._called[index], error) from error
 
 
-def _to_tensor(value: Any) -> Tensor:
+@dataclass(frozen=True)
+class _Bytes:
+    """An image file in memory."""
+
+    content: bytes
+    called: str
+
+    def read(self, most: int | None = None) -> bytes:
+        return self.content[:most]
+
+    def __str__(self) -> str:
+        return self.called
+
+
+def _to_tensor(value: Any, called: str, shrink_to: int | None) -> Tensor:
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, (bytes, bytearray)):
-        with Image.open(io.BytesIO(value)) as opened:
-            return upright_tensor(opened)
+        return decode(_Bytes(bytes(value), called), shrink_to)
     if isinstance(value, (str, os.PathLike)):
-        return decode(Path(value))
+        return decode(Path(value), shrink_to)
     if isinstance(value, Image.Image):
         return upright_tensor(value)
     pixels = np.asarray(value)
@@ -148,10 +170,11 @@ def labels_of_table(table: Any, column: str) -> list[str | None]:
     """
     feature = table.features.get(column) if hasattr(table, "features") else None
     names = getattr(feature, "names", None)
-    return [_class_name(value, names, f"column {column}, row {i}") for i, value in enumerate(table[column])]
+    return [class_name(value, names, f"column {column}, row {i}") for i, value in enumerate(table[column])]
 
 
-def _class_name(value: Any, names: Sequence[str] | None, where: str) -> str | None:
+def class_name(value: Any, names: Sequence[str] | None, where: str) -> str | None:
+    """Return the class that a cell of a table means; errors, and None, as for `labels_of_table`."""
     if isinstance(value, str):
         return value.strip() or None
     if value is None or str(value) in ("nan", "<NA>", "NaT"):
