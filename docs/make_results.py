@@ -1,6 +1,6 @@
 """Write docs/results.md from docs/results/*.json, as `benchmarks/record_run.py` and `record_pixels.py` leave them (one
 file, one run), and from folders in docs/results, each of which is a section (SECTIONS names the scripts); and write
-docs/performance.md and docs/speedrun.md from the other folders (PERFORMANCE, SPEEDRUN).
+docs/performance.md, docs/speedrun.md and docs/reliability.md from the other folders (PERFORMANCE, SPEEDRUN).
 
     python docs/make_results.py
 
@@ -18,8 +18,12 @@ from pathlib import Path
 import benchmark_tables
 import detection_tables
 import evaluation_tables
+import install_tables
 import label_tables
 import performance_tables
+import reliability_tables
+import sharding_tables
+import source_tables
 import speedrun_runs
 import speedrun_tables
 import suggest_tables
@@ -38,6 +42,8 @@ RESULTS = DOCS / "results"
 PAGE = DOCS / "results.md"
 PERFORMANCE_PAGE = DOCS / "performance.md"
 SPEEDRUN_PAGE = DOCS / "speedrun.md"
+RELIABILITY_PAGE = DOCS / "reliability.md"
+INSTALL_PAGE = DOCS / "install.md"
 SPEEDRUN_PLOT = DOCS / "images" / "speedrun.svg"
 SUGGEST_PICTURE = DOCS / "images" / "suggest.svg"
 
@@ -59,9 +65,12 @@ SECTIONS: Sections = {
 
 PERFORMANCE: Sections = {
     "speed_of_light": (performance_tables.LIGHT_INTRODUCTION, performance_tables.speed_of_light),
+    "layers": (performance_tables.LAYERS_INTRODUCTION, performance_tables.layers),
     "speed": (performance_tables.SPEED_INTRODUCTION, performance_tables.speed),  # views.py and step.py
     "views_on_disk": (performance_tables.DISK_INTRODUCTION, performance_tables.views_on_disk),
     "processes": (performance_tables.PROCESSES_INTRODUCTION, performance_tables.processes),
+    "sharding": (sharding_tables.INTRODUCTION, sharding_tables.sharding),
+    "sources": (source_tables.INTRODUCTION, source_tables.sources),
     "growth": (performance_tables.GROWTH_INTRODUCTION, performance_tables.growth),
     "linear_probe": (performance_tables.PROBE_INTRODUCTION, performance_tables.linear_probe),
     "doctor": (performance_tables.DOCTOR_INTRODUCTION, performance_tables.doctor),
@@ -73,6 +82,12 @@ SPEEDRUN: Sections = {
     "ingredients": (speedrun_tables.INGREDIENTS_INTRODUCTION, speedrun_tables.ingredients),
 }
 """The same for docs/speedrun.md."""
+
+INSTALL: Sections = {
+    "install": (install_tables.INSTALL_INTRODUCTION, install_tables.install),  # benchmarks/install.py
+    "versions": (install_tables.VERSIONS_INTRODUCTION, install_tables.versions),  # benchmarks/versions.py
+}
+"""The same for docs/install.md."""
 
 NOTES = {
     "CIFAR-10 (JPEG)": "All images of CIFAR-10 as JPEG files of quality 75. The re-encoding costs some accuracy, so"
@@ -137,12 +152,14 @@ def read_results(folder: Path = RESULTS) -> list[Result]:
     return results
 
 
+def read_folder(section: str) -> dict[str, Result]:
+    """What a folder in docs/results holds: name of a file -> its content."""
+    return {path.stem: json.loads(path.read_text("utf-8")) for path in sorted((RESULTS / section).glob("*.json"))}
+
+
 def read_sections() -> dict[str, dict[str, Result]]:
     """What the benchmarks found: section -> name of a file -> its content. The speedrun is of all recorded runs."""
-    found = {
-        section: {path.stem: json.loads(path.read_text("utf-8")) for path in sorted((RESULTS / section).glob("*.json"))}
-        for section in (SECTIONS | PERFORMANCE | SPEEDRUN)
-    }
+    found = {section: read_folder(section) for section in (SECTIONS | PERFORMANCE | SPEEDRUN | INSTALL)}
     found["speedrun"] |= {result["name"]: result for result in read_results()}
     return found
 
@@ -180,6 +197,11 @@ def render_speedrun(**found: Mapping[str, Result]) -> str:
     return "\n".join([SPEEDRUN_INTRODUCTION, *_sections(SPEEDRUN, found)])
 
 
+def render_install(**found: Mapping[str, Result]) -> str:
+    """The page about installing, as Markdown; `found` as for `render`."""
+    return "\n".join([install_tables.INTRODUCTION, *_sections(INSTALL, found)])
+
+
 def _sections(sections: Sections, found: Mapping[str, Mapping[str, Result]]) -> list[str]:
     """Introduction and table of each section of which something was found."""
     present = [(introduction, rows(found[name])) for name, (introduction, rows) in sections.items() if found.get(name)]
@@ -191,9 +213,11 @@ if __name__ == "__main__":
         PAGE.write_text(render(read_results(), **read_sections()), encoding="utf-8")
         PERFORMANCE_PAGE.write_text(render_performance(**read_sections()), encoding="utf-8")
         SPEEDRUN_PAGE.write_text(render_speedrun(**read_sections()), encoding="utf-8")
+        RELIABILITY_PAGE.write_text(reliability_tables.render(read_folder("reliability")), encoding="utf-8")
+        INSTALL_PAGE.write_text(render_install(**read_sections()), encoding="utf-8")
         SPEEDRUN_PLOT.write_text(speedrun_runs.plot(read_sections()["speedrun"]), encoding="utf-8")
         SUGGEST_PICTURE.write_text(suggest_tables.picture(read_sections()["suggest"]), encoding="utf-8")
     except ValueError as error:
         sys.exit(f"make_results: error: {error}")
-    written = (PAGE, PERFORMANCE_PAGE, SPEEDRUN_PAGE, SPEEDRUN_PLOT, SUGGEST_PICTURE)
+    written = (PAGE, PERFORMANCE_PAGE, SPEEDRUN_PAGE, RELIABILITY_PAGE, INSTALL_PAGE, SPEEDRUN_PLOT, SUGGEST_PICTURE)
     print(*(f"Written: {page.relative_to(DOCS.parent)}" for page in written), sep="\n")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tapetum.recipe.recipe import RecipeError as RecipeError
     from tapetum.recipe.recipe import dump_recipe as dump_recipe
     from tapetum.recipe.recipe import load_recipe as load_recipe
+    from tapetum.runs.predictor import Predictor as Predictor
     from tapetum.verbs.add_class import add_class as add_class
     from tapetum.verbs.check import check as check
     from tapetum.verbs.cluster import cluster as cluster
@@ -50,6 +51,7 @@ _VERBS = (
 _MODULES = {
     **{verb: f"tapetum.verbs.{verb}" for verb in _VERBS},
     **dict.fromkeys(("Recipe", "RecipeError", "dump_recipe", "load_recipe"), "tapetum.recipe.recipe"),
+    "Predictor": "tapetum.runs.predictor",
     "register": "tapetum.methods.registry",
 }
 

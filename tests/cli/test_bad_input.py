@@ -600,7 +600,7 @@ PREDICT = [
     Case(
         "predict without the labelled images",
         "predict run photos --output p.csv",
-        ("nothing at colours.npz",),
+        ("not at colours.npz", "--images DIR"),
         lambda: (photos(), os.remove("colours.npz")),
         True,
     ),

@@ -25,7 +25,7 @@ VERBS = {
     "views paws_digits --output sheet.png": "tapetum.verbs.views._sheet",
 }
 GO_ON = {
-    "predict run images.npz --output out.csv": ("tapetum.verbs.predict.predict_from", "same command"),
+    "predict run images.npz --output out.csv": ("tapetum.runs.predictor.predict_from", "same command"),
     "resume run": ("tapetum.runs.run.evaluate_by", "tapetum resume run"),
     f"{FIT} folded --folds 2": ("tapetum.runs.folds.assemble", "tapetum resume folded"),
 }

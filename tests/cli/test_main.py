@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import tapetum
+from tapetum.cli.app import _SHARED
 from tapetum.cli.main import main
 from tapetum.system.interruption import Interrupted
 
@@ -60,6 +61,8 @@ USUAL = {
     "plugins": (),
 }
 """Arguments of `evaluate` that are not given."""
+MOVED = {"images": None, "labels": None}
+OWN_MOVED = {"run_images": None, "run_labels": None}
 COMMANDS = [
     ("demo", {"output": None}),
     ("demo --output r", {"output": Path("r")}),
@@ -112,8 +115,12 @@ COMMANDS = [
         "train x.yaml --output r seed=1 --plugin m --plugin n support=null",
         {"recipe": "x.yaml", "output": Path("r"), "overrides": ("seed=1", "support=null"), "plugins": ("m", "n")},
     ),
-    ("resume r", {"run": Path("r"), "inexact": False, "plugins": ()}),
-    ("resume r --inexact", {"run": Path("r"), "inexact": True, "plugins": ()}),
+    ("resume r", {"run": Path("r"), "inexact": False, "plugins": (), **MOVED, "test": None}),
+    ("resume r --inexact", {"run": Path("r"), "inexact": True, "plugins": (), **MOVED, "test": None}),
+    (
+        "resume r --images d --labels l --test t",
+        {"run": Path("r"), "inexact": False, "plugins": (), "images": "d", "labels": "l", "test": "t"},
+    ),
     (
         "submit a b seed=1 --output r",
         {
@@ -142,8 +149,9 @@ COMMANDS = [
             "plugins": ("m",),
         },
     ),
-    ("doctor r", {"run": Path("r"), "json": False, "plugins": ()}),
-    ("doctor r --json --plugin m", {"run": Path("r"), "json": True, "plugins": ("m",)}),
+    ("doctor r", {"run": Path("r"), "install": False, "json": False, "plugins": ()}),
+    ("doctor r --json --plugin m", {"run": Path("r"), "install": False, "json": True, "plugins": ("m",)}),
+    ("doctor --install", {"run": None, "install": True, "json": False, "plugins": ()}),
     ("evaluate r --test t --plugin m", {**USUAL, "run": "r", "test": "t", "plugins": ("m",)}),
     (
         "evaluate f.pth --protocol suncet --images d --labels l --labels-per-class 3 --labels-percent 1.5 --draws 2 "
@@ -187,10 +195,11 @@ COMMANDS = [
             "output": Path("p.csv"),
             "json": False,
             "plugins": (),
+            **OWN_MOVED,
         },
     ),
     (
-        "predict r d --output p.csv --neighbours 5 --json --reject 0.1 --plugin m",
+        "predict r d --output p.csv --neighbours 5 --json --reject 0.1 --images o --labels l --plugin m",
         {
             "run": Path("r"),
             "images": "d",
@@ -199,24 +208,26 @@ COMMANDS = [
             "json": True,
             "reject": 0.1,
             "plugins": ("m",),
+            "run_images": "o",
+            "run_labels": "l",
         },
     ),
     (
         "embed r d --output e.npz --plugin m",
-        {"run": Path("r"), "images": "d", "output": Path("e.npz"), "plugins": ("m",)},
+        {"run": Path("r"), "images": "d", "output": Path("e.npz"), "plugins": ("m",), **OWN_MOVED},
     ),
     (
         "cluster r d --output o",
-        {"run": Path("r"), "images": "d", "output": Path("o"), "clusters": None, "plugins": ()},
+        {"run": Path("r"), "images": "d", "output": Path("o"), "clusters": None, "plugins": (), **OWN_MOVED},
     ),
     (
         "cluster r d --output o --clusters 9 --plugin m",
-        {"run": Path("r"), "images": "d", "output": Path("o"), "clusters": 9, "plugins": ("m",)},
+        {"run": Path("r"), "images": "d", "output": Path("o"), "clusters": 9, "plugins": ("m",), **OWN_MOVED},
     ),
     (
         "suggest p --count 9 --output t.csv",
         {
-            **dict.fromkeys(("labels", "frozen", "minutes", "by", "seed")),
+            **dict.fromkeys(("labels", "frozen", "minutes", "by", "seed", "images")),
             "pool": "p",
             "count": 9,
             "output": Path("t.csv"),
@@ -224,27 +235,28 @@ COMMANDS = [
         },
     ),
     (
-        "suggest p --count 9 --output t.csv --labels l --frozen w --minutes 1.5 --by badge --seed 3 --plugin m",
+        "suggest p --count 9 --output t --labels l --frozen w --minutes 1.5 --by badge --seed 3 --images d --plugin m",
         {
             "pool": "p",
             "count": 9,
-            "output": Path("t.csv"),
+            "output": Path("t"),
             "labels": "l",
             "frozen": "w",
             "minutes": 1.5,
             "by": "badge",
             "seed": 3,
+            "images": "d",
             "plugins": ("m",),
         },
     ),
-    ("add-class r d", {"run": Path("r"), "folder": Path("d"), "name": None, "plugins": ()}),
+    ("add-class r d", {"run": Path("r"), "folder": Path("d"), "name": None, "plugins": (), **MOVED}),
     (
         "add-class r d --name n --plugin m",
-        {"run": Path("r"), "folder": Path("d"), "name": "n", "plugins": ("m",)},
+        {"run": Path("r"), "folder": Path("d"), "name": "n", "plugins": ("m",), **MOVED},
     ),
     (
         "export r --format onnx --output o --plugin m",
-        {"run": Path("r"), "format": "onnx", "output": Path("o"), "plugins": ("m",)},
+        {"run": Path("r"), "format": "onnx", "output": Path("o"), "plugins": ("m",), **MOVED},
     ),
     (
         "label d",
@@ -254,11 +266,17 @@ COMMANDS = [
         "label d --labels l.csv --run r --suggested s.csv --port 7",
         {"images": "d", "labels": "l.csv", "run": Path("r"), "suggested": Path("s.csv"), "port": 7},
     ),
-    ("review r --output o", {"run": Path("r"), "output": Path("o"), "plugins": ()}),
-    ("plot r", {"run": Path("r"), "output": None, "umap": False, "plugins": ()}),
-    ("plot r --output d --umap --plugin m", {"run": Path("r"), "output": Path("d"), "umap": True, "plugins": ("m",)}),
-    ("report r", {"run": Path("r"), "output": None, "plugins": ()}),
-    ("report r --output p.html --plugin m", {"run": Path("r"), "output": Path("p.html"), "plugins": ("m",)}),
+    ("review r --output o", {"run": Path("r"), "output": Path("o"), "plugins": (), **MOVED}),
+    ("plot r", {"run": Path("r"), "output": None, "umap": False, "plugins": (), **MOVED}),
+    (
+        "plot r --output d --umap --plugin m",
+        {"run": Path("r"), "output": Path("d"), "umap": True, "plugins": ("m",), **MOVED},
+    ),
+    ("report r", {"run": Path("r"), "output": None, "plugins": (), **MOVED}),
+    (
+        "report r --output p.html --images d --labels l --plugin m",
+        {"run": Path("r"), "output": Path("p.html"), "plugins": ("m",), "images": "d", "labels": "l"},
+    ),
     ("recipes", {"name": None, "fields": None}),
     ("recipes paws", {"name": "paws", "fields": None}),
     ("recipes --fields paws", {"name": None, "fields": "paws"}),
@@ -286,7 +304,7 @@ def test_verbs_take_what_their_commands_pass(line, arguments):
     assert getattr(tapetum, verb) is function
 
 
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("fit", "train", "resume", "finetune")])
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in _SHARED])
 def test_what_one_process_does_is_refused_by_several(calls, capsys, monkeypatch, verb):
     """Each of them would write the same file."""
     line = next(line for line, _ in COMMANDS if line.split()[0] == verb)

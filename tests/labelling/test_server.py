@@ -77,7 +77,7 @@ def test_images_come_in_three_sizes_and_are_kept(client, session):
     assert "cannot be read" in unreadable.json()["error"]
     assert client.get(f"/{TOKEN}/image/12").status_code == 409
     assert client.get(f"/{TOKEN}/image/1?side=99999").status_code == 409
-    assert client.get(f"/{TOKEN}/image/-1").status_code == 404
+    assert client.get(f"/{TOKEN}/image/-1").status_code == 409
 
 
 def test_pictures_take_bounded_memory(session):

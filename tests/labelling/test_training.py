@@ -223,3 +223,17 @@ def test_steps_that_see_labelled_images_alone_do_not_set_the_pace(tmp_path, step
     rows = "".join(f"{step},2.0,{step + 9 * max(0, step - 6)}\n" for step in range(1, steps_done + 1))
     (tmp_path / "metrics.csv").write_text(f"step,train/loss,train_seconds\n{rows}")
     assert read_progress(tmp_path, {})["seconds_left"] == left
+
+
+def test_images_and_labels_that_have_moved_are_told_to_the_commands(session, started):
+    write(session, job_of(session, "fit"))
+    finish(session)
+    folder = session.training.folder
+    (folder / "001.labels.csv").write_text("path,label\n")
+    (folder / "001" / "recipe.yaml").write_text("data: {images: /nowhere/photos, labels: /nowhere/labels.csv}\n")
+    session.tick()
+    (folder / "001.predictions.csv").write_text("path,label,confidence\n")
+    session.tick()
+    images, labels = ["--images", session.pool.images], ["--labels", str(folder / "001.labels.csv")]
+    assert started[0][-4:] == [*images, *labels]
+    assert started[1][-2:] == images

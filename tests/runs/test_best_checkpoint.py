@@ -52,7 +52,7 @@ def rewrite(path, values):
         writer.writerows(row | {"eval/soft_nn_top1": value} for row, value in zip(rows, values, strict=True))
 
 
-def test_another_step_is_chosen_where_its_accuracy_is_higher(run, tmp_path):
+def test_another_step_is_chosen_where_its_accuracy_is_higher(run, tmp_path, capsys):
     folder = shutil.copytree(run[0], tmp_path / "run")
     rewrite(folder / "metrics.csv", (30, 99, 99))
     assert best_checkpoint(folder, "soft_neighbours").step == 3  # the latest of equal ones
@@ -61,6 +61,13 @@ def test_another_step_is_chosen_where_its_accuracy_is_higher(run, tmp_path):
     method = open_trained_run(folder).parts.method.state_dict()
     saved = load_file(folder / "checkpoints" / "step-00000002.safetensors")
     assert all(torch.equal(value, saved[f"method.{name}"]) for name, value in method.items())
+    best = folder / "checkpoints" / "step-00000002.safetensors"
+    content = best.read_bytes()
+    best.write_bytes(content[:-1] + bytes([content[-1] ^ 4]))
+    assert best_checkpoint(folder, "soft_neighbours").step == 3
+    error = capsys.readouterr().err
+    assert "step-00000002.safetensors has its whole length, but bits of it have changed" in error
+    assert "Going to the next best checkpoint." in error
     (folder / "metrics.csv").unlink()
     with pytest.raises(
         ValueError, match=r"metrics.csv has no eval/soft_nn_top1 for any kept checkpoint: set trainer.keep_best"

@@ -4,34 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from colours import RECIPE, colours
+from PIL import Image
 
 import tapetum
-
-RECIPE = """
-description: PAWS on three colours, for a second
-method: {kind: paws, supervised_weight: 0.5, head: {hidden: 16, output: 8, layers: 2}}
-backbone: {kind: small_net, stem: 8, widths: [8, 8]}
-data: {images: colours.npz, test: colours.npz, labels_per_class: 3, held_out_per_class: 4, batch_size: 8}
-views:
-  large: {size: 8, count: 2, scale: [0.5, 1.0], brightness: 0.3}
-  small: {size: 6, count: 1, scale: [0.2, 0.5]}
-  mean: [0.4, 0.4, 0.4]
-  std: [0.3, 0.3, 0.3]
-  evaluation: {crop: 8}
-support: {images_per_class: 2}
-optimizer: {kind: sgd, weight_decay: 1e-4, lr: {start: 0.05, peak: 0.1, final: 0.0, warmup_epochs: 1}}
-runtime: {accelerator: cpu, precision: float32, channels_last: false, threads: 1}
-trainer: {steps: 6, log_every: 2, checkpoint_every: 3}
-"""
-
-
-def colours(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noisy images of 10x10 pixels; class 0 is red, 1 green, 2 blue."""
-    generator = np.random.default_rng(seed)
-    labels = np.arange(count) % 3
-    images = generator.integers(0, 120, (count, 3, 10, 10))
-    images[np.arange(count), labels] += 130
-    return images.astype(np.uint8), labels
 
 
 @pytest.fixture
@@ -50,3 +26,21 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) ->
 def run(recipe: Path) -> Path:
     tapetum.train(recipe, "run")
     return recipe.parent / "run"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run, and with thirty images in photos/, the tenth of them broken."""
+    folder = tmp_path_factory.mktemp("world")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("TAPETUM_CACHE", str(folder / "cache"))
+        (train, train_labels), (test, test_labels) = colours(60, 0), colours(30, 1)
+        np.savez("colours.npz", x_train=train, y_train=train_labels, x_test=test, y_test=test_labels)
+        Path("colours.yaml").write_text(RECIPE)
+        tapetum.train("colours.yaml", "run", ["trainer.steps=2"])
+        Path("photos").mkdir()
+        for i, image in enumerate(test):
+            Image.fromarray(image.transpose(1, 2, 0)).save(f"photos/{i:02}.png")
+        Path("photos/09.png").write_bytes(b"no picture")
+    return folder

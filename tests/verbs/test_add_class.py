@@ -15,10 +15,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import tapetum
+from tapetum.engine import checked_tensors
 from tapetum.evaluation import calibration
 from tapetum.evaluation.prediction import Supports, predict_from
 from tapetum.reporting.cards import Cards
-from tapetum.runs import added_classes
 from tapetum.runs.added_classes import picture_of
 from tapetum.runs.new_images import open_new_images
 from tapetum.runs.review import review
@@ -198,7 +198,7 @@ def test_a_failure_leaves_what_was_there(run, monkeypatch):
         Path(path).write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(added_classes, "save_file", broken)
+    monkeypatch.setattr(checked_tensors, "save_file", broken)
     for name in ("heron", "crow"):
         folder = "heron" if name == "heron" else draw("crow", YELLOW, seed=7)
         with pytest.raises(KeyboardInterrupt):
@@ -236,7 +236,10 @@ def test_images_embedded_by_other_weights_are_refused(recipe, run):
     file = Path("run/added_classes/heron.safetensors")
     content = file.read_bytes()
     file.write_bytes(content[:100])
-    with pytest.raises(ValueError, match=r"heron.safetensors is damaged or not of Tapetum: delete it"):
+    with pytest.raises(ValueError, match=r"heron.safetensors is cut short.* delete it. Then add the class again"):
+        tapetum.predict(run, "colours.npz", "p.csv")
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 4]))
+    with pytest.raises(ValueError, match=r"heron.safetensors .*bits of it have changed"):
         tapetum.predict(run, "colours.npz", "p.csv")
     save_file(
         {"embeddings": torch.zeros(1), "pictures": torch.zeros(1)}, file, {"tapetum": '{"format": 2, "class": ""}'}

@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -355,3 +357,17 @@ def test_other_mistakes(run):
         tapetum.embed(run, "colours.npz", "e.txt")
     with pytest.raises(ValueError, match="is no run folder"):
         tapetum.predict("colours.npz", "colours.npz", "p.csv")
+
+
+def test_a_second_process_is_kept_out_of_the_same_table_until_the_first_is_gone(run, photos):
+    code = "import sys; from pathlib import Path; from tapetum.system.resumable_file import ResumableFile\n"
+    code += "with ResumableFile(Path('p.csv'), 'another') as table: print('begun', flush=True); sys.stdin.read()"
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "begun\n"
+    with pytest.raises(ValueError, match=rf"p.csv is being written by process {other.pid} on .* since .*: wait until"):
+        tapetum.predict(run, "photos", "p.csv")
+    other.kill()
+    other.communicate()
+    tapetum.predict(run, "photos", "p.csv")
+    assert sorted(path.name for path in Path().glob("p.csv*")) == ["p.csv"]

@@ -75,3 +75,17 @@ def test_no_checkpoint_yet(run):
     shutil.rmtree(run / "checkpoints")
     with pytest.raises(ValueError, match="has no checkpoint yet: finish it with `tapetum resume"):
         tapetum.evaluate(run, "colours.npz")
+
+
+def test_a_checkpoint_with_changed_bits_gives_way_to_the_one_before(run, capsys):
+    whole = shutil.copytree(run, "whole")
+    last = run / "checkpoints" / CHECKPOINTS[1]
+    content = last.read_bytes()
+    last.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    tapetum.report(run)
+    error = capsys.readouterr().err
+    assert f"{CHECKPOINTS[1]} has its whole length, but bits of it have changed since it was written" in error
+    assert "Going back to the checkpoint before it." in error
+    tapetum.resume(run)
+    assert_same_weights(run, whole)
+    assert rows(run) == rows(whole)

@@ -14,7 +14,7 @@ import typer
 from tapetum.system.launcher import launched
 
 _REPEATABLE = ("overrides", "plugins", "recipes")  # lists on the command line, tuples in Python
-_SHARED = ("fit", "train", "resume", "finetune")  # the verbs that several processes can run together
+_SHARED = ("fit", "train", "resume", "finetune", "predict", "embed", "evaluate")  # several processes can run these
 
 # Plain text: Typer's rich help costs a third of the time that `--help` may take.
 app = typer.Typer(
@@ -24,11 +24,11 @@ app = typer.Typer(
 )
 
 
-def command(declared: Callable[..., None]) -> Callable[..., None]:
+def command(declared: Callable[..., None]) -> Callable[..., int]:
     """Make a command from a verb's parameters and help. It calls the public function of the same name."""
 
     @functools.wraps(declared)
-    def run(**given: Any) -> None:
+    def run(**given: Any) -> int:
         name, place = declared.__name__, launched()
         if place is not None and place.world_size > 1 and name not in _SHARED:
             raise ValueError(
@@ -36,6 +36,7 @@ def command(declared: Callable[..., None]) -> Callable[..., None]:
                 f"call it without {place.by}."
             )
         verb = getattr(importlib.import_module(f"tapetum.verbs.{name}"), name)
-        verb(**{key: tuple(value or ()) if key in _REPEATABLE else value for key, value in given.items()})
+        found = verb(**{key: tuple(value or ()) if key in _REPEATABLE else value for key, value in given.items()})
+        return 1 if isinstance(found, dict) and found.get("broken") else 0  # of doctor --install
 
     return app.command()(run)

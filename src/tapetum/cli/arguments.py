@@ -15,6 +15,12 @@ Overrides = Annotated[
 Output = Annotated[Path, typer.Option(metavar="RUN", help="New folder for checkpoints, metrics and the recipe.")]
 Images = Annotated[str | None, typer.Option(metavar="DIR", help="Labelled images, if not those of the run.")]
 Labels = Annotated[str | None, typer.Option(metavar="FILE|DIR", help="Their labels, in any form fit takes.")]
+RunImages = Annotated[
+    str | None, typer.Option("--images", metavar="DIR", help="Where the run's own images are now, if moved.")
+]
+RunLabels = Annotated[
+    str | None, typer.Option("--labels", metavar="FILE|DIR", help="Where the run's own labels are now, if moved.")
+]
 Test = Annotated[str | None, typer.Option(metavar="DIR", help="Labelled images to test the result on.")]
 LabelsPerClass = Annotated[int | None, typer.Option(metavar="N", help="Use only N labels of each class.")]
 LabelsPercent = Annotated[

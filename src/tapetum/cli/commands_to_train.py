@@ -15,7 +15,8 @@ from tapetum.cli.arguments import (
     Overrides,
     Plugins,
     Recipe,
-    Run,
+    RunImages,
+    RunLabels,
     Test,
     Weights,
 )
@@ -116,6 +117,9 @@ def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run that was stopped.")],
     inexact: Annotated[bool, typer.Option("--inexact", help="Continue even if machine or versions differ.")] = False,
     plugins: Plugins = None,
+    images: RunImages = None,
+    labels: RunLabels = None,
+    test: Annotated[str | None, typer.Option(metavar="DIR", help="Where its test images are now, if moved.")] = None,
 ) -> None:
     """Continue a stopped run, to a bit-identical result.
 
@@ -149,11 +153,12 @@ def submit(
 
 @command
 def doctor(
-    run: Run,
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a run.")] = None,
+    install: Annotated[bool, typer.Option("--install", help="Look at the installation instead of a run.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of sentences.")] = False,
     plugins: Plugins = None,
 ) -> None:
-    """Find out what is wrong with a run, and what to change.
+    """Find out what is wrong with a run or the installation.
 
     \b
     Example:  tapetum doctor runs/first

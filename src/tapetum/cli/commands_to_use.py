@@ -15,6 +15,8 @@ from tapetum.cli.arguments import (
     Plugins,
     Recipe,
     Run,
+    RunImages,
+    RunLabels,
     Weights,
 )
 
@@ -61,6 +63,8 @@ def predict(
         float | None, typer.Option(metavar="SHARE", help="Mark images unlike the labelled ones, e.g. 0.05 of these.")
     ] = None,
     plugins: Plugins = None,
+    run_images: RunImages = None,
+    run_labels: RunLabels = None,
 ) -> None:
     """Predict the class of every image, with reasons.
 
@@ -75,6 +79,8 @@ def embed(
     images: Annotated[str, typer.Argument(metavar="DIR", help="Folder with images to embed, including subfolders.")],
     output: Annotated[Path, typer.Option(metavar="FILE", help="The file to write: .npz or .parquet.")],
     plugins: Plugins = None,
+    run_images: RunImages = None,
+    run_labels: RunLabels = None,
 ) -> None:
     """Write the embedding of every image.
 
@@ -90,6 +96,8 @@ def cluster(
     output: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the table and contact sheets.")],
     clusters: Annotated[int | None, typer.Option(metavar="K", help="Find K clusters by k-means.")] = None,
     plugins: Plugins = None,
+    run_images: RunImages = None,
+    run_labels: RunLabels = None,
 ) -> None:
     """Sort images into clusters, with a picture of each.
 
@@ -116,6 +124,7 @@ def suggest(
     ] = None,
     seed: Annotated[int | None, typer.Option(metavar="S", help="Decides what is drawn (default 0).")] = None,
     plugins: Plugins = None,
+    images: RunImages = None,
 ) -> None:
     """Find out which images to label next.
 
@@ -130,6 +139,8 @@ def add_class(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Images of one class, including subfolders.")],
     name: Annotated[str | None, typer.Option(metavar="NAME", help="The class. Default: the folder's name.")] = None,
     plugins: Plugins = None,
+    images: RunImages = None,
+    labels: RunLabels = None,
 ) -> None:
     """Give a trained run another class, without training.
 
@@ -146,6 +157,8 @@ def export(
     ],
     output: Annotated[Path, typer.Option(metavar="PATH", help="The new file or folder to write.")],
     plugins: Plugins = None,
+    images: RunImages = None,
+    labels: RunLabels = None,
 ) -> None:
     """Write a model for other tools.
 
@@ -179,6 +192,8 @@ def plot(
     output: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the pictures.")] = None,
     umap: Annotated[bool, typer.Option("--umap", help="Also draw a map by UMAP.")] = False,
     plugins: Plugins = None,
+    images: RunImages = None,
+    labels: RunLabels = None,
 ) -> None:
     """Draw a run's curves, image map and confusion matrix.
 
@@ -192,6 +207,8 @@ def report(
     run: Run,
     output: Annotated[Path | None, typer.Option(metavar="FILE.HTML", help="The page to write.")] = None,
     plugins: Plugins = None,
+    images: RunImages = None,
+    labels: RunLabels = None,
 ) -> None:
     """Write everything about a run to one HTML page.
 
@@ -205,6 +222,8 @@ def review(
     run: Run,
     output: Annotated[Path, typer.Option(metavar="FOLDER", help="New folder for the tables and the page.")],
     plugins: Plugins = None,
+    images: RunImages = None,
+    labels: RunLabels = None,
 ) -> None:
     """Find labels that may be wrong, and doubtful predictions.
 

@@ -16,6 +16,7 @@ from tapetum.evaluation.linear_probe import linear_probe
 from tapetum.evaluation.nearest_neighbours import NEIGHBOURS, nearest_neighbour_votes
 from tapetum.evaluation.prediction import Supports
 from tapetum.evaluation.soft_neighbours import TEMPERATURE, classify_by_neighbours
+from tapetum.ops.collectives import gather_on_all
 from tapetum.ops.intervals import wilson
 
 
@@ -78,6 +79,17 @@ class Tally:
         self._seen += labels.bincount(minlength=len(self.classes))
         self._right += labels[hits[:, 0]].bincount(minlength=len(self.classes))
         self._among_five += int(hits.any(dim=1).sum())
+
+    def __iadd__(self, other: "Tally") -> "Tally":
+        self._right += other._right
+        self._seen += other._seen
+        self._among_five += other._among_five
+        return self
+
+    @property
+    def count(self) -> int:
+        """Number of images judged so far."""
+        return int(self._seen.sum())
 
     def accuracy(self) -> Accuracy:
         """The accuracy on all images counted so far."""
@@ -146,6 +158,8 @@ def evaluate_by(
 ) -> Evaluation:
     """Evaluate a method on labelled images, batch by batch, with supports that it has embedded.
 
+    If processes share the images out (`embedder.shared`), each of them returns the accuracy on all.
+
     Args:
         embedder: runs the method.
         supports: labelled images.
@@ -154,23 +168,30 @@ def evaluate_by(
         neighbourhood: how soft nearest neighbours vote; None as published.
     """
     chosen, known = neighbourhood or Neighbourhood(), (supports.embeddings, supports.labels, len(classes))
-    soft, classifier = Tally(classes), Tally(classes)
-    votes = {count: Tally(classes) for count in NEIGHBOURS}
-    classifies = False
+    tallies = {name: Tally(classes) for name in ("soft", "classifier", *NEIGHBOURS)}
     for rows, outputs in embedder.stream_readable(test, test_labels.labelled):
         truth = torch.from_numpy(test_labels.values[rows].astype(np.int64))
-        soft.add(classify_by_neighbours(outputs.embeddings, *known, chosen.temperature, chosen.most), truth)
+        tallies["soft"].add(classify_by_neighbours(outputs.embeddings, *known, chosen.temperature, chosen.most), truth)
         for count, probabilities in nearest_neighbour_votes(outputs.embeddings, *known).items():
-            votes[count].add(probabilities, truth)
-        classifies = outputs.logits is not None and outputs.logits.shape[1] == len(classes)
-        if outputs.logits is not None and classifies:
-            classifier.add(outputs.logits, truth)
+            tallies[count].add(probabilities, truth)
+        if outputs.logits is not None and outputs.logits.shape[1] == len(classes):
+            tallies["classifier"].add(outputs.logits, truth)
+    tallies = _of_all(embedder, tallies)
     return Evaluation(
-        soft_neighbours=soft.accuracy(),
-        classifier=classifier.accuracy() if classifies else None,
-        nearest_neighbours={count: tally.accuracy() for count, tally in votes.items()},
+        soft_neighbours=tallies["soft"].accuracy(),
+        classifier=tallies["classifier"].accuracy() if tallies["classifier"].count else None,
+        nearest_neighbours={count: tallies[count].accuracy() for count in NEIGHBOURS},
         predicts_by=embedder.method.predicts_by,
     )
+
+
+def _of_all(embedder: Embedder, tallies: dict[str | int, Tally]) -> dict[str | int, Tally]:
+    """Add up what all processes have counted, if they share the images out."""
+    first, *others = gather_on_all(tallies) if embedder.shared else [tallies]
+    for other in others:
+        for name, tally in other.items():
+            first[name] += tally
+    return first
 
 
 def evaluate_linearly(
@@ -184,4 +205,4 @@ def evaluate_linearly(
     tally = Tally(classes)
     for rows, outputs in embedder.stream_readable(test, test_labels.labelled):
         tally.add(probe.logits(outputs.embeddings), torch.from_numpy(test_labels.values[rows].astype(np.int64)))
-    return tally.accuracy(), regularisation
+    return _of_all(embedder, {"linear": tally})["linear"].accuracy(), regularisation

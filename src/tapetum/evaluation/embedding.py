@@ -1,6 +1,7 @@
 """Runs a method over images for evaluation and prediction: fixed views, no gradient, evaluation mode."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from tapetum.data.views.apply import normalise
 from tapetum.data.views.draw import ViewsConfig
 from tapetum.evaluation.image_chunks import ImageChunk, in_batches, read_chunks
 from tapetum.methods.base import Method, modes_kept
-from tapetum.ops.collectives import rank, world_size
+from tapetum.ops.collectives import gather_on_all, rank, world_size
 
 BATCH_SIZE = 500
 """Number of images in one forward pass."""
@@ -35,12 +36,16 @@ Features = Literal["own", "backbone", "predictor"]
 
 
 class Outputs(NamedTuple):
-    """A method's outputs for N images, float32 on the CPU."""
+    """A method's outputs for N images, float32."""
 
     embeddings: Tensor
     """(N, D)."""
     logits: Tensor | None
     """(N, C) from the method's own classifier; None if it has none."""
+
+    def on_host(self) -> "Outputs":
+        """The same in the host's memory; waits until they are computed."""
+        return Outputs(self.embeddings.cpu(), None if self.logits is None else self.logits.cpu())
 
 
 @dataclass(frozen=True)
@@ -56,17 +61,28 @@ class Embedder:
     compute: Compute
     features: Features = "own"
     """What stands for an image: what the method is judged by, or the output of one of its parts."""
+    shared: bool = False
+    """Whether the processes share the images out: each streams its own batches, and all of them must call alike."""
 
     @torch.no_grad()
     def stream(
         self, store: Store, indices: npt.NDArray[np.int64], batch_size: int = BATCH_SIZE
     ) -> Iterator[tuple[ImageChunk, Outputs]]:
-        """Embed (and classify) images batch by batch, in the order of `indices`; unreadable ones are left out."""
-        for chunk, images in self.stream_images(store, in_batches(indices, batch_size)):
-            if images is None:
-                yield chunk, Outputs(torch.empty(0, 0), None)
-                continue
-            yield chunk, self._outputs(images)
+        """Embed (and classify) images batch by batch, in the order of `indices`; unreadable ones are left out.
+
+        With `shared`, those with the numbers rank, rank + world_size, and so on. Batches hold the same images however
+        many processes there are, because the last bits of an output may depend on the images beside it.
+        """
+        batches = in_batches(indices, batch_size)
+        # Read back one batch late on a GPU, which computes the next one while the host reads and uses this one.
+        delay = int(self.compute.device.type == "cuda")
+        queued: deque[tuple[ImageChunk, Outputs]] = deque()
+        for chunk, images in self.stream_images(store, batches[rank() :: world_size()] if self.shared else batches):
+            queued.append((chunk, Outputs(torch.empty(0, 0), None) if images is None else self._outputs(images)))
+            if len(queued) > delay:
+                ready, outputs = queued.popleft()
+                yield ready, outputs.on_host()
+        yield from ((ready, outputs.on_host()) for ready, outputs in queued)
 
     @torch.no_grad()
     def stream_images(
@@ -79,16 +95,23 @@ class Embedder:
                 if not len(chunk.indices):
                     yield chunk, None
                     continue
-                pixels = chunk.pixels.to(self.compute.device)
+                pixels = chunk.pixels
+                if self.compute.device.type == "cuda":  # page-locked, so that the copy waits for nothing
+                    pixels = pixels.pin_memory()
+                pixels = pixels.to(self.compute.device, non_blocking=True)
                 yield chunk, self.compute.place_images(normalise(pixels, self.views.mean, self.views.std))
 
     def outputs(self, store: Store, indices: npt.NDArray[np.int64], batch_size: int = BATCH_SIZE) -> Outputs:
-        """As `stream`, but for all images at once.
+        """As `stream`, but for all images at once; with `shared`, every process returns the outputs of all.
 
         Raises:
             ValueError: an image cannot be read; names it and the fix.
         """
-        embeddings, logits = zip(*(outputs for _, outputs in self.stream_readable(store, indices, batch_size)))
+        parts = [outputs for _, outputs in self.stream_readable(store, indices, batch_size)]
+        if self.shared:
+            ranks = gather_on_all(parts)
+            parts = [ranks[i % len(ranks)][i // len(ranks)] for i in range(sum(len(own) for own in ranks))]
+        embeddings, logits = zip(*parts)
         return Outputs(torch.cat(embeddings), None if logits[0] is None else torch.cat(logits))
 
     def stream_readable(
@@ -109,7 +132,7 @@ class Embedder:
         with self.compute.autocast():
             embeddings = [self._embed(view).float() for view in seen]
             logits = [found.float() for view in seen if (found := self.method.classify(view)) is not None]
-        return Outputs(_mean(embeddings).cpu(), _mean(logits).cpu() if logits else None)
+        return Outputs(_mean(embeddings), _mean(logits) if logits else None)
 
     def _embed(self, images: Tensor) -> Tensor:
         if self.features == "own":

@@ -57,7 +57,7 @@ def read_chunks(
         while ahead:
             yield ahead.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)  # as in `tapetum.system.threads.in_turn`
 
 
 def _read(store: Store, indices: Indices, view: EvaluationViewConfig, channels: int) -> ImageChunk:
@@ -66,12 +66,10 @@ def _read(store: Store, indices: Indices, view: EvaluationViewConfig, channels: 
     parts, readable, unreadable = [], [], {}
     images: list[Tensor] = []
     held = 0
-    for index in indices.tolist():
-        try:
-            image = store.read(np.array([index]))[0]
-            _check_size(image, store.names[index], view)
-        except ValueError as error:
-            unreadable[index] = str(error)
+    for index, image in zip(indices.tolist(), store.each(indices)):
+        problem: object = image if isinstance(image, ValueError) else _too_small(image, store.names[index], view)
+        if isinstance(image, ValueError) or problem is not None:
+            unreadable[index] = str(problem)
             continue
         readable.append(index)
         images.append(_with_channels(image, channels))
@@ -91,13 +89,14 @@ def _cut(images: list[Tensor], view: EvaluationViewConfig) -> Tensor:
     return evaluation_view(torch.stack(images) if alike else images, view)
 
 
-def _check_size(image: Tensor, name: str, view: EvaluationViewConfig) -> None:
+def _too_small(image: Tensor, name: str, view: EvaluationViewConfig) -> str | None:
     height, width = image.shape[1:]
-    if view.resize is None and min(height, width) < view.crop:
-        raise ValueError(
-            f"image {name} has {width}x{height} pixels, less than views.evaluation.crop ({view.crop}): "
-            f"set views.evaluation.resize to {view.crop} or more"
-        )
+    if view.resize is not None or min(height, width) >= view.crop:
+        return None
+    return (
+        f"image {name} has {width}x{height} pixels, less than views.evaluation.crop ({view.crop}): "
+        f"set views.evaluation.resize to {view.crop} or more"
+    )
 
 
 def _with_channels(images: Tensor, channels: int) -> Tensor:

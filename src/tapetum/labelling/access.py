@@ -6,6 +6,7 @@ comes from a page must come from this one.
 """
 
 import hmac
+import re
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -60,6 +61,8 @@ class Guard:
 def fault_of(scope: Scope, token: str) -> str | None:
     """Say why a request is refused; None if it is not."""
     headers, parts = Headers(scope=scope), scope["path"].split("/")
+    if parts[0] or len(parts) < 2:  # such as OPTIONS *
+        return "the request names no path"
     host = headers.get("host", "")
     if len(headers.getlist("host")) != 1 or _without_port(host) not in _HOSTS:
         return "this page is only for this machine, under the address that was printed"
@@ -76,7 +79,7 @@ def fault_of(scope: Scope, token: str) -> str | None:
     if scope["method"] not in ("GET", "HEAD") and origin is None:
         return "the request does not tell which page it comes from"
     length = headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > _MOST_BYTES or "chunked" in headers.get("transfer-encoding", ""):
+    if not re.fullmatch("[0-9]{1,9}", length) or int(length) > _MOST_BYTES or "transfer-encoding" in headers:
         return "the request is too long"
     return None
 

@@ -15,10 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tapetum.data.label_formats.entries import as_label
 from tapetum.data.labels.name_matcher import NameMatcher
 
 About = Mapping[int, Mapping[str, Any]]
 """Image -> what else a log tells of its answer: "predicted", "confidence", "reason", "rank", "seconds", "group"."""
+_LONGEST = 100  # characters of a class name that the page takes
 _EARLIER = "earlier"
 """The tab of the answers of earlier sessions, which any tab may undo."""
 
@@ -113,7 +115,7 @@ class AnswerLog:
             if operation.how == "review" and old == new:
                 self.confirmed.add(image)
             if operation.how == "not":
-                self.excepted[image] = str(about.get(image, {}).get("group"))
+                self.excepted[image] = str(about.get(image, {}).get("group"))[:_LONGEST]
             if new:
                 self.classes.setdefault(new)
         if operation.undoes is None:
@@ -129,9 +131,11 @@ def _objects(path: Path) -> list[dict[str, Any]]:
         try:
             entry = json.loads(line)
             is_whole = all(isinstance(entry[key], str) for key in ("path", "operation", "how"))
-            if is_whole and all(isinstance(entry[key], str | None) for key in ("old", "new")):
+            labels = [entry[key] for key in ("old", "new") if entry[key] is not None]
+            # An undo writes what is here into the CSV again.
+            if is_whole and all(isinstance(label, str) and as_label(label, "") for label in labels):
                 found.append(entry)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return found
 

@@ -21,7 +21,7 @@ from tapetum.data.labels.label_files import read_answers
 from tapetum.data.labels.labels import NONE_OF_THESE
 from tapetum.data.labels.name_matcher import NameMatcher
 from tapetum.labelling.answer_log import About, AnswerLog, Change, Operation, new_operation
-from tapetum.reporting.predictions_table import safe_path
+from tapetum.reporting.predictions_table import safe_class, safe_path
 from tapetum.system.files import only_one, write_text, writing
 
 Answer = str | None
@@ -162,7 +162,7 @@ class Answers:
 
     def _text(self, labels: Mapping[int, str]) -> str:
         text = io.StringIO(newline="")
-        rows = ([self._written(self.names[image]), label] for image, label in labels.items())
+        rows = ([self._written(self.names[image]), safe_class(label)] for image, label in labels.items())
         csv.writer(text, lineterminator="\n").writerows([_HEADER, *rows])
         return text.getvalue()
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tapetum.data.label_formats.rows import FORMULA_SIGNS
+from tapetum.data.label_formats.rows import without_apostrophe
 from tapetum.data.labels.labels import NONE_OF_THESE
 
 _UNLIKE = 0.05
@@ -136,7 +136,7 @@ class _Table:
         return _image(path, self.index)
 
     def _class(self, text: str) -> int:
-        return self.position.setdefault(_class(text), len(self.position))
+        return self.position.setdefault(without_apostrophe(text), len(self.position))
 
 
 def read_suggestions(path: Path, index: Mapping[str, int]) -> list[Suggestion]:
@@ -150,10 +150,11 @@ def read_suspects(folder: Path, index: Mapping[str, int]) -> list[Suspect]:
     found = []
     for row in _rows(folder / "label_errors.csv", "label", "suggested", "doubt"):
         reason = f"doubt {float(row['doubt']):.2f}"
-        found.append(Suspect(_image(row["path"], index), _class(row["label"]), _class(row["suggested"]), reason))
+        label, suggested = (without_apostrophe(row[key]) for key in ("label", "suggested"))
+        found.append(Suspect(_image(row["path"], index), label, suggested, reason))
     for row in _rows(folder / "conflicts.csv", "group", "label"):
         reason = f"a copy of it, in group {row['group']}, has another label"
-        found.append(Suspect(_image(row["path"], index), _class(row["label"]), None, reason))
+        found.append(Suspect(_image(row["path"], index), without_apostrophe(row["label"]), None, reason))
     return [suspect for suspect in found if suspect.image >= 0]
 
 
@@ -170,8 +171,3 @@ def _rows(path: Path, *needed: str) -> Iterator[dict[str, str]]:
 def _image(path: str, index: Mapping[str, int]) -> int:
     """Find an image by its path in a table, which may be written as ./PATH; -1 if there is none."""
     return index.get(path, index.get(path.removeprefix("./"), -1))
-
-
-def _class(text: str) -> str:
-    """Return a class as it was before it was kept from being a formula."""
-    return text[1:] if text.startswith("'") and text[1:2] in FORMULA_SIGNS else text

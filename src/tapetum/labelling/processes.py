@@ -37,7 +37,8 @@ def start(arguments: Sequence[str], log: Path) -> Process:
         said.write(f"{_STARTED}tapetum {' '.join(arguments)}\n".encode(errors="backslashreplace"))
         said.flush()
         child = subprocess.Popen(
-            [sys.executable, "-m", "tapetum", *arguments],
+            # -P: no file in this folder is imported because it has the name of a module.
+            [sys.executable, "-P", "-m", "tapetum", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=subprocess.STDOUT,

@@ -22,7 +22,7 @@ def read_summary(run: Path) -> dict[str, Any]:
     """Return what summary.json holds of a finished run; nothing while the run is not finished."""
     try:
         found = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) and "versions" in found else {}
 

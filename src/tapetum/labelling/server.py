@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import secrets
 import socket
 import threading
@@ -29,6 +28,7 @@ from tapetum.reporting.pages import render_page
 ADDRESS = "127.0.0.1"
 _EVERY_SECONDS = 1.0
 _STATIC = {"label.js": "text/javascript", "label.css": "text/css"}
+_LONGEST = 1e9  # seconds that an answer takes
 _HOW = ("key", "grid", "review", "skip", "not")
 
 
@@ -43,7 +43,7 @@ def make_app(session: Session, token: str) -> Starlette:
     routes = [
         Route("/", lambda request: HTMLResponse(page)),
         *(Route(f"/{name}", _static(name, kind)) for name, kind in _STATIC.items()),
-        Route("/image/{image:int}", _image(session)),
+        Route("/image/{image}", _image(session)),
         *(Route(f"/{name}", _told(call)) for name, call in _questions(session).items()),
         *(Route(f"/{name}", _posted(call), methods=["POST"]) for name, call in _requests(session).items()),
     ]
@@ -82,7 +82,8 @@ def serve(session: Session, port: int = 0, tell: Callable[[str], object] = print
 
 def _questions(session: Session) -> dict[str, Callable[[Request], Any]]:
     def part(request: Request) -> tuple[int, int]:
-        return max(0, _whole(request.query_params.get("start", "0"))), _whole(request.query_params.get("count", "50"))
+        start, count = (request.query_params.get(key, usual) for key, usual in (("start", "0"), ("count", "50")))
+        return max(0, _whole(start)), max(0, _whole(count))
 
     return {
         "state": lambda request: session.state(),
@@ -96,7 +97,7 @@ def _questions(session: Session) -> dict[str, Callable[[Request], Any]]:
 def _requests(session: Session) -> dict[str, Callable[[dict[str, Any]], Any]]:
     def answer(data: dict[str, Any]) -> Any:
         how, seconds = str(data.get("how")), data.get("seconds")
-        if how not in _HOW or not (seconds is None or (isinstance(seconds, int | float) and math.isfinite(seconds))):
+        if how not in _HOW or not (seconds is None or (isinstance(seconds, int | float) and abs(seconds) < _LONGEST)):
             raise ValueError(f"an answer given by {how!r} is unknown: load the page again.")
         given = {_image_number(session, image): _answer(label) for image, label in data["answers"]}
         group = data.get("group")
@@ -121,7 +122,7 @@ def _requests(session: Session) -> dict[str, Callable[[dict[str, Any]], Any]]:
         return session.state()
 
     def following(data: dict[str, Any]) -> Any:
-        return session.next(str(data.get("tab")), int(data.get("count", 1)))
+        return session.next(str(data.get("tab")), max(1, int(data.get("count", 1))))
 
     return {"next": following, "answer": answer, "undo": undo, "train": train, "stop": stop, "resume": resume}
 
@@ -140,9 +141,9 @@ def _answer(label: Any) -> str | None:
 
 def _whole(text: str) -> int:
     try:
-        return int(text)
+        return int(text[:20])
     except ValueError:
-        raise ValueError(f"{text!r} is no whole number: load the page again.") from None
+        raise ValueError(f"{text[:20]!r} is no whole number: load the page again.") from None
 
 
 def _json(content: Any, status: int = 200) -> Response:
@@ -171,7 +172,7 @@ def _posted(call: Callable[[dict[str, Any]], Any]) -> Callable[[Request], Awaita
             if not isinstance(data, dict):
                 raise TypeError("no object")
             return _json(await run_in_threadpool(call, data))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             return _fault(error)
 
     return endpoint
@@ -180,7 +181,7 @@ def _posted(call: Callable[[dict[str, Any]], Any]) -> Callable[[Request], Awaita
 def _image(session: Session) -> Callable[[Request], Response]:
     def endpoint(request: Request) -> Response:
         try:
-            image = _image_number(session, request.path_params["image"])
+            image = _image_number(session, _whole(request.path_params["image"]))
             side = _whole(request.query_params.get("side", str(SIDES[0])))
             if side not in SIDES:
                 raise ValueError(f"side is {side}: choose one of {', '.join(map(str, SIDES))}.")

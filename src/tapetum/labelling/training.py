@@ -21,6 +21,7 @@ from tapetum.labelling.pictures import Pool
 from tapetum.labelling.processes import Process, ask_to_stop, complaint, is_alive, last_words, start
 from tapetum.labelling.progress import read_progress, read_summary
 from tapetum.recipe.files import RECIPE
+from tapetum.recipe.yaml_with_lines import read_yaml
 from tapetum.system.files import only_one, write_text
 
 UNITS = ("minutes", "epochs", "steps")
@@ -64,9 +65,13 @@ class Training:
         """Return all runs, the oldest first."""
         found = []
         for path in sorted(p for p in self.folder.glob("*.json") if p.stem.isdigit()):
-            content = json.loads(path.read_text(encoding="utf-8"))
-            content["process"], content["command"] = Process(*content["process"]), tuple(content["command"])
-            found.append(Job(**content))
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+                content["process"], content["command"] = Process(*content["process"]), tuple(content["command"])
+                found.append(Job(**content))
+                _check(found[-1])
+            except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+                raise ValueError(f"{path} is not what the page wrote there: delete it.") from error
         return found
 
     def file(self, job: Job, name: str) -> Path:
@@ -100,9 +105,12 @@ class Training:
             if len(counts) < 2:
                 raise ValueError("a classifier needs images of at least two classes: label some of another class.")
             count = f"{length:g}" if unit != "steps" else str(int(length))
-            command = ["fit", "--images", self._pool.images, "--labels", str(self.file(job, "labels.csv"))]
-            command += [f"--{unit}", count, "--output", job.run]
+            command = self._fit(job, unit, count)
             self._run(replace(job, counts=counts, command=tuple(command)), command)
+
+    def _fit(self, job: Job, unit: str, count: str) -> list[str]:
+        command = ["fit", "--images", self._pool.images, "--labels", str(self.file(job, "labels.csv"))]
+        return [*command, f"--{unit}", count, "--output", job.run]
 
     def adopt(self, run: Path) -> None:
         """Predict and suggest by a run that was trained elsewhere, unless that is done already."""
@@ -138,9 +146,9 @@ class Training:
             if read_summary(Path(job.run)):
                 self._follow(replace(job, phase="fit", is_stopping=False))
             elif (Path(job.run) / RECIPE).is_file():
-                self._run(replace(job, phase="fit"), ["resume", job.run])
+                self._run(replace(job, phase="fit"), ["resume", job.run, *self._moved(job, "images", "labels")])
             else:  # stopped before it began
-                self._run(replace(job, phase="fit"), list(job.command))
+                self._run(replace(job, phase="fit"), self._fit(job, *_length_of(job)))
 
     def tick(self) -> None:
         """Where a process has ended, start what follows."""
@@ -203,7 +211,18 @@ class Training:
                 "suggest": ["suggest", job.run, "--count", _SUGGESTED, "--labels", labels, "--output", suggestions],
                 "review": ["review", job.run, "--output", str(self.file(job, "review"))],
             }[following[0]]
-            self._run(replace(job, phase=following[0]), words)
+            places = ("images",) if following[0] == "suggest" else ("images", "labels")
+            self._run(replace(job, phase=following[0]), [*words, *self._moved(job, *places)])
+
+    def _moved(self, job: Job, *places: str) -> list[str]:
+        """Return options that say where a run's images and labels are now, if nothing is where its recipe has them."""
+        now = {"images": self._pool.images, "labels": str(self.file(job, "labels.csv"))}
+        try:
+            data = read_yaml((Path(job.run) / RECIPE).read_text(encoding="utf-8"), str).plain()["data"]
+            lost = [name for name in places if data.get(name) and not Path(data[name]).exists()]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return []  # the command will say what is wrong
+        return [word for name in lost if Path(now[name]).exists() for word in (f"--{name}", now[name])]
 
     def _run(self, job: Job, words: list[str]) -> None:
         self._write(replace(job, process=start(words, self.file(job, "log")), is_stopping=False))
@@ -211,6 +230,24 @@ class Training:
     def _write(self, job: Job) -> None:
         write_text(self.file(job, "json"), json.dumps(asdict(job), indent=1) + "\n", _AGAIN)
 
-    def _alone(self) -> AbstractContextManager[None]:
+    def _alone(self) -> AbstractContextManager[bool]:
         self.folder.mkdir(parents=True, exist_ok=True)
         return only_one(self.folder / "lock")
+
+
+def _check(job: Job) -> None:
+    """Refuse a note that the page did not write: its words become those of a command line."""
+    phases = (*RUNNING, "stopped", "failed", "done")
+    if not Path(job.run).is_absolute() or job.phase not in phases or type(job.number) is not int:
+        raise ValueError("no note of a run")
+    if job.command:
+        _length_of(job)
+
+
+def _length_of(job: Job) -> tuple[str, str]:
+    """Return unit and count of a training's command."""
+    unit, count = job.command[5:7] if len(job.command) == 9 else ("", "0")
+    unit = str(unit).removeprefix("--")
+    if unit not in UNITS or not 0 < float(count) < 1e9:
+        raise ValueError("no command of the page")
+    return unit, count

@@ -17,6 +17,8 @@ _ALTERNATIVES: dict[tuple[str, ...], tuple[str, ...]] = {("trainer",): ("epochs"
 RECIPE = "recipe.yaml"
 """Name of a run's own recipe, in its folder."""
 _SUFFIXES = (".yaml", ".yml")
+_LARGEST = 2**16  # bytes; a recipe has some thousands
+_DEEPEST = 20  # recipes of which each extends the next
 
 
 def shipped_recipes() -> tuple[str, ...]:
@@ -38,7 +40,7 @@ def recipe_text(name_or_path: str | os.PathLike[str]) -> tuple[str, str]:
         guess = f"did you mean {near[0]!r}?" if near else "`tapetum recipes` lists them."
         raise RecipeError(f"{given!r} is neither a shipped recipe nor a file: {guess}")
     try:
-        return Path(given).read_text(encoding="utf-8"), given
+        return _text(Path(given)), given
     except FileNotFoundError as error:
         raise RecipeError(
             f"the recipe {given!r} does not exist: give a file or a name that `tapetum recipes` lists."
@@ -51,6 +53,14 @@ def recipe_text(name_or_path: str | os.PathLike[str]) -> tuple[str, str]:
         raise RecipeError(f"the recipe {given!r} is not text in UTF-8: give a YAML file.") from error
     except OSError as error:
         raise RecipeError(f"the recipe {given!r} cannot be read ({error.strerror}): give a file that can.") from error
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        content = file.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise RecipeError(f"the recipe {str(path)!r} has more than {_LARGEST:,} bytes: give a YAML file of a recipe.")
+    return content.decode("utf-8").replace("\r\n", "\n")
 
 
 def read_recipe(text: str, name: str, keeps: Keeps, overrides: Sequence[str] = ()) -> Node:
@@ -83,14 +93,17 @@ def _extended(text: str, name: str, keeps: Keeps, seen: tuple[str, ...]) -> Node
         raise RecipeError(f"{extends.place}: extends names one recipe: a shipped one or a file next to this one.")
     parent = extends.value
     if parent not in shipped_recipes():
-        parent = os.path.join(os.path.dirname(name), parent)
+        parent = os.path.normpath(os.path.join(os.path.dirname(name), parent))
+        # The command line may name a pipe, which a shell makes of <(...); a file that somebody else wrote may not.
+        if os.path.exists(parent) and not os.path.isfile(parent) and not os.path.isdir(parent):
+            raise RecipeError(f"{extends.place}: extends: {parent!r} is no file: give a recipe.")
     try:
         parent_text, parent_name = recipe_text(parent)
     except RecipeError as error:
         raise RecipeError(f"{extends.place}: extends: {error}") from error
-    if parent_name in seen:
+    if parent_name in seen or len(seen) > _DEEPEST:
         raise RecipeError(
-            f"{extends.place}: recipes extend each other in a circle: {' -> '.join((*seen, parent_name))}."
+            f"{extends.place}: recipes extend each other in a circle: {' -> '.join((*seen, parent_name)[:9])}."
         )
     base = _extended(parent_text, parent_name, keeps, (*seen, parent_name))
     _merge(base, base, root, (), keeps)

@@ -91,7 +91,7 @@ def glance(store: Store, labels: Labels) -> Glance:
     """
     order = permutation(make_keys(0, "glance"), len(store))
     if isinstance(store, FileStore):
-        sizes = header_sizes([store.root / store.names[int(i)] for i in np.sort(order[:_SIZED])])
+        sizes = header_sizes((store.file(int(i)) for i in np.sort(order[:_SIZED])), store.at_once)
     else:
         sizes = store.sizes[:_SIZED]
     # One at a time, because whole photographs together may exceed memory, and so that each counts the same at any size.

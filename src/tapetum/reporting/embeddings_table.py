@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tapetum.system.files import whole_file
+from tapetum.system.files import sole_writing, whole_file
 
 Rows = npt.NDArray[np.float32]
 Parts = Iterator[tuple[Sequence[str], Rows]]
@@ -32,7 +32,7 @@ def write_embeddings(path: Path, parts: Parts, num_images: int) -> None:
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path} ends in neither .npz nor .parquet: give --output such as {path.with_suffix('.npz')}.")
     write = _write_npz if path.suffix == ".npz" else _write_parquet
-    with whole_file(path) as partial:
+    with sole_writing(path), whole_file(path) as partial:
         write(partial, parts, num_images)
 
 

@@ -1,4 +1,4 @@
-"""Predictions as lines of CSV or JSON, one per image.
+"""Predictions as lines of CSV or JSON, one per image, or as arrays, one per column.
 
 Spreadsheets run cells that begin with a sign such as "=" as formulas, and names come from anywhere. So in CSV, a path
 that begins with one is written as ./PATH, which is the same file, and a class after an apostrophe.
@@ -7,10 +7,14 @@ that begins with one is written as ./PATH, which is the same file, and a class a
 import csv
 import io
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from tapetum.data.label_formats.rows import FORMULA_SIGNS
+import numpy as np
+import numpy.typing as npt
+
+from tapetum.data.label_formats.rows import safe_class, safe_path
 from tapetum.data.labels.labels import NONE_OF_THESE
 
 
@@ -66,6 +70,27 @@ def csv_lines(rows: Iterable[Row], columns: Columns) -> bytes:
     return csv_text(_cells(rows, columns))
 
 
+def as_columns(rows: Sequence[Row], columns: Columns) -> dict[str, npt.NDArray[Any]]:
+    """Make an array for each column but `path`: text (empty if there is none), or float64 (NaN if there is none)."""
+    calibrated = "yes" if columns.is_calibrated else "no"
+    found: dict[str, list[Any]] = {
+        "label": [row.label or "" for row in rows],
+        "confidence": [row.confidence for row in rows],
+        "calibrated": ["" if row.confidence is None else calibrated for row in rows],
+        "in_domain": [row.in_domain for row in rows],
+    }
+    if columns.has_own_measure:
+        found["method_in_domain"] = [row.method_in_domain for row in rows]
+    for i in range(columns.num_neighbours):
+        near = [row.neighbours[i] if row.neighbours else Neighbour("", "", math.nan) for row in rows]
+        found[f"neighbour_{i + 1}"] = [neighbour.path for neighbour in near]
+        found[f"neighbour_{i + 1}_label"] = [neighbour.label for neighbour in near]
+        found[f"neighbour_{i + 1}_weight"] = [neighbour.weight for neighbour in near]
+    found["problem"] = [row.problem or "" for row in rows]
+    is_number = {name: name.endswith(("confidence", "in_domain", "_weight")) for name in found}
+    return {name: np.array(values, np.float64 if is_number[name] else object) for name, values in found.items()}
+
+
 def json_lines(rows: Iterable[Row], columns: Columns) -> bytes:
     """Make one line per row, each a JSON object."""
     lines = []
@@ -93,16 +118,6 @@ def _cells(rows: Iterable[Row], columns: Columns) -> Iterator[list[str]]:
             cells += [safe_path(neighbour.path), safe_class(neighbour.label), f"{neighbour.weight:g}"]
         cells += [""] * (num_cells - len(cells))
         yield [*cells, row.problem or ""]
-
-
-def safe_path(path: str) -> str:
-    """Write a relative path so that no spreadsheet takes it for a formula."""
-    return f"./{path}" if path.startswith(FORMULA_SIGNS) else path
-
-
-def safe_class(name: str) -> str:
-    """Write a class so that no spreadsheet takes it for a formula; a whole number is none."""
-    return f"'{name}" if name.startswith(FORMULA_SIGNS) and not name[1:].isdigit() else name
 
 
 def _number(value: float | None) -> str:

@@ -17,22 +17,19 @@ from typing import Any
 from urllib.parse import quote
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from tapetum.data.images.stores import Store
 from tapetum.data.views.apply import evaluation_view
 from tapetum.data.views.draw import EvaluationViewConfig
+from tapetum.engine.checked_tensors import read_tensors, write_tensors
 from tapetum.engine.checkpoint import Checkpoint
 from tapetum.evaluation.embedding import Embedder
 from tapetum.evaluation.image_chunks import Indices, in_batches, read_chunks
-from tapetum.system.files import whole_file
 
 ADDED = "added_classes"
 """Name of their folder inside a run folder."""
 _FORMAT = 1
-_KEY = "tapetum"
 _SIDE = 96  # largest side of a picture, in pixels
 _BATCH = 500  # images read at once
 
@@ -105,11 +102,7 @@ def write_added_class(folder: Path, added: AddedClass, checkpoint: Checkpoint) -
     about = {"format": _FORMAT, "class": added.label, "weights": weights_digest(checkpoint)}
     header = json.dumps({**about, "names": added.names, "hashes": added.hashes})
     tensors = {"embeddings": added.embeddings.contiguous(), "pictures": added.pictures.contiguous()}
-    with whole_file(path, "run the same command again") as partial:
-        try:
-            save_file(tensors, partial, metadata={_KEY: header})
-        except SafetensorError as error:
-            raise OSError(str(error).split("I/O error: ")[-1]) from error
+    write_tensors(path, tensors, header, "run the same command again")
     return path
 
 
@@ -130,12 +123,15 @@ def read_added_classes(folder: Path, checkpoint: Checkpoint) -> tuple[AddedClass
 
 def _read(path: Path, weights: str) -> AddedClass:
     try:
-        with safe_open(path, framework="pt") as file:
-            about: dict[str, Any] = json.loads((file.metadata() or {})[_KEY])
-            tensors = {name: file.get_tensor(name) for name in ("embeddings", "pictures")}
+        tensors, text = read_tensors(path)
+    except ValueError as error:
+        raise ValueError(f"{error} Then add the class again.") from error
+    try:
+        about: dict[str, Any] = json.loads(text or "")
         version, label = about["format"], about["class"]
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{path} is damaged or not of Tapetum: delete it, and add the class again.") from error
+        tensors = {name: tensors[name] for name in ("embeddings", "pictures")}
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is not of Tapetum: delete it, and add the class again.") from error
     if version > _FORMAT:
         raise ValueError(f"{path} has format {version}, newer than this Tapetum's {_FORMAT}: update Tapetum.")
     if about["weights"] != weights:

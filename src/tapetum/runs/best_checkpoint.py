@@ -5,6 +5,7 @@ from pathlib import Path
 from tapetum.data.labels.labels import Labels
 from tapetum.engine.checkpoint import CHECKPOINTS, Checkpoint, checkpoint_path, list_checkpoints, read_checkpoint
 from tapetum.engine.loggers import METRICS, read_curves
+from tapetum.system.notices import notify
 
 LEAST_TO_CHOOSE_BY = 100
 """Least number of held-out labels. With fewer, checkpoints differ by a few images, and the best is mostly lucky."""
@@ -27,12 +28,14 @@ def check_choosable(held_out: Labels | None) -> None:
 def best_checkpoint(folder: Path, predicts_by: str) -> Checkpoint:
     """Read the kept checkpoint of a finished run that has the highest held-out accuracy in metrics.csv.
 
+    If that one is damaged, a notice says so, and the next best is read.
+
     Args:
         folder: the run folder.
         predicts_by: what the method predicts with: "soft_neighbours" or "classifier".
 
     Raises:
-        ValueError: metrics.csv has no accuracy for any kept checkpoint, or the best one is damaged.
+        ValueError: metrics.csv has no accuracy for any kept checkpoint, or none of these can be read.
     """
     column = "eval/classifier_top1" if predicts_by == "classifier" else "eval/soft_nn_top1"
     steps, values = read_curves(folder / METRICS).get(column, ([], []))
@@ -44,4 +47,9 @@ def best_checkpoint(folder: Path, predicts_by: str) -> Checkpoint:
             f"{folder / METRICS} has no {column} for any kept checkpoint: set trainer.keep_best to false in "
             f"{folder}'s recipe, which uses the last one."
         )
-    return read_checkpoint(checkpoint_path(folder / CHECKPOINTS, max(found)[1]))
+    for _, step in sorted(found, reverse=True):
+        try:
+            return read_checkpoint(checkpoint_path(folder / CHECKPOINTS, step))
+        except ValueError as error:
+            notify(f"{error} Going to the next best checkpoint.")
+    raise ValueError(f"No checkpoint in {folder} that was measured can be read: start the run again.")

@@ -43,7 +43,7 @@ class Training:
         if (self.run / "recipe.yaml").is_file():
             words = ["resume", str(self.run)]
         words += [word for plugin in self.plugins for word in ("--plugin", plugin)]
-        command = [sys.executable, "-m", "tapetum", *words]
+        command = [sys.executable, "-P", "-m", "tapetum", *words]
         # Slurm's warning signal also reaches processes that a task has started; only `checkpoint` should react to it.
         warning = getattr(signal, f"SIG{JobEnvironment.USR_SIG}")
         self._process = subprocess.Popen(command, preexec_fn=partial(signal.signal, warning, signal.SIG_IGN))

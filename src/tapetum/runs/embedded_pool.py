@@ -25,6 +25,7 @@ from tapetum.interchange.weights.weight_files import read_weights
 from tapetum.recipe.from_weights import says_its_network
 from tapetum.recipe.without_labels import recipe_without_labels
 from tapetum.runs.added_classes import AddedClass
+from tapetum.runs.places import moved_to
 from tapetum.runs.trained_run import open_trained_run
 from tapetum.runs.weights import is_run, open_weights
 from tapetum.system.machine import available_threads
@@ -49,7 +50,13 @@ class EmbeddedPool:
     """Number of images left out because they are near copies of others."""
 
 
-def embed_run_pool(run: str | Path, labels: str | Path | None, seed: int, plugins: Sequence[str] = ()) -> EmbeddedPool:
+def embed_run_pool(
+    run: str | Path,
+    labels: str | Path | None,
+    seed: int,
+    plugins: Sequence[str] = (),
+    moved: str | Path | None = None,
+) -> EmbeddedPool:
     """Embed the pool of a run by the run.
 
     Args:
@@ -57,11 +64,12 @@ def embed_run_pool(run: str | Path, labels: str | Path | None, seed: int, plugin
         labels: labels that replace those of the run, as for `labels_so_far`; None for those of the run.
         seed: decides what suggestions draw.
         plugins: modules to import first; they register methods.
+        moved: where the run's images are now, if they have been moved.
 
     Raises:
         ValueError: there is no run folder, its images are gone, or the labels are faulty.
     """
-    trained = open_trained_run(run, plugins, decode=True, needs_labels=False)
+    trained = open_trained_run(run, plugins, decode=True, needs_labels=False, moved=moved_to(moved))
     store, images = trained.parts.data.store, trained.parts.recipe.data.images
     class_of = _class_of(trained.all_labels)
     if labels is not None:

@@ -7,7 +7,9 @@ from typing import Any
 from tapetum.data.images.decoding import IMAGE_SUFFIXES
 from tapetum.data.images.stores import FileStore, Store, shrunk
 from tapetum.data.sources.folders import image_names
+from tapetum.data.sources.held import find_held, held_in_folder
 from tapetum.data.sources.open_source import NO_LABELS, open_test_part
+from tapetum.system.addresses import place_of
 
 
 def open_new_images(path: Any, shrink_to: int | None) -> Store:
@@ -24,7 +26,10 @@ def open_new_images(path: Any, shrink_to: int | None) -> Store:
 
 
 def _new_images(path: Any) -> Store:
-    given = Path(path).expanduser() if isinstance(path, (str, os.PathLike)) else None
+    place = place_of(path) if isinstance(path, (str, os.PathLike)) else None
+    if place is not None and (held := find_held(place, "all")):
+        return held.store
+    given = place if isinstance(place, Path) else None
     if given is not None and given.suffix.lower() in IMAGE_SUFFIXES and given.is_file():
         return FileStore(given.parent, [given.name])
     store = open_test_part(path, NO_LABELS).store
@@ -32,7 +37,10 @@ def _new_images(path: Any) -> Store:
         given is not None
         and given.is_dir()
         and isinstance(store, FileStore)
-        and not os.path.samefile(store.root, given)
+        and (store.contents is not None or not os.path.samefile(store.folder, given))
     ):
+        if store.contents is not None:
+            held = held_in_folder(given, "all")
+            return store if held is None else held.store
         return FileStore(given, sorted(image_names(given)))  # train/ and test/ are folders like any others here
     return store

@@ -14,6 +14,7 @@ from tapetum.evaluation.review import Judged, Predicted, Review
 from tapetum.ops.randomness import make_keys, permutation
 from tapetum.recipe.files import RECIPE
 from tapetum.runs.added_classes import refuse_added
+from tapetum.runs.places import own_copy
 from tapetum.runs.run_folder import read_summary
 from tapetum.runs.test_set import find_test
 from tapetum.runs.trained_run import TrainedRun
@@ -31,7 +32,8 @@ def review(trained: TrainedRun) -> Review:
     The latter are the test images that the run names or was last evaluated on, else its held-out labels, else none.
     """
     summary = read_summary(trained.folder)
-    judged = _judged(trained, summary.get("test_images") or trained.parts.recipe.data.test)
+    test = summary.get("test_images") or trained.parts.recipe.data.test
+    judged = _judged(trained, None if test is None else own_copy(trained.folder, test))
     labels = trained.all_labels
     rows = _sample(trained)
     calibration = trained.calibration

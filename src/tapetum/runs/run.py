@@ -17,7 +17,7 @@ from tapetum.diagnosis.history import Setting
 from tapetum.engine.budget import Budget, LateNotice, Plan, resolve_steps
 from tapetum.engine.callbacks import Callback, ProgressBar
 from tapetum.engine.loggers import METRICS, tensorboard_logger
-from tapetum.engine.runtime import Runtime
+from tapetum.engine.runtime import Runtime, RuntimeConfig
 from tapetum.engine.state import fingerprint
 from tapetum.engine.trainer import Trainer
 from tapetum.evaluation.accuracy import Evaluation, embed_supports, evaluate_by
@@ -28,6 +28,7 @@ from tapetum.methods.base import Method
 from tapetum.methods.registry import method_class
 from tapetum.nn.backbones import build_backbone, check_sizes
 from tapetum.nn.batch_norm import convert_batch_norm
+from tapetum.nn.recompute import recompute_blocks
 from tapetum.ops.randomness import torch_seed
 from tapetum.optim.optimizers import build_optimizer, set_schedules
 from tapetum.recipe.recipe import Recipe, deciding_values
@@ -35,6 +36,7 @@ from tapetum.runs.best_checkpoint import check_choosable
 from tapetum.runs.pool import PoolData, open_pool
 from tapetum.runs.test_set import check_evaluation
 from tapetum.runs.timing import plan_of
+from tapetum.system.launcher import launched
 from tapetum.system.notices import notify
 
 
@@ -50,6 +52,8 @@ class Run:
     pipeline: Pipeline
     planned: tuple[Budget, Plan] | None = None
     """If this process has turned minutes into steps: what it counted with."""
+    shared: bool = False
+    """Whether processes share out the images that are embedded (`Embedder.shared`)."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -58,7 +62,7 @@ class Run:
     @property
     def embedder(self) -> Embedder:
         """Runs the method over images in the recipe's evaluation view."""
-        return Embedder(self.method, self.recipe.views, self.runtime)
+        return Embedder(self.method, self.recipe.views, self.runtime, shared=self.shared)
 
     @property
     def first_with_views(self) -> int:
@@ -177,7 +181,7 @@ class Run:
         return evaluate_by(self.embedder, supports, self.data.labels.classes, test=store, test_labels=labels)
 
 
-def assemble(recipe: Recipe, *, weights: bool = True, decode: bool = True) -> Run:
+def assemble(recipe: Recipe, *, weights: bool = True, decode: bool = True, trains: bool = True) -> Run:
     """Build every part of a run.
 
     Initial weights depend only on the recipe's seed, or are the weights that the recipe starts from.
@@ -185,12 +189,15 @@ def assemble(recipe: Recipe, *, weights: bool = True, decode: bool = True) -> Ru
     Args:
         weights: False if a checkpoint will replace the weights: those to start from are then not looked up or read.
         decode: False does not decode the pool's image files in advance, for callers that read few of them.
+        trains: False for a run that will only be used: on one device, or in each process that a launcher started.
 
     Raises:
         ValueError: something does not fit; names the field and the fix.
     """
+    recipe = recipe if trains else replace(recipe, runtime=_to_use(recipe.runtime))
     runtime = Runtime(recipe.runtime)
     runtime.launch()
+    rank, world_size = (runtime.rank, runtime.world_size) if trains else (0, 1)  # its share of a batch
     kind = method_class(recipe.method.kind)
     data = open_pool(recipe.data, decode, needs_labels=kind.uses_support)
     if recipe.trainer.keep_best:
@@ -208,8 +215,8 @@ def assemble(recipe: Recipe, *, weights: bool = True, decode: bool = True) -> Ru
         batch_size=recipe.data.batch_size if kind.uses_views else None,
         seed=recipe.seed,
         pool=data.pool,
-        rank=runtime.rank,
-        world_size=runtime.world_size,
+        rank=rank,
+        world_size=world_size,
     )
     check_evaluation(data.store, recipe.views)
     runtime.seed(torch_seed(recipe.seed, "weights"))
@@ -218,13 +225,23 @@ def assemble(recipe: Recipe, *, weights: bool = True, decode: bool = True) -> Ru
     if recipe.views.small is not None:
         sizes["views.small.size"] = recipe.views.small.size
     check_sizes(backbone, sizes, channels=data.store.channels)
+    if recipe.runtime.recompute == "blocks":
+        recompute_blocks(backbone)
     method = kind(recipe.method, backbone, num_classes=data.labels.num_classes, num_images=len(data.store))
-    method.support_chunk = None if recipe.support is None else recipe.support.chunk_here(runtime.world_size)
+    method.support_chunk = None if recipe.support is None else recipe.support.chunk_here(world_size)
     if weights and recipe.init is not None:
         notify(f"started from {recipe.init}: {load_initial_weights(method, recipe.init).describe()}")
-    if runtime.world_size > 1:
+    if world_size > 1:
         convert_batch_norm(method)
     return Run(recipe, runtime, data, method, build_optimizer(recipe.optimizer, method), pipeline)
+
+
+def _to_use(config: RuntimeConfig) -> RuntimeConfig:
+    place, config = launched(), config.to_use()
+    if place is None:
+        return replace(config, devices=1)
+    # Those of the training would be too many for several processes on one machine.
+    return replace(config, devices=place.world_size, threads=None)
 
 
 def setting_of(recipe: Recipe, num_classes: int | None) -> Setting:

@@ -16,13 +16,12 @@ import torch
 
 from tapetum.recipe.files import RECIPE
 from tapetum.recipe.recipe import Recipe, dump_recipe, load_recipe
-from tapetum.system.files import RESUME, owned, write_text
+from tapetum.runs.places import GIVEN, with_own_copies
+from tapetum.system.files import RESUME, only_one, owned, write_text, writing
 from tapetum.system.launcher import process_rank
 
 SUMMARY = "summary.json"
 UNREADABLE = "unreadable.csv"
-GIVEN = "given"
-"""Name of the folder for images and labels that the caller passed in memory."""
 FOLDS = "folds"
 """Name of the folder for the short runs that cross-validation makes; each is a run folder."""
 LOCK = "run.lock"
@@ -41,8 +40,7 @@ def new_run_folder(path: str | Path) -> Iterator[Path]:
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: give a new folder as --output.")
-    # A run that was killed before it began leaves only these files.
-    if folder.is_dir() and any(entry.name not in (RECIPE + _PARTIAL, GIVEN, LOCK) for entry in folder.iterdir()):
+    if folder.is_dir() and not all(map(_is_left_over, folder.iterdir())):
         go_on = f"continue the run with `tapetum resume {folder}`, or " if (folder / RECIPE).is_file() else ""
         raise ValueError(f"{folder} is not empty: {go_on}give another --output.")
     try:
@@ -59,6 +57,11 @@ def new_run_folder(path: str | Path) -> Iterator[Path]:
             for place in made:
                 place.rmdir()
         raise
+
+
+def _is_left_over(path: Path) -> bool:
+    """Whether a run that was killed before it began may have left a file: its recipe gets its name last."""
+    return path.name in (SUMMARY, UNREADABLE, GIVEN, LOCK) or path.name.endswith(_PARTIAL)
 
 
 @contextmanager
@@ -83,7 +86,7 @@ def open_run_folder(path: str | Path) -> tuple[Path, Recipe]:
         if (folder.parent / "jobs" / f"{folder.name}.yaml").is_file():
             raise ValueError(f"{folder} has been submitted and has not begun: wait for its job.")
         raise ValueError(f"{folder} is no run folder (it has no {RECIPE}): give the --output of an earlier run.")
-    return folder, load_recipe(folder / RECIPE)
+    return folder, with_own_copies(folder, load_recipe(folder / RECIPE))
 
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:
@@ -94,6 +97,14 @@ def write_recipe(folder: Path, recipe: Recipe) -> None:
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     """Write summary.json, whole or not at all."""
     write_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n", RESUME)
+
+
+def update_summary(folder: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Set entries of summary.json; those that other processes have set meanwhile stay. Returns all of it."""
+    with writing(folder / SUMMARY, RESUME), only_one(folder / RECIPE):
+        summary = {**read_summary(folder), **changes}
+        write_summary(folder, summary)
+    return summary
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -107,7 +118,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
         return {}
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is not a JSON object ({error}): delete it, and it is written again.") from error
 
 

@@ -89,7 +89,8 @@ def _by_folds(trained: TrainedRun) -> OutOfSample | None:
     if not folders or not all((folder / RECIPE).is_file() for folder in folders):
         return None
     parts = []
-    for fold in map(open_trained_run, folders):
+    places = {name: getattr(trained.parts.recipe.data, name) for name in ("images", "labels")}
+    for fold in (open_trained_run(folder, data=places) for folder in folders):
         if (held_out := fold.held_out) is None:
             return None
         outputs = fold.parts.embedder.outputs(fold.parts.data.store, held_out.labelled)

@@ -76,9 +76,8 @@ def check_unseen(opened: Store, used: Labels, tests: Source, test: str | Path) -
     """
     assert tests.labels is not None
     if isinstance(opened, FileStore) and isinstance(tests.store, FileStore):
-        names = tests.store.paths
-        judged = {_real_path(str(names[i])) for i in tests.labels.labelled.tolist()}
-        shared = [i for i, path in enumerate(opened.paths) if _real_path(str(path)) in judged]
+        judged = {_real_path(str(tests.store.file(i))) for i in tests.labels.labelled.tolist()}
+        shared = [i for i in range(len(opened)) if _real_path(str(opened.file(i))) in judged]
     else:
         shared = list(range(len(opened))) if opened.fingerprint == tests.store.fingerprint else []
     labelled = [i for i in shared if used.values[i] >= 0]

@@ -24,6 +24,7 @@ from tapetum.methods.registry import load_plugins
 from tapetum.recipe.files import RECIPE
 from tapetum.runs.added_classes import AddedClass, read_added_classes, weights_digest
 from tapetum.runs.best_checkpoint import best_checkpoint
+from tapetum.runs.places import located
 from tapetum.runs.run import Run, assemble
 from tapetum.runs.run_folder import open_run_folder
 from tapetum.system.notices import notify
@@ -63,11 +64,15 @@ class TrainedRun:
     def predicts_by(self) -> str:
         return self.parts.method.predicts_by
 
+    def has_own(self, *parts: str) -> bool:
+        """Whether parts of the data, "data", "pool", "labels" or "held_out", are those of the training."""
+        saved, now = self.checkpoint.scalars.get("fingerprint", {}), self.parts.data.fingerprint
+        return all(saved.get(part) == now.get(part) for part in parts)
+
     @cached_property
     def held_out(self) -> Labels | None:
         """Labels that were kept out of training; None if there are none or if labels have changed since."""
-        saved, now = self.checkpoint.scalars.get("fingerprint", {}), self.parts.data.fingerprint
-        if any(saved.get(part) != now.get(part) for part in ("labels", "held_out")):
+        if not self.has_own("labels", "held_out"):
             notify("the labels have changed since training, so none of them counts as held out")
             return None
         held_out = self.parts.data.held_out
@@ -175,8 +180,10 @@ def open_trained_run(
     decode: bool = False,
     needs_labels: bool = True,
     data: Mapping[str, Any] | None = None,
+    shared: bool = False,
+    moved: Mapping[str, str] | None = None,
 ) -> TrainedRun:
-    """Load the last checkpoint of a run, on one device.
+    """Load the last checkpoint of a run, on one device, or in each of the processes that a launcher started.
 
     Args:
         run: the run folder.
@@ -184,16 +191,21 @@ def open_trained_run(
         decode: True decodes the pool into a cache, which pays off if all its images are about to be read.
         needs_labels: whether the caller predicts from labelled images.
         data: fields of the recipe's `data` to change, for example to other labels; none of these counts as held out.
+        shared: whether these processes share out the images that are embedded; all of them must then call alike.
+        moved: where the run's images and labels are now, from `tapetum.runs.places.moved_to`.
 
     Raises:
-        ValueError: it is not a run folder, it has no checkpoint that fits its recipe, its images are gone, or no
-            image is labelled although labels are needed.
+        ValueError: it is not a run folder, it has no checkpoint that fits its recipe, its images are gone or `moved`
+            says that they are where other images are, or no image is labelled although labels are needed.
     """
     load_plugins(plugins)
     folder, recipe = open_run_folder(run)
+    data, moved = data or {}, moved or {}
+    recipe = located(folder, recipe, {name: data[name] for name in ("images", "labels") if data.get(name)} | {**moved})
     if data:  # nothing will be trained, so the other images may be fewer than a batch
         recipe = replace(recipe, data=replace(recipe.data, **{"batch_size": 1, **data}))
-    parts = assemble(replace(recipe, runtime=replace(recipe.runtime, devices=1)), weights=False, decode=decode)
+    parts = assemble(recipe, weights=False, decode=decode, trains=False)
+    parts.shared = shared
     checkpoint = latest_checkpoint(folder / CHECKPOINTS, notify)
     if checkpoint is None:
         raise ValueError(f"{folder} has no checkpoint yet: finish it with `tapetum resume {folder}`.")
@@ -206,8 +218,14 @@ def open_trained_run(
         raise ValueError(
             f"the checkpoint in {folder} is of another model than its {RECIPE} describes: restore the run's own recipe."
         ) from error
-    parts.runtime.setup(parts.method, parts.optimizer)
+    parts.runtime.equip(parts.method)
     trained = TrainedRun(folder, parts, checkpoint, is_finished, read_added_classes(folder, checkpoint))
+    if "images" in moved and not trained.has_own("data"):
+        then, now = checkpoint.scalars["fingerprint"].get("data"), parts.data.fingerprint["data"]
+        raise ValueError(
+            f"{moved['images']} does not hold the images that {folder} was trained on (then {then}, now {now}): give "
+            "the folder that they were moved to."
+        )
     if needs_labels:
         _check_classes(trained)
     return trained

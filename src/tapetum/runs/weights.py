@@ -16,14 +16,15 @@ from tapetum.interchange.weights.weight_files import read_weights
 from tapetum.recipe.files import RECIPE
 from tapetum.recipe.from_data import choose, glance
 from tapetum.recipe.from_weights import TIMM, says_its_network, start_from
-from tapetum.recipe.recipe import Recipe, load_recipe, parse_recipe
+from tapetum.recipe.recipe import Recipe, parse_recipe
 from tapetum.recipe.yaml_with_lines import write_yaml
+from tapetum.runs.places import located
 from tapetum.runs.pool import open_pool
 from tapetum.runs.run import assemble
 from tapetum.runs.run_folder import open_run_folder
 from tapetum.runs.test_set import check_unseen
 from tapetum.runs.trained_run import TrainedRun
-from tapetum.system.notices import progress_notices
+from tapetum.system.notices import notify, progress_notices
 
 _HELD_OUT = 0.2
 """Share of the labels kept apart to measure accuracy on, if there are no test images."""
@@ -56,7 +57,8 @@ def recipe_for_weights(weights: str | Path, data: Mapping[str, Any], overrides: 
     """
     given = dict(data)
     if is_run(weights):
-        recipe = load_recipe(Path(weights) / RECIPE)
+        folder, recipe = open_run_folder(weights)
+        recipe = located(folder, recipe, {name: given[name] for name in ("images", "labels") if given.get(name)})
         if given.keys() - {"test"}:
             # Another draw of what is held out would hold labels that have trained the run.
             given = {"held_out_per_class": None, "held_out_share": None} | given
@@ -94,16 +96,23 @@ def check_unseen_by_run(weights: str | Path, data: DataConfig, tests: Source, te
     """
     if not is_run(weights):
         return
-    own = open_run_folder(weights)[1].data
+    folder, recipe = open_run_folder(weights)
+    own = recipe.data
     if replace(own, test=None) != replace(data, test=None):
+        try:
+            located(folder, recipe, {})
+        except ValueError as error:
+            notify(f"{test} was not compared with what {weights} was trained on, as {error}")
+            return
         trained_on = open_pool(own, decode=False, needs_labels=False)
         check_unseen(trained_on.opened, trained_on.labels, tests, test)
 
 
-def open_weights(recipe: Recipe) -> TrainedRun:
+def open_weights(recipe: Recipe, shared: bool = False) -> TrainedRun:
     """Open the weights of a recipe that trains nothing, as `open_trained_run` opens a run."""
-    parts = assemble(recipe)
-    parts.runtime.setup(parts.method, parts.optimizer)
+    parts = assemble(recipe, trains=False)
+    parts.shared = shared
+    parts.runtime.equip(parts.method)
     scalars = {"step": 0, "fingerprint": parts.data.fingerprint}
     checkpoint: Checkpoint = capture(parts.method, parts.optimizer, [parts.method.local_state()], scalars)
     named = recipe.init or f"{TIMM}{getattr(recipe.backbone, 'name', '')}"

@@ -11,15 +11,24 @@ import numpy as np
 from tapetum.data.images.stores import FileStore
 from tapetum.data.labels.labels import sorted_classes
 from tapetum.data.sources.folders import image_names
-from tapetum.runs.added_classes import AddedClass, hash_of, hashes_of, joined, picture_of, write_added_class
+from tapetum.runs.added_classes import ADDED, AddedClass, hash_of, hashes_of, joined, picture_of, write_added_class
+from tapetum.runs.places import moved_to
+from tapetum.runs.run_folder import open_run_folder
 from tapetum.runs.trained_run import TrainedRun, open_trained_run
+from tapetum.system.files import sole_writing
 from tapetum.system.notices import notify
 
 _SHOWN_CLASSES = 20
 
 
 def add_class(
-    run: str | Path, folder: str | Path, name: str | None = None, plugins: Sequence[str] = ()
+    run: str | Path,
+    folder: str | Path,
+    name: str | None = None,
+    plugins: Sequence[str] = (),
+    *,
+    images: str | Path | None = None,
+    labels: str | Path | None = None,
 ) -> dict[str, Any]:
     """Add labelled images of one class to a run that predicts by its labelled images; nothing is trained.
 
@@ -31,6 +40,7 @@ def add_class(
         folder: all images below it are examples of the class.
         name: the class; None for the folder's name. If the run knows the class, it gets more examples.
         plugins: modules to import first; they register methods.
+        images, labels: where the run's own images and labels are now, if they have been moved.
 
     Returns:
         `class`, `is_new`, `added` (number of images), `known` (images that are labelled so already or are given twice,
@@ -44,17 +54,23 @@ def add_class(
         >>> import tapetum
         >>> result = tapetum.add_class("runs/first", "photos/heron")  # doctest: +SKIP
     """
-    trained = open_trained_run(run, plugins, needs_labels=False)
+    open_run_folder(run)
+    with sole_writing(Path(run) / ADDED):  # what is added is read, and written with more
+        trained = open_trained_run(run, plugins, needs_labels=False, moved=moved_to(images, labels))
+        return _added(trained, Path(folder), name)
+
+
+def _added(trained: TrainedRun, folder: Path, name: str | None) -> dict[str, Any]:
     if trained.predicts_by == "classifier":
         raise ValueError(
             f"{trained.folder} predicts by a classifier, which knows only the classes that it was trained on: train "
             f"with labels of the new class, for example by `tapetum fit --init {trained.folder}`."
         )
-    label = Path(folder).resolve().name if name is None else name
+    label = folder.resolve().name if name is None else name
     if not label.strip():
         raise ValueError(f"name is {label!r}, which cannot be a class: give --name NAME.")
-    store = _open(Path(folder), trained.parts.recipe.data.shrink_to)
-    new, unreadable = _embedded(trained, store, Path(folder), label)
+    store = _open(folder, trained.parts.recipe.data.shrink_to)
+    new, unreadable = _embedded(trained, store, folder, label)
     if new:
         earlier = [images for images in trained.added if images.label == label]
         write_added_class(trained.folder, joined([*earlier, *new]), trained.checkpoint)

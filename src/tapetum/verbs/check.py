@@ -12,8 +12,7 @@ from tapetum.data.health.inspection import inspect
 from tapetum.data.sources.open_source import Source, open_source, open_test_part
 from tapetum.data.sources.save_source import is_path
 from tapetum.reporting.health_page import render
-from tapetum.runs.run_folder import new_run_folder
-from tapetum.system.files import write_text
+from tapetum.system.files import sole_new, whole_folder
 from tapetum.system.machine import available_threads
 from tapetum.system.notices import notify
 
@@ -42,7 +41,8 @@ def check(images: Any, labels: Any = None, test: Any = None, output: str | Path 
         >>> import tapetum
         >>> found = tapetum.check("photos", labels="labels.csv", output="health")  # doctest: +SKIP
     """
-    with nullcontext() if output is None else new_run_folder(output) as folder:
+    folder = None if output is None else Path(output)
+    with nullcontext() if folder is None else sole_new(folder):
         pool = _part(open_source(images, labels), "images")
         tests = None if test is None else _part(open_test_part(test), "test images")
         health = find_health(pool, tests)
@@ -51,8 +51,9 @@ def check(images: Any, labels: Any = None, test: Any = None, output: str | Path 
         _tell(health, found)
         if folder is not None:
             title = f"Health of {pool.source.description}"
-            write_text(folder / _PAGE, render(health, title, found))
-            write_text(folder / _JSON, json.dumps(content, indent=1) + "\n")
+            with whole_folder(folder) as partial:
+                (partial / _PAGE).write_text(render(health, title, found), encoding="utf-8")
+                (partial / _JSON).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
             print(f"Written: {folder / _PAGE} (with pictures) and {folder / _JSON} (with all names).")
     _tell_next(images, labels, test, pool)
     return content

@@ -17,8 +17,9 @@ from tapetum.evaluation.clustering import Clustered, by_kmeans, by_prototypes
 from tapetum.evaluation.embedding import BATCH_SIZE
 from tapetum.methods.base import Method
 from tapetum.reporting.pictures import SHEET_IMAGES, contact_sheet
-from tapetum.reporting.predictions_table import csv_text
+from tapetum.reporting.predictions_table import csv_text, safe_path
 from tapetum.runs.new_images import open_new_images
+from tapetum.runs.places import moved_to
 from tapetum.runs.trained_run import TrainedRun, open_trained_run
 from tapetum.system.resumable_file import ResumableFile
 
@@ -32,6 +33,9 @@ def cluster(
     output: str | Path,
     clusters: int | None = None,
     plugins: Sequence[str] = (),
+    *,
+    run_images: str | Path | None = None,
+    run_labels: str | Path | None = None,
 ) -> dict[str, Any]:
     """Assign each image of a folder, however large, to a cluster.
 
@@ -46,6 +50,7 @@ def cluster(
             each cluster: the 24 images with the highest confidence.
         clusters: K of k-means; None for the prototypes.
         plugins: modules to import first; they register methods.
+        run_images, run_labels: where the run's own images and labels are now, if they have been moved.
 
     Returns:
         `images`, `unreadable`, `by` ("prototypes" or "k-means"), `clusters` (number of images in each that has any).
@@ -63,7 +68,7 @@ def cluster(
     folder = Path(output)
     if (folder / SHEETS).exists() and not (folder / f"{TABLE}.partial").exists():
         raise ValueError(f"{folder} holds clusters already ({SHEETS}): give another --output.")
-    trained = open_trained_run(run, plugins, needs_labels=False)
+    trained = open_trained_run(run, plugins, needs_labels=False, moved=moved_to(run_images, run_labels))
     _check_kind(trained, clusters)
     store = open_new_images(images, trained.parts.recipe.data.shrink_to)
     key = hashlib.blake2b(f"k-means++ {trained.digest} {store.fingerprint} {clusters}".encode()).hexdigest()
@@ -101,11 +106,11 @@ def _rows(trained: TrainedRun, store: Store, begin: int, clusters: int | None) -
         found = by_kmeans(embedder, store, every, BATCH_SIZE, clusters, seed)
     for chunk, shares in found:
         rows: dict[int, tuple[str, ...]] = {
-            i: (store.names[i], "", "", problem) for i, problem in chunk.unreadable.items()
+            i: (safe_path(store.names[i]), "", "", problem) for i, problem in chunk.unreadable.items()
         }
         if len(shares):
             for i, sure, which in zip(chunk.indices.tolist(), *(part.tolist() for part in shares.max(dim=1))):
-                rows[i] = (store.names[i], str(which), f"{sure:.6g}", "")
+                rows[i] = (safe_path(store.names[i]), str(which), f"{sure:.6g}", "")
         if new := [row for i, row in sorted(rows.items()) if i >= begin]:
             yield new
 

@@ -21,17 +21,20 @@ from tapetum.evaluation.embedding import Embedder, Features
 from tapetum.evaluation.prediction import Supports
 from tapetum.evaluation.soft_neighbours import TEMPERATURE
 from tapetum.methods.registry import load_plugins
+from tapetum.ops.collectives import gather_on_all
 from tapetum.recipe.files import RECIPE
 from tapetum.runs.added_classes import refuse_added
-from tapetum.runs.run_folder import new_run_folder, read_summary, write_summary
+from tapetum.runs.run_folder import new_run_folder, update_summary
 from tapetum.runs.test_set import check_evaluation, check_unseen, find_test, open_test
 from tapetum.runs.trained_run import TrainedRun, open_trained_run
 from tapetum.runs.tuning import TUNING, tuning_recipe
 from tapetum.runs.weights import changed_data, check_unseen_by_run, is_run, open_weights, recipe_for_weights
+from tapetum.system.launcher import process_rank
 from tapetum.verbs.resume import resume
 from tapetum.verbs.train import train
 
 PROTOCOLS = ("soft_nn", "knn", "linear", *TUNING)
+_PLACES = {"images", "labels"}
 FEATURES = ("own", "backbone", "predictor")
 
 
@@ -51,7 +54,7 @@ class _Wish:
     @property
     def is_usual(self) -> bool:
         """Whether this is the evaluation that a run's summary holds."""
-        return not (self.features or self.data.keys() - {"test"}) and self.neighbourhood == Neighbourhood()
+        return not (self.features or self.data.keys() - {"test", *_PLACES}) and self.neighbourhood == Neighbourhood()
 
 
 def evaluate(
@@ -74,6 +77,7 @@ def evaluate(
     """Evaluate a run's last checkpoint, or other weights: top-1, top-5 and the accuracy of each class.
 
     By default, soft nearest neighbours among all labelled images that the run was trained with, and those added since.
+    Processes that torchrun or srun started share the images out.
     The result is printed; for a finished run it is also added to summary.json, unless it is that of held-out labels or
     of settings that are not the default.
 
@@ -124,7 +128,7 @@ def evaluate(
     else:
         found = [_measured(wish, draw) for draw in range(draws)]
         _tell_spread(found, chosen)
-    print(
+    _say(
         f"Next: tapetum report {run}" if is_run(run) else f"Next: tapetum finetune {run} --images {images} --output RUN"
     )
     return evaluation if draws is None else found
@@ -148,18 +152,20 @@ def _measured(wish: _Wish, draw: int | None) -> Evaluation:
     if wish.protocol in TUNING:
         return _tuned(wish, data, draw)
     if not is_run(wish.weights):
-        trained = open_weights(recipe_for_weights(wish.weights, data))
+        trained = open_weights(recipe_for_weights(wish.weights, data), shared=True)
     else:
         changes = {name: value for name, value in data.items() if name != "test"}
-        trained = open_trained_run(wish.weights, wish.plugins, data=changes)
+        trained = open_trained_run(wish.weights, wish.plugins, data=changes, shared=True)
     test = data.get("test") or trained.parts.recipe.data.test
     if test is None and draw is not None:
         raise ValueError("draws is given, so which labels are held out changes: give labelled images with --test DIR.")
     store, judged = _held_out(trained) if test is None else _opened(trained, test)
     evaluation = _judged(trained, wish, store, judged)
-    if test is not None and trained.is_finished and wish.is_usual and draw is None:
+    is_own = _is_on_own_data(trained) or not wish.data.keys() & _PLACES
+    if test is not None and trained.is_finished and wish.is_usual and draw is None and is_own:
         saved = {"test": evaluation.as_dict(), "test_top1": evaluation.headline.top1, "test_images": str(test)}
-        write_summary(trained.folder, read_summary(trained.folder) | saved)
+        if process_rank() == 0:
+            update_summary(trained.folder, saved)
     return evaluation
 
 
@@ -201,9 +207,15 @@ def _opened(trained: TrainedRun, test: str | Path) -> tuple[Store, Labels]:
     check_evaluation(store, recipe.views, trained_on=data.store)
     tests = find_test(test, trained.classes)
     check_unseen(data.opened, data.labels, tests, test)
-    check_unseen_by_run(trained.folder, recipe.data, tests, test)
+    if not _is_on_own_data(trained):
+        check_unseen_by_run(trained.folder, recipe.data, tests, test)
     refuse_added(trained.added, trained.embedder_for(store), store, labels.labelled, str(test))
     return store, labels
+
+
+def _is_on_own_data(trained: TrainedRun) -> bool:
+    """Whether the images and labels are those of the training, wherever they are now."""
+    return trained.has_own("data", "labels")
 
 
 def _held_out(trained: TrainedRun) -> tuple[Store, Labels]:
@@ -212,7 +224,7 @@ def _held_out(trained: TrainedRun) -> tuple[Store, Labels]:
             f"{trained.folder} names no test images, and no label counts as held out: "
             "give labelled images that training has not seen with --test DIR"
         )
-    print("No --test given, so these are the labels that the run held out.")
+    _say("No --test given, so these are the labels that the run held out.")
     return trained.parts.data.store, trained.held_out
 
 
@@ -226,7 +238,7 @@ def _tuned(wish: _Wish, data: dict[str, Any], draw: int | None) -> Evaluation:
     folder = Path(wish.weights, "evaluations", name) if wish.output is None else Path(wish.output)
     if wish.output is not None and draw is not None:
         folder = folder / name
-    if (folder / RECIPE).is_file():
+    if gather_on_all((folder / RECIPE).is_file())[0]:  # the first process may go on and write one
         summary = resume(folder, plugins=wish.plugins)
     else:
         seeds = [] if draw is None else [f"seed={draw}"]
@@ -259,12 +271,17 @@ def _accuracies(evaluation: Evaluation, protocol: str) -> dict[str, Accuracy]:
     return found
 
 
+def _say(result: str) -> None:
+    if process_rank() == 0:
+        print(result)
+
+
 def _tell_all(evaluation: Evaluation, protocol: str) -> None:
     for name, accuracy in _accuracies(evaluation, protocol).items():
-        print(f"{name}: top-1 {accuracy.top1:.2f}%, top-5 {accuracy.top5:.2f}% of {accuracy.count} images")
+        _say(f"{name}: top-1 {accuracy.top1:.2f}%, top-5 {accuracy.top5:.2f}% of {accuracy.count} images")
         width = max(len(c) for c in accuracy.per_class)
         for class_name, value in accuracy.per_class.items():
-            print(f"  {class_name:<{width}}  {value:6.2f}%")
+            _say(f"  {class_name:<{width}}  {value:6.2f}%")
 
 
 def _tell_spread(evaluations: Sequence[Evaluation], protocol: str) -> None:
@@ -274,4 +291,4 @@ def _tell_spread(evaluations: Sequence[Evaluation], protocol: str) -> None:
         top1 = [accuracy.top1 for _, accuracy in measured]
         each = " ".join(f"{value:.2f}" for value in top1)
         mean, deviation = statistics.mean(top1), statistics.stdev(top1)
-        print(f"{name}: top-1 {mean:.2f}% +- {deviation:.2f} over {len(top1)} draws ({each})")
+        _say(f"{name}: top-1 {mean:.2f}% +- {deviation:.2f} over {len(top1)} draws ({each})")

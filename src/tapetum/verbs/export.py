@@ -4,13 +4,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tapetum.interchange.exports.formats import HOLD_SUPPORTS, exporter, usage
+from tapetum.runs.places import moved_to
 from tapetum.runs.trained_model import trained_model
 from tapetum.runs.trained_run import open_trained_run
-from tapetum.system.files import refuse_taken
+from tapetum.system.files import refuse_taken, sole_writing
 from tapetum.system.notices import notify
 
 
-def export(run: str | Path, output: str | Path, format: str, plugins: Sequence[str] = ()) -> Path:
+def export(
+    run: str | Path,
+    output: str | Path,
+    format: str,
+    plugins: Sequence[str] = (),
+    *,
+    images: str | Path | None = None,
+    labels: str | Path | None = None,
+) -> Path:
     """Write a run's model so that another tool's own loader reads it, with classes and preprocessing.
 
     The weights are in float32. A format that would lose something that predictions depend on refuses the model.
@@ -20,6 +29,7 @@ def export(run: str | Path, output: str | Path, format: str, plugins: Sequence[s
         output: a new file (safetensors, torchvision, onnx) or a new folder (timm, torch.hub, huggingface).
         format: one of `tapetum.interchange.exports.formats.FORMATS`.
         plugins: modules to import first; they register methods.
+        images, labels: where the run's own images and labels are now, if they have been moved.
 
     Returns:
         The path written.
@@ -35,9 +45,11 @@ def export(run: str | Path, output: str | Path, format: str, plugins: Sequence[s
     write = exporter(format)
     path = Path(output)
     refuse_taken(path)
-    trained = open_trained_run(run, plugins, needs_labels=False)
-    model = trained_model(trained, with_supports=format in HOLD_SUPPORTS)
-    write(model, path)
+    with sole_writing(path):
+        trained = open_trained_run(run, plugins, needs_labels=False, moved=moved_to(images, labels))
+        model = trained_model(trained, with_supports=format in HOLD_SUPPORTS)
+        refuse_taken(path)
+        write(model, path)
     shrink_to = trained.parts.recipe.data.shrink_to
     if shrink_to is not None:
         notify(

@@ -15,7 +15,7 @@ from tapetum.evaluation.prediction import predict_from
 from tapetum.methods.registry import load_plugins
 from tapetum.recipe.recipe import Recipe
 from tapetum.runs.run import Run
-from tapetum.runs.run_folder import new_run_folder, read_summary, write_summary
+from tapetum.runs.run_folder import new_run_folder, update_summary
 from tapetum.runs.test_set import open_test
 from tapetum.runs.trained_run import TrainedRun, open_trained_run
 from tapetum.runs.tuning import tuning_recipe
@@ -23,6 +23,9 @@ from tapetum.runs.weights import changed_data, is_run, open_weights, recipe_for_
 from tapetum.system.launcher import process_rank
 from tapetum.system.notices import notify
 from tapetum.verbs.train import train
+
+_GIVEN = ("images", "labels", "test", "labels_per_class", "labels_percent")
+"""Fields of a recipe's data that `finetune` may be given."""
 
 
 def finetune(
@@ -72,13 +75,36 @@ def finetune(
         summary = train(recipe, folder)
     if process_rank() != 0:
         return summary
-    comparison = _beside_neighbours(base, weights, open_trained_run(folder, plugins))
-    if comparison is not None:
-        summary = read_summary(folder) | {"beside_neighbours": comparison.__dict__}
-        write_summary(folder, summary)
-        _tell(comparison, weights)
+    summary |= compare_with_start(folder, weights, base, plugins)
     print(f"Next: tapetum export {folder} --format onnx --output model.onnx")
     return summary
+
+
+def compare_with_start(
+    folder: Path, weights: str | Path, base: Recipe | None = None, plugins: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Compare a fine-tuned run with the weights that it started from, and add that to its summary.
+
+    Args:
+        folder: the run's.
+        weights: what it started from.
+        base: the recipe by which these are judged; None for that of the run's own images.
+        plugins: as for `finetune`.
+
+    Returns:
+        The summary's `beside_neighbours`; nothing if there are no images to judge by.
+    """
+    tuned = open_trained_run(folder, plugins)
+    if base is None:
+        data = {name: getattr(tuned.parts.recipe.data, name) for name in _GIVEN}
+        base = recipe_for_weights(weights, changed_data(data))
+    comparison = _beside_neighbours(base, weights, tuned)
+    if comparison is None:
+        return {}
+    _tell(comparison, weights)
+    found = {"beside_neighbours": comparison.__dict__}
+    update_summary(folder, found)
+    return found
 
 
 def _beside_neighbours(base: Recipe, weights: str | Path, tuned: TrainedRun) -> Comparison | None:

@@ -79,7 +79,7 @@ def _pool(images: str | Path) -> Pool:
     if len(names) < len(store):
         odd = next(name for name in store.names if not _is_text(name)).encode(errors="backslashreplace").decode()
         notify(f"{len(store) - len(names)} images are left out, such as {odd}: rename them in UTF-8 to label them")
-    root = Path(os.path.abspath(store.root))
+    root = Path(os.path.abspath(store.folder))
     path = Path(os.path.abspath(Path(images).expanduser()))
 
     def open_image(name: str, side: int) -> Image.Image:

@@ -19,8 +19,9 @@ from tapetum.data.labels.name_matcher import NameMatcher
 from tapetum.data.sources.open_source import open_source
 from tapetum.data.sources.save_source import is_path
 from tapetum.recipe.files import RECIPE
+from tapetum.runs.places import located, moved_to
 from tapetum.runs.run_folder import open_run_folder
-from tapetum.system.files import refuse_taken, write_text
+from tapetum.system.files import refuse_taken, sole_writing, write_text
 
 _LABEL_STUDIO = "label-studio"
 _TELL_SIZES = ("cvat", "coco")
@@ -76,14 +77,16 @@ def labels(
     items = [Item(name, class_of[i], sizes.get(i), predicted.get(i)) for i, name in enumerate(names)]
     try:
         _refuse_bytes(names)
-        text = write(items, list(counts), store.root.resolve().name)
+        text = write(items, list(counts), store.folder.resolve().name)
         _compare(text, path, store, class_of)
     except ValueError as error:
         raise ValueError(f"{format} cannot hold these labels: {error}.") from None
-    write_text(path, text)
-    if format == _LABEL_STUDIO:
-        further = sorted({label for label, _ in predicted.values()} - set(counts))
-        write_text(_interface_of(path), interface([*counts, *further]))
+    with sole_writing(path):
+        _writer(path, format)  # refuses what somebody else has written meanwhile
+        if format == _LABEL_STUDIO:
+            further = sorted({label for label, _ in predicted.values()} - set(counts))
+            _write_interface(_interface_of(path), interface([*counts, *further]))
+        write_text(path, text)
     _tell(path, format, store, sum(counts.values()), len(predicted))
     return {"images": len(store), "labels": counts, "predictions": len(predicted)}
 
@@ -99,9 +102,15 @@ def _writer(path: Path, format: str) -> Write:
         raise ValueError(f"{path} would not be found beside images: call it metadata.jsonl or metadata.csv.")
     if path.suffix not in suffixes:
         raise ValueError(f"{path} would not be recognised as {format}: let its name end in {' or '.join(suffixes)}.")
-    for file in (path, *([_interface_of(path)] if format == _LABEL_STUDIO else [])):
-        refuse_taken(file)
+    refuse_taken(path)
     return suffixes[path.suffix]
+
+
+def _write_interface(path: Path, text: str) -> None:
+    """Write it before the labels, so that a command that was killed in between can be repeated."""
+    if not (path.is_file() and path.read_text(encoding="utf-8", errors="replace") == text):
+        refuse_taken(path)
+        write_text(path, text)
 
 
 def _interface_of(path: Path) -> Path:
@@ -110,7 +119,8 @@ def _interface_of(path: Path) -> Path:
 
 def _opened(labels: Any, images: Any) -> tuple[FileStore, Labels | None]:
     if is_path(labels) and (Path(labels) / RECIPE).is_file():
-        data = open_run_folder(labels)[1].data
+        folder, recipe = open_run_folder(labels)
+        data = located(folder, recipe, moved_to(images if is_path(images) else None)).data
         labels, images = data.labels, data.images if images is None else images
     elif images is None:
         if not is_path(labels) or not Path(labels).is_dir():
@@ -171,9 +181,9 @@ def _sizes(store: FileStore) -> dict[int, tuple[int, int]]:
 
 def _beside(store: FileStore, path: Path) -> list[str]:
     """Return the images' paths relative to the folder of a file."""
-    folder = os.path.relpath(store.root, path.parent)
+    folder = os.path.relpath(store.folder, path.parent)
     if folder.startswith(".."):  # links may lead into it
-        folder = os.path.relpath(os.path.realpath(store.root), os.path.realpath(path.parent))
+        folder = os.path.relpath(os.path.realpath(store.folder), os.path.realpath(path.parent))
     names = [Path(os.path.normpath(os.path.join(folder, name))).as_posix() for name in store.names]
     outside = next((name for name in names if name.startswith("../")), None)
     if outside is not None:
@@ -203,8 +213,8 @@ def _compare(text: str, path: Path, store: FileStore, class_of: Sequence[str | N
 def _tell(path: Path, format: str, store: FileStore, num_labels: int, num_predictions: int) -> None:
     predicted = f" and {num_predictions} predictions" if num_predictions else ""
     print(f"Wrote {num_labels} labels{predicted} of {len(store)} images as {format}: {path}")
-    root = store.root.resolve()
+    root = store.folder.resolve()
     if format in _USAGE:
         told = {"file": str(path), "folder": str(path.parent), "root": str(root), "above": str(root.parent)}
         print(_USAGE[format].format(**told, interface=_interface_of(path)))
-    print(f"Next: {shlex.join(['tapetum', 'check', str(store.root), '--labels', str(path)])}")
+    print(f"Next: {shlex.join(['tapetum', 'check', str(store.folder), '--labels', str(path)])}")

@@ -3,25 +3,22 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from tapetum.data.images.stores import Store
 from tapetum.data.labels.labels import NONE_OF_THESE
 from tapetum.evaluation.calibration import MIN_LABELS
-from tapetum.evaluation.embedding import BATCH_SIZE, Outputs
-from tapetum.evaluation.image_chunks import ImageChunk
-from tapetum.evaluation.prediction import predict_from
-from tapetum.methods.base import Method
-from tapetum.reporting.predictions_table import Columns, Neighbour, Row, csv_header, csv_lines, json_lines
+from tapetum.evaluation.embedding import BATCH_SIZE
+from tapetum.ops.collectives import gather_on_all, in_turn, rank
+from tapetum.reporting.predictions_table import csv_header, csv_lines, json_lines
 from tapetum.runs.new_images import open_new_images
-from tapetum.runs.trained_run import TrainedRun, open_trained_run
+from tapetum.runs.predictor import Predictor
+from tapetum.runs.trained_run import TrainedRun
 from tapetum.system.notices import notify
 from tapetum.system.resumable_file import ResumableFile
 
-_NEIGHBOURS = 3
 _SHOWN_CLASSES = 20
 _TOLD_EVERY = 10_000  # images
 
@@ -34,12 +31,16 @@ def predict(
     json: bool = False,
     reject: float | None = None,
     plugins: Sequence[str] = (),
+    *,
+    run_images: str | Path | None = None,
+    run_labels: str | Path | None = None,
 ) -> dict[str, Any]:
     """Predict the class of each image of a folder, however large, and write a table.
 
     A row has the image's path, its predicted label, the confidence, how much it resembles labelled images (in_domain),
     and the nearest of these with their weights. An image that cannot be read has an empty label, and its row says why.
     The table is written as images are read; after an interruption, the same call continues it.
+    Processes that torchrun or srun started share the images out, and the first of them writes the table.
 
     Args:
         run: the run's folder; its last checkpoint is used.
@@ -51,6 +52,7 @@ def predict(
         reject: share of the labelled images, such as 0.05. Images that resemble them less than this share of them
             resemble each other (`in_domain` is below it) are labelled "none of these"; None gives every image a class.
         plugins: modules to import first; they register methods.
+        run_images, run_labels: where the run's own images and labels are now, if they have been moved.
 
     Returns:
         `images`, `unreadable`, `labels` (number of images of each predicted class), `none_of_these` (number of images
@@ -64,66 +66,47 @@ def predict(
         >>> import tapetum
         >>> counts = tapetum.predict("runs/first", "photos", "predictions.csv")  # doctest: +SKIP
     """
-    wanted = _NEIGHBOURS if neighbours is None else neighbours
-    if wanted < 0:
-        raise ValueError(f"neighbours is {wanted}: use 0 or more.")
-    if reject is not None and not 0 < reject < 1:
-        raise ValueError(f"reject is {reject:g}: use a share of the labelled images between 0 and 1, such as 0.05.")
-    trained = open_trained_run(run, plugins)
+    predictor = Predictor(run, neighbours, reject, plugins, shared=True, images=run_images, labels=run_labels)
+    trained = predictor.trained
     store = open_new_images(images, trained.parts.recipe.data.shrink_to)
-    num_neighbours = min(wanted, len(trained.supports.labels))
-    has_own_measure = type(trained.parts.method).in_domain is not Method.in_domain
-    columns = Columns(num_neighbours, trained.calibration.is_calibrated, has_own_measure)
-    header = b"" if json else csv_header(columns)
-    options = f"{trained.digest} {store.fingerprint} {columns} {json} {reject}"
+    header = b"" if json else csv_header(predictor.columns)
+    options = f"{trained.digest} {store.fingerprint} {predictor.columns} {json} {reject}"
     key = hashlib.blake2b(options.encode()).hexdigest()
-    with ResumableFile(Path(output), key, header) as table:
-        with table.resumable(len(store)):
-            for rows in _rows(trained, store, table.rows, num_neighbours, reject):
-                lines = json_lines(rows, columns) if json else csv_lines(rows, columns)
-                table.append(lines, Counter(row.label or "" for row in rows))
-                _tell_progress(table.rows, len(rows), len(store))
-        table.finish()
+    with ResumableFile(Path(output), key, header) if rank() == 0 else nullcontext() as table:
+        begin = gather_on_all(0 if table is None else table.rows)[0]
+        parts = in_turn(_parts(predictor, store, begin, json), -(-(len(store) - begin) // BATCH_SIZE))
+        if table is None:
+            sum(1 for _ in parts)  # rank 0 gets them all
+        else:
+            _write(table, parts, len(store))
+        counts = gather_on_all(Counter[str]() if table is None else table.counts)[0]
     result = {
         "images": len(store),
-        "unreadable": table.counts[""],
-        "labels": {name: table.counts[name] for name in trained.classes if table.counts[name]},
-        "none_of_these": table.counts[NONE_OF_THESE],
-        "calibrated": columns.is_calibrated,
+        "unreadable": counts[""],
+        "labels": {name: counts[name] for name in trained.classes if counts[name]},
+        "none_of_these": counts[NONE_OF_THESE],
+        "calibrated": predictor.columns.is_calibrated,
         "temperature": trained.calibration.temperature,
         "held_out": trained.calibration.num_labels,
     }
-    _tell(result, trained, output, reject)
+    if rank() == 0:
+        _tell(result, trained, output, reject)
     return result
 
 
-def _rows(
-    trained: TrainedRun, store: Store, begin: int, num_neighbours: int, reject: float | None
-) -> Iterator[list[Row]]:
-    wanted = np.arange(begin, len(store))
-    for chunk, outputs in trained.embedder_for(store).stream(store, wanted, BATCH_SIZE):
-        predicted = _predicted(trained, store, chunk, outputs, num_neighbours) if len(chunk.indices) else {}
-        if reject is not None:
-            predicted = {i: row.rejected(reject) for i, row in predicted.items()}
-        failed = {i: Row(store.names[i], None, None, (), problem) for i, problem in chunk.unreadable.items()}
-        yield [row for _, row in sorted((predicted | failed).items())]
+def _parts(predictor: Predictor, store: Store, begin: int, json: bool) -> Iterator[tuple[bytes, Counter[str]]]:
+    """Yield lines of the table, and how many images of each label they hold."""
+    for rows in predictor.rows(store, begin, BATCH_SIZE):
+        lines = json_lines(rows, predictor.columns) if json else csv_lines(rows, predictor.columns)
+        yield lines, Counter(row.label or "" for row in rows)
 
 
-def _predicted(
-    trained: TrainedRun, store: Store, chunk: ImageChunk, outputs: Outputs, num_neighbours: int
-) -> dict[int, Row]:
-    predictions = predict_from(outputs, trained.supports, trained.predicts_by, num_neighbours)
-    confidence, labels = trained.calibration.probabilities(predictions.scores).max(dim=1)
-    supports, names, classes = trained.supports.labels, trained.support_names, trained.classes
-    in_domain = trained.domain.shares(outputs.embeddings)
-    own = trained.parts.method.in_domain(predictions.nearest)
-    columns = chunk.indices, labels, confidence, in_domain, predictions.neighbours, predictions.weights
-    rows = {}
-    for i, (index, label, sure, like, indices, weights) in enumerate(zip(*(column.tolist() for column in columns))):
-        neighbours = [Neighbour(names[s], classes[supports[s]], w) for s, w in zip(indices, weights)]
-        row = Row(store.names[index], classes[label], sure, neighbours, in_domain=like)
-        rows[index] = row if own is None else row._replace(method_in_domain=float(own[i]))
-    return rows
+def _write(table: ResumableFile, parts: Iterator[tuple[bytes, Counter[str]]], total: int) -> None:
+    with table.resumable(total):
+        for lines, counts in parts:
+            table.append(lines, counts)
+            _tell_progress(table.rows, counts.total(), total)
+    table.finish()
 
 
 def _tell_progress(done: int, new: int, total: int) -> None:

@@ -4,12 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tapetum.reporting.report_page import render
+from tapetum.runs.places import moved_to
 from tapetum.runs.review import review
 from tapetum.runs.trained_run import open_trained_run
 from tapetum.system.files import whole_file
 
 
-def report(run: str | Path, output: str | Path | None = None, plugins: Sequence[str] = ()) -> Path:
+def report(
+    run: str | Path,
+    output: str | Path | None = None,
+    plugins: Sequence[str] = (),
+    *,
+    images: str | Path | None = None,
+    labels: str | Path | None = None,
+) -> Path:
     """Write one HTML file about a run: settings and command, curves, confusions, a map, and predictions with reasons.
 
     The page needs no network and contains no script. Accuracy is measured on test images or, if the run has none, on
@@ -19,6 +27,7 @@ def report(run: str | Path, output: str | Path | None = None, plugins: Sequence[
         run: the run's folder.
         output: the page; None for `report.html` in the run's folder.
         plugins: modules to import first; they register methods.
+        images, labels: where the run's own images and labels are now, if they have been moved.
 
     Returns:
         The path written.
@@ -30,7 +39,7 @@ def report(run: str | Path, output: str | Path | None = None, plugins: Sequence[
         >>> import tapetum
         >>> page = tapetum.report("runs/first")  # doctest: +SKIP
     """
-    trained = open_trained_run(run, plugins)
+    trained = open_trained_run(run, plugins, moved=moved_to(images, labels))
     path = trained.folder / "report.html" if output is None else Path(output)
     text = render(review(trained))
     with whole_file(path) as partial:

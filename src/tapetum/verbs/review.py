@@ -16,10 +16,10 @@ from tapetum.reporting.predictions_table import (
     safe_path,
 )
 from tapetum.reporting.review_page import render
-from tapetum.runs.run_folder import new_run_folder
+from tapetum.runs.places import moved_to
 from tapetum.runs.second_look import look_again
 from tapetum.runs.trained_run import TrainedRun, open_trained_run
-from tapetum.system.files import whole_file
+from tapetum.system.files import sole_new, whole_folder
 
 TABLES = {"errors": "label_errors.csv", "conflicts": "conflicts.csv", "predictions": "predictions.csv"}
 _PAGE = "review.html"
@@ -28,7 +28,14 @@ _TOO_MANY = 0.25
 """Share of wrong labels above which the run is the likelier fault: few people mislabel every fourth image."""
 
 
-def review(run: str | Path, output: str | Path, plugins: Sequence[str] = ()) -> dict[str, Any]:
+def review(
+    run: str | Path,
+    output: str | Path,
+    plugins: Sequence[str] = (),
+    *,
+    images: str | Path | None = None,
+    labels: str | Path | None = None,
+) -> dict[str, Any]:
     """Find in a run's pool what somebody should look at again, and write it as tables and as one page with pictures.
 
     Args:
@@ -41,6 +48,7 @@ def review(run: str | Path, output: str | Path, plugins: Sequence[str] = ()) -> 
             - predictions.csv: the unlabelled images of the pool, least certain first, with the columns of `predict`;
             - review.html: the first of each with pictures, beside the labelled images behind them.
         plugins: modules to import first; they register methods.
+        images, labels: where the run's own images and labels are now, if they have been moved.
 
     Returns:
         `labels` (number of labels looked at), `label_errors`, `conflicts` (number of groups), `predictions`, `basis`
@@ -54,16 +62,21 @@ def review(run: str | Path, output: str | Path, plugins: Sequence[str] = ()) -> 
         >>> import tapetum
         >>> found = tapetum.review("runs/first", "second-look")  # doctest: +SKIP
     """
-    with new_run_folder(output) as folder:
-        trained = open_trained_run(run, plugins)
+    folder = Path(output)
+    with sole_new(folder):
+        trained = open_trained_run(run, plugins, moved=moved_to(images, labels))
         look = look_again(trained, _NEIGHBOURS)
         columns = Columns(min(_NEIGHBOURS, len(trained.supports.labels)), trained.calibration.is_calibrated)
         predictions = csv_header(columns) + csv_lines(_predictions(look), columns)
-        _write(folder / TABLES["errors"], csv_text([("path", "label", "suggested", "doubt"), *_errors(look)]))
-        _write(folder / TABLES["conflicts"], csv_text([("group", "path", "label"), *_conflicts(look)]))
-        _write(folder / TABLES["predictions"], predictions)
         # File names need not be valid text: bytes that cannot be shown are replaced.
-        _write(folder / _PAGE, render(look, TABLES, trained.predicts_by).encode(errors="replace"))
+        page = render(look, TABLES, trained.predicts_by).encode(errors="replace")
+        with whole_folder(folder) as partial:
+            (partial / TABLES["errors"]).write_bytes(
+                csv_text([("path", "label", "suggested", "doubt"), *_errors(look)])
+            )
+            (partial / TABLES["conflicts"]).write_bytes(csv_text([("group", "path", "label"), *_conflicts(look)]))
+            (partial / TABLES["predictions"]).write_bytes(predictions)
+            (partial / _PAGE).write_bytes(page)
     result = {
         "labels": look.suspects.num_judged,
         "label_errors": len(look.suspects.predicted),
@@ -96,11 +109,6 @@ def _predictions(look: SecondLook) -> Iterator[Row]:
         neighbours = [Neighbour(names[n], classes[labels[n]], weight) for n, weight in causes]
         in_domain, confidence = float(look.in_domain[i]), float(found.confidence[i])
         yield Row(look.pool.names[row], classes[found.labels[i]], confidence, neighbours, in_domain=in_domain)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with whole_file(path) as partial:
-        partial.write_bytes(content)
 
 
 def _tell(result: dict[str, Any], look: SecondLook, folder: Path, trained: TrainedRun) -> None:

@@ -9,6 +9,7 @@ from tapetum.methods.registry import load_plugins
 from tapetum.recipe.recipe import Recipe, dump_recipe, load_recipe
 from tapetum.runs.cluster_job import Training
 from tapetum.runs.run_folder import new_run_folder
+from tapetum.system.files import write_text
 
 JOBS = "jobs"
 """Folder next to the runs, with what was submitted and the logs of the jobs."""
@@ -134,6 +135,5 @@ def _prepare(name: str, recipe: Recipe, output: Path, plugins: Sequence[str]) ->
             "ended without training, delete the file."
         )
     with new_run_folder(output / name) as run:
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(dump_recipe(recipe), encoding="utf-8")
+        write_text(path, dump_recipe(recipe))
     return Training(path, run, tuple(plugins))

@@ -17,7 +17,7 @@ from tapetum.reporting.predictions_table import csv_text, safe_path
 from tapetum.runs.embedded_pool import PICTURES, EmbeddedPool, embed_images, embed_run_pool, labels_so_far
 from tapetum.runs.run_folder import read_summary
 from tapetum.runs.weights import is_run
-from tapetum.system.files import refuse_folder, whole_file
+from tapetum.system.files import refuse_folder, sole_writing, whole_file
 from tapetum.verbs.resume import resume
 from tapetum.verbs.train import train_since
 
@@ -36,6 +36,8 @@ def suggest(
     by: str | None = None,
     seed: int | None = None,
     plugins: Sequence[str] = (),
+    *,
+    images: str | Path | None = None,
 ) -> dict[str, Any]:
     """Suggest which images of a pool to label next.
 
@@ -54,6 +56,7 @@ def suggest(
             doubt among typical images later. Images of which nothing but their pixels is known are drawn at random.
         seed: decides what is drawn; None for 0.
         plugins: modules to import first; they register methods.
+        images: for a run: where its own images are now, if they have been moved.
 
     Returns:
         `by`, `suggested`, `labelled` and `left_out` (near copies): numbers of images; `embedding`, in words.
@@ -67,29 +70,23 @@ def suggest(
         >>> found = tapetum.suggest("runs/swav", 40, "to_label.csv")  # doctest: +SKIP
     """
     table = Path(output)
-    _check(pool, count, table, frozen, minutes)
+    _check(pool, count, table, frozen, minutes, images)
     if by is not None:
         check_way(by)
     load_plugins(plugins)
-    if is_run(pool):
-        embedded = embed_run_pool(pool, labels, seed or 0, plugins)
-    else:
-        labels_so_far(pool, labels)  # a mistake in them is told before a training, not after it
-        weights = frozen if minutes is None else _trained(pool, table, minutes)
-        embedded = embed_images(pool, labels, None if weights is None else str(weights), seed or 0)
-    images = embedded.images
-    if len(images.labelled) == len(images.rows):
-        raise ValueError(
-            f"every image of {pool} is labelled or a copy of one that is, so there is nothing left to label: give "
-            f"more images, or --labels {NO_LABELS} to start as if there were no label."
-        )
-    chosen = by or ("random" if embedded.how == PICTURES else default_way(len(images.labelled), len(images.classes)))
-    found = suggest_from(images, count, chosen)
-    _write(embedded, found, table)
+    with sole_writing(table):
+        if is_run(pool):
+            embedded = embed_run_pool(pool, labels, seed or 0, plugins, images)
+        else:
+            labels_so_far(pool, labels)  # a mistake in them is told before a training, not after it
+            weights = frozen if minutes is None else _trained(pool, table, minutes)
+            embedded = embed_images(pool, labels, None if weights is None else str(weights), seed or 0)
+        chosen, found = _chosen(embedded, pool, count, by)
+        _write(embedded, found, table)
     result = {
         "by": chosen,
         "suggested": len(found),
-        "labelled": len(images.labelled),
+        "labelled": len(embedded.images.labelled),
         "left_out": embedded.num_copies,
         "embedding": embedded.how,
     }
@@ -97,7 +94,7 @@ def suggest(
     return result
 
 
-def _check(pool: str | Path, count: int, table: Path, frozen: Any, minutes: float | None) -> None:
+def _check(pool: str | Path, count: int, table: Path, frozen: Any, minutes: float | None, images: Any) -> None:
     if count < 1:
         raise ValueError(f"count is {count}: suggest 1 image or more.")
     if table.suffix.lower() != ".csv":
@@ -107,6 +104,8 @@ def _check(pool: str | Path, count: int, table: Path, frozen: Any, minutes: floa
         raise ValueError(f"frozen is {frozen} and minutes is {minutes:g}: train anew or use weights, and give one.")
     if minutes is not None and not minutes > 0:
         raise ValueError(f"minutes is {minutes:g}: use more than 0.")
+    if images is not None and not is_run(pool):
+        raise ValueError(f"images is {images}, but {pool} is no run, whose images could have been moved: leave it out.")
     if is_run(pool) and (frozen is not None or minutes is not None):
         given = f"frozen is {frozen}" if minutes is None else f"minutes is {minutes:g}"
         raise ValueError(f"{pool} is a run, which embeds its images itself, but {given}: leave it out, or give images.")
@@ -127,6 +126,18 @@ def _trained(images: str | Path, table: Path, minutes: float) -> Path:
     if "steps" not in read_summary(folder):
         resume(folder)
     return folder
+
+
+def _chosen(embedded: EmbeddedPool, pool: str | Path, count: int, by: str | None) -> tuple[str, list[Suggestion]]:
+    """Return the way to choose, and what it chooses."""
+    images = embedded.images
+    if len(images.labelled) == len(images.rows):
+        raise ValueError(
+            f"every image of {pool} is labelled or a copy of one that is, so there is nothing left to label: give "
+            f"more images, or --labels {NO_LABELS} to start as if there were no label."
+        )
+    way = by or ("random" if embedded.how == PICTURES else default_way(len(images.labelled), len(images.classes)))
+    return way, suggest_from(images, count, way)
 
 
 def _write(embedded: EmbeddedPool, found: Sequence[Suggestion], table: Path) -> None:

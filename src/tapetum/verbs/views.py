@@ -14,6 +14,7 @@ from tapetum.data.views.draw import ViewConfig, draw
 from tapetum.methods.registry import load_plugins
 from tapetum.ops.randomness import make_keys, permutation
 from tapetum.recipe.recipe import load_recipe
+from tapetum.system.files import whole_file
 
 _GAP = 2  # pixels between tiles
 _LEAST_TILE = 64  # pixels: smaller views are enlarged to be visible
@@ -68,12 +69,8 @@ def views(
         for number in range(first, first + kind.count):
             columns.append(_one_view(originals, kind, settings.seed, chosen, number))
         first += kind.count
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _sheet(columns).save(path)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ValueError(f"the picture {path} cannot be written ({reason}): give another --output.") from error
+    with whole_file(path) as partial:
+        _sheet(columns).save(partial, format=Image.registered_extensions()[path.suffix.lower()])
     print(f"{len(chosen)} images: the evaluation view, then {first} training views each. Written to {path}.")
     same_images = f" data.images={images}" if images else ""
     print(f"Next: tapetum train {recipe} --output runs/{Path(recipe).stem}{same_images}")

@@ -132,7 +132,8 @@ def _summed_colours(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], p
     summed = {}
     for name, tensor in wanted.items():
         theirs = found.get(prefix + name)
-        if theirs is not None and tensor.ndim == theirs.ndim == 4 and (tensor.shape[1], theirs.shape[1]) == (1, 3):
+        wanted_shape = (tensor.shape[0], 3, *tensor.shape[2:]) if tensor.ndim == 4 else None
+        if theirs is not None and tensor.shape[1:2] == (1,) and theirs.shape == wanted_shape:
             summed[prefix + name] = theirs.sum(dim=1, keepdim=True)
     return summed
 

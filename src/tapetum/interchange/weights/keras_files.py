@@ -6,7 +6,7 @@ layers of one kind from the first to the last, and only its shortcuts are convol
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from tapetum.interchange.weights.tensor_bundles import read_bundle
+from tapetum.system.strangers import refuse_bomb, short_reason
 
 Layer = dict[str, np.ndarray]
 """The arrays of a layer: kernel, bias; gamma, beta, moving_mean, moving_variance; or others."""
+Read = Callable[[Any], np.ndarray]
 
 _BUNDLE = Path("variables", "variables.index")
 _IN_BUNDLE = re.compile(r"((?:layer_with_weights-\d+/)+)(\w+)/\.ATTRIBUTES/VARIABLE_VALUE")
@@ -45,7 +47,10 @@ def read_keras(path: Path) -> dict[str, Tensor]:
         ValueError: the file is damaged or of another network; h5py is needed and not installed.
     """
     layers, others = _layers_in_bundle(path / _BUNDLE) if path.is_dir() else (_layers_in_h5(path), {})
-    return _wide_resnet(layers, path) | {name: torch.from_numpy(array) for name, array in others.items()}
+    try:
+        return _wide_resnet(layers, path) | {name: torch.from_numpy(array) for name, array in others.items()}
+    except (LookupError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{path} has layers of other parts than Keras gives them: get it again.") from error
 
 
 def _layers_in_bundle(index: Path) -> tuple[list[Layer], Mapping[str, np.ndarray]]:
@@ -69,14 +74,47 @@ def _layers_in_h5(path: Path) -> list[Layer]:
         raise ValueError(f"{path} needs h5py, which is not installed: pip install 'tapetum[keras]'.") from error
     try:
         with h5py.File(path) as file:
-            root = file.get("model_weights", file)
+            _refuse_links(file)
+            read, root = _reader(path), file.get("model_weights", file)
             if "layer_names" in root.attrs:
-                return [layer for name in root.attrs["layer_names"] if (layer := _layer(root[name]))]
+                return [layer for name in root.attrs["layer_names"] if (layer := _layer(root[name], read))]
             names = sorted(root["layers"], key=_number)
-            return [_numbered(variables) for name in names if len(variables := root["layers"][name]["vars"])]
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
+            return [_numbered(variables, read) for name in names if len(variables := root["layers"][name]["vars"])]
+    except Exception as error:  # HDF5 and h5py fail in many ways on files that they were not made for
+        reason = short_reason(error)[:120]
         raise ValueError(f"{path} is cut short or no file of Keras weights ({reason}): get it again.") from error
+
+
+def _refuse_links(file: Any) -> None:
+    """Refuse links, which may lead into other files; they are looked at, not followed."""
+    import h5py
+
+    seen, left = set(), [file]
+    while left:
+        group = left.pop()
+        for name in group:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise ValueError(f"{name[:80]!r} is a link")
+            part = group[name]
+            place = h5py.h5o.get_info(part.id).addr
+            if isinstance(part, h5py.Group) and place not in seen:  # groups may hold each other
+                left.append(part)
+            seen.add(place)
+
+
+def _reader(path: Path) -> Read:
+    """Make what reads arrays of numbers that lie in the file itself, and of them no more than a file may unpack to."""
+    size = 0
+
+    def read(values: Any) -> np.ndarray:
+        nonlocal size
+        if values.external or values.is_virtual or values.dtype.kind not in "biuf":
+            raise ValueError(f"{values.name[:80]!r} lies elsewhere, or is no array of numbers")
+        size += values.nbytes
+        refuse_bomb(path, size)
+        return np.asarray(values, dtype=values.dtype.newbyteorder("="))
+
+    return read
 
 
 def _number(name: str) -> int:
@@ -85,15 +123,15 @@ def _number(name: str) -> int:
     return 0 if match is None else int(match[1])
 
 
-def _layer(group: Any) -> Layer:
+def _layer(group: Any, read: Read) -> Layer:
     """A layer as Keras 2 writes it, and Keras 3 in a model's .h5."""
     names = [name.decode() if isinstance(name, bytes) else name for name in group.attrs["weight_names"]]
-    return {name.rpartition("/")[2].partition(":")[0]: np.asarray(group[name]) for name in names}
+    return {name.rpartition("/")[2].partition(":")[0]: read(group[name]) for name in names}
 
 
-def _numbered(group: Any) -> Layer:
+def _numbered(group: Any, read: Read) -> Layer:
     """A layer as Keras 3 writes it in .weights.h5: without names, in the order in which the layer made them."""
-    arrays = [np.asarray(group[str(number)]) for number in range(len(group))]
+    arrays = [read(group[str(number)]) for number in range(len(group))]
     if len(arrays) == 4:
         return dict(zip(_NORMALIZATION.values(), arrays, strict=True))
     return dict(zip(("kernel", "bias") if arrays[0].ndim > 1 else ("mean", "variance", "count"), arrays, strict=False))

@@ -52,9 +52,13 @@ def network_of(tensors: Mapping[str, Tensor]) -> tuple[BackboneConfig, int]:
             below = {name.removeprefix(prefix): t.shape for name, t in tensors.items() if name.startswith(prefix)}
             try:
                 config, channels = propose(below)
-            except (KeyError, ValueError):
+            except (LookupError, ValueError):
                 continue
-            if _is_of(_shapes(config, channels), below):
+            try:
+                own = _shapes(config, channels)
+            except (ArithmeticError, AssertionError, RuntimeError, TypeError):  # of sizes that no network has
+                continue
+            if _is_of(own, below):
                 return config, channels
     shown = ", ".join(list(tensors)[:3]) or "nothing"
     raise ValueError(

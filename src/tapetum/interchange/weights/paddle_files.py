@@ -8,7 +8,6 @@ what they are given and do nothing. NumPy then only looks at bytes whose number 
 import io
 import math
 import pickle
-import pickletools
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from tapetum.system.strangers import check_pickle, refuse_bomb, short_reason, shown
 
 _NAMES_OF_PARAMETERS = "StructuredToParameterName@@"
 _TYPE = re.compile(r"f[248]|i[1248]|u1|b1")
@@ -56,7 +57,7 @@ _ALLOWED: dict[tuple[str, str], type[_Kept]] = {
 class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> type[_Kept]:
         if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it calls {module}.{name}")
+            raise pickle.UnpicklingError(f"it calls {module[:80]}.{name[:80]}")
         return _ALLOWED[module, name]
 
 
@@ -71,11 +72,16 @@ def read_paddle(path: Path) -> dict[str, Tensor]:
     """
     try:
         content = _content(path.read_bytes())
-        arrays = {name: _array(value) for name, value in content.items() if name != _NAMES_OF_PARAMETERS}
+        arrays: dict[str, np.ndarray] = {}
+        size = 0
+        for name, value in content.items():
+            if name != _NAMES_OF_PARAMETERS:
+                arrays[name] = _array(value)
+                size += arrays[name].nbytes
+                refuse_bomb(path, size)  # one text may be the values of many arrays
     except Exception as error:  # pickles fail in many ways on files that are none
-        reason = " ".join(str(error).split())[:120]
         raise ValueError(
-            f"{path} holds more than arrays, or is damaged, and is not opened ({reason}): "
+            f"{path} holds more than arrays, or is damaged, and is not opened ({short_reason(error)[:120]}): "
             f"write a state dict by paddle.save."
         ) from error
     return {_own_name(name): _own_axes(name, array) for name, array in arrays.items()}
@@ -83,10 +89,7 @@ def read_paddle(path: Path) -> dict[str, Tensor]:
 
 def _content(data: bytes) -> dict[str, Any]:
     """The pickled dictionary, in which instances of `_Kept` stand for arrays."""
-    for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-        # A place in the memo far beyond the others would make the unpickler reserve memory for all before it.
-        if isinstance(argument, int) and "PUT" in opcode.name and argument > number:
-            raise ValueError(f"place {argument} of its memo is out of order")
+    check_pickle(io.BytesIO(data))
     content = _ArraysOnly(io.BytesIO(data)).load()
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise ValueError("it is no dictionary of names")
@@ -100,12 +103,12 @@ def _array(value: Any) -> np.ndarray:
     _, shape, kind, column_major, data = value.state
     code, order = kind.arguments[0], kind.state[1]
     if _TYPE.fullmatch(code) is None or order not in ("<", ">", "|"):
-        raise ValueError(f"it holds values of type {order}{code}")
+        raise ValueError(f"it holds values of type {order if isinstance(order, str) else shown(order)}{code}")
     if isinstance(data, _Encoded):
         data = data.arguments[0].encode("latin-1")
     dtype = np.dtype(order + code)
     if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize != len(data):
-        raise ValueError(f"{len(data)} bytes are no array of shape {tuple(shape)}")
+        raise ValueError(f"{len(data)} bytes are no array of shape {shown(tuple(shape))}")
     array = np.frombuffer(data, dtype).reshape(shape, order="F" if column_major else "C")
     return array.astype(dtype.newbyteorder("="), order="C")
 

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from tapetum.system.strangers import short_reason
+
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER = 48
+_LONGEST_NAME = 1000
 _TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 5: "<i2", 6: "i1", 9: "<i8", 10: "?", 19: "<f2"}
 """Number in TensorFlow -> type in NumPy; values of other types, such as texts, are no weights."""
 
@@ -36,10 +39,14 @@ def read_bundle(index: Path) -> dict[str, np.ndarray]:
     data = data_path.read_bytes()
     try:
         entries = {name.decode(): _fields(value) for name, value in _table(index.read_bytes()) if name}
+        if sum(_number(fields, 5) for fields in entries.values()) > len(data):
+            raise ValueError("its values lie over each other")
         values = {name: _values(fields, data) for name, fields in entries.items()}
         return {name: _array(fields, values[name]) for name, fields in entries.items() if _number(fields, 1) in _TYPES}
-    except (ValueError, IndexError, KeyError, struct.error) as error:
-        raise ValueError(f"{index} or its data is cut short or damaged ({error}): get both again.") from error
+    except Exception as error:  # damaged bytes raise nearly any type
+        raise ValueError(
+            f"{index} or its data is cut short or damaged ({short_reason(error)}): get both again."
+        ) from error
 
 
 def _values(fields: dict[int, list[int | bytes]], data: bytes) -> bytes:
@@ -68,8 +75,13 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     footer = data[-_FOOTER:]
     _, position = _block_place(footer, 0)
     place, _ = _block_place(footer, position)
+    left = len(data)
     for _, value in _block(data, place):
-        yield from _block(data, _block_place(value, 0)[0])
+        start, size = _block_place(value, 0)[0]
+        left -= size
+        if left < 0:
+            raise ValueError("its blocks lie over each other")
+        yield from _block(data, (start, size))
 
 
 def _block_place(data: bytes, position: int) -> tuple[tuple[int, int], int]:
@@ -93,6 +105,8 @@ def _block(data: bytes, place: tuple[int, int]) -> Iterator[tuple[bytes, bytes]]
         own, position = _varint(block, position)
         length, position = _varint(block, position)
         key = key[:shared] + block[position : position + own]
+        if len(key) > _LONGEST_NAME:
+            raise ValueError("a name is too long")
         position += own + length
         yield key, block[position - length : position]
 

@@ -1,12 +1,14 @@
 """Reads weights: of run folders, safetensors, torch, Paddle and Keras. Code in files is never run."""
 
+import io
+import mmap
+import zipfile
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -14,6 +16,12 @@ from tapetum.engine.checkpoint import CHECKPOINTS, latest_checkpoint
 from tapetum.interchange.weights.keras_files import is_saved_model, read_keras
 from tapetum.interchange.weights.paddle_files import read_paddle
 from tapetum.system.notices import notify
+from tapetum.system.strangers import check_pickle, refuse_bomb, short_reason
+
+_PICKLES = 5
+"""In a file as torch wrote it before 1.6: a magic number, a version, a machine, the content, and keys of storages."""
+_MOST_VALUES = 10**5 * 5
+_LONGEST_NAME = 10_000
 
 
 def read_weights(source: str | Path) -> dict[str, Tensor]:
@@ -47,29 +55,58 @@ def _read_run(folder: Path) -> dict[str, Tensor]:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is cut short or not a safetensors file ({error}): get it again.") from error
+    except Exception as error:  # not only SafetensorError: torch may know no such type, or have no such memory
+        reason = short_reason(error)
+        raise ValueError(f"{path} is cut short or not a safetensors file ({reason}): get it again.") from error
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
+        _check_torch(path)
         # A namespace only holds values: DINO's and timm's trainings keep their arguments in one beside the weights.
         with torch.serialization.safe_globals([Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
+        return _tensors(content, path)
     except Exception as error:  # torch's reader fails in many ways on files that it was not made for
-        reason = " ".join(str(error).split())[:120]
         raise ValueError(
-            f"{path} holds more than tensors, or is damaged, and is not opened ({reason}): save a state dict."
+            f"{path} holds more than tensors, or is damaged, and is not opened ({short_reason(error)[:120]}): "
+            "save a state dict."
         ) from error
-    return dict(_tensors(content, ""))
 
 
-def _tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, Tensor):
-        yield name, value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _tensors(item, f"{name}.{key}" if name else str(key))
+def _check_torch(path: Path) -> None:
+    """Refuse pickles and archives that would cost far more than their size; torch itself refuses those with code."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            refuse_bomb(path, sum(member.file_size for member in archive.infolist()))
+            for member in archive.infolist():
+                if member.filename.endswith(".pkl"):
+                    check_pickle(io.BytesIO(archive.read(member)))
+        return
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        for _ in range(_PICKLES):
+            check_pickle(cast(IO[bytes], content))
+
+
+def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
+    """Name the tensors in nested dictionaries, which may hold each other, and themselves."""
+    found: dict[str, Tensor] = {}
+    left: list[tuple[str, Any]] = [("", content)]
+    values = size = 0
+    while left:
+        name, value = left.pop()
+        if isinstance(value, Tensor):
+            if value.layout != torch.strided or value.is_quantized or value.is_nested or value.device.type != "cpu":
+                raise ValueError(f"{name[:80]} is sparse, quantized, nested or without values")
+            found[name] = value
+            size += value.nbytes
+            refuse_bomb(path, size)  # one number may stand for any number of them
+        elif isinstance(value, dict):
+            left += [(f"{name}.{key}" if name else str(key), item) for key, item in reversed(list(value.items()))]
+        values += 1
+        if values + len(left) > _MOST_VALUES or len(name) > _LONGEST_NAME:
+            raise ValueError("its dictionaries hold each other without end")
+    return found
 
 
 _READERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {
