@@ -321,3 +321,19 @@ def test_from_an_empty_file_to_a_trained_model_and_a_corrected_prediction(photos
     again = open_session()  # a page that is started later finds run and predictions
     assert again.state()["predicted"]
     again.training.stop()
+
+
+@pytest.mark.slow
+def test_images_of_all_kinds_are_asked_first_after_a_training_without_labels(photos, driver, open_session):
+    session = open_session()
+    with served(session) as address:
+        page = Page(driver, address)
+        page.open("train")
+        page.run("document.getElementById('choose-minutes').value = 0.05")
+        page.click("#choose")
+        until(lambda: "Training without labels" in page.text(".train"), 20)
+        until(lambda: page.run("return state.suggested") > 0, 240)
+        assert "Finished" in page.text(".train")
+        page.open("label")
+        until(lambda: "suggested: " in page.text(".about"), 20)
+        assert page.complaints() == []

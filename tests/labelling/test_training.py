@@ -188,6 +188,43 @@ def test_a_stopped_run_is_resumed_and_one_that_never_began_begins(session, start
     assert started[-1][0] == "predict"
 
 
+def test_what_to_ask_first_is_chosen_before_there_are_labels(session, started):
+    training = session.training
+    training.choose(0.5)
+    table, labels = training.folder / "001.suggestions.csv", training.folder / "001.labels.csv"
+    words = ["suggest", session.pool.images, "--labels", str(labels), "--count=100", "--minutes", "0.5"]
+    assert started == [[*words, "--output", str(table)]]
+    assert labels.read_text() == "path,label\n"
+    with pytest.raises(ValueError, match="run 001 is not finished"):
+        training.start("steps", 3)
+    training.stop()
+    training.tick()
+    assert training.state()["phase"] == "stopped"
+    training.resume()
+    assert started[1] == started[0]
+    run = training.folder / "001.suggestions_run"
+    run.mkdir()
+    (run / "summary.json").write_text(json.dumps({"versions": {}}))
+    training.tick()
+    assert training.state()["phase"] == "stopped", "the table is not there yet"
+    training.resume()
+    table.write_text("path,reason\n03.png,coverage\n")
+    session.tick()
+    session.tick()
+    assert training.state()["phase"] == "done"
+    assert session.queue.next("tab", 1) == [3]
+    assert training.finished() == [], "a run without labels is none of those that are compared"
+    session.answers.give({0: "a", 1: "b"}, "grid")
+    training.start("steps", 3)
+    assert training.state()["number"] == 2
+
+
+@pytest.mark.parametrize("minutes", [0, -1, float("nan"), 1e12])
+def test_minutes_to_choose_are_positive(session, minutes):
+    with pytest.raises(ValueError, match="give a positive number"):
+        session.training.choose(minutes)
+
+
 def test_a_failure_is_told_by_its_sentence(session):
     write(session, job_of(session, "fit"))
     (session.training.folder / "001.log").write_text("$ tapetum fit\ntapetum: error: there are no images.\n")

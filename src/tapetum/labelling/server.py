@@ -113,6 +113,10 @@ def _requests(session: Session) -> dict[str, Callable[[dict[str, Any]], Any]]:
         session.training.start(str(data.get("unit")), float(data["length"]))
         return session.state()
 
+    def choose(data: dict[str, Any]) -> Any:
+        session.training.choose(float(data["minutes"]))
+        return session.state()
+
     def stop(data: dict[str, Any]) -> Any:
         session.training.stop()
         return session.state()
@@ -124,7 +128,8 @@ def _requests(session: Session) -> dict[str, Callable[[dict[str, Any]], Any]]:
     def following(data: dict[str, Any]) -> Any:
         return session.next(str(data.get("tab")), max(1, int(data.get("count", 1))))
 
-    return {"next": following, "answer": answer, "undo": undo, "train": train, "stop": stop, "resume": resume}
+    answering = {"next": following, "answer": answer, "undo": undo}
+    return answering | {"choose": choose, "train": train, "stop": stop, "resume": resume}
 
 
 def _image_number(session: Session, image: Any) -> int:

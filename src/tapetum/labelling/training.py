@@ -1,5 +1,7 @@
 """Training from the page: each run is a process that outlives it, followed by `predict`, `suggest` and `review`.
 
+Before there are labels, `suggest` alone trains a network without them and chooses what to ask first.
+
 A run is made of files in one folder, numbered from 001: `001.json` tells what runs, `001.labels.csv` is the copy of the
 labels that the run trains on (a run whose labels change could not be resumed exactly), `001/` is the run folder,
 `001.log` is what the processes said; `001.predictions.csv`, `001.suggestions.csv` and `001.review/` are the results.
@@ -25,7 +27,10 @@ from tapetum.recipe.yaml_with_lines import read_yaml
 from tapetum.system.files import only_one, write_text
 
 UNITS = ("minutes", "epochs", "steps")
-RUNNING = ("fit", "predict", "suggest", "review")
+CHOOSE = "choose"
+"""Phase of a training without labels, and of choosing by it what to ask first."""
+_ORDER = ("fit", "predict", "suggest", "review")
+RUNNING = (CHOOSE, *_ORDER)
 """Phases in which a process runs; the others are "stopped", "failed" and "done"."""
 _SUGGESTED = "100"
 _AGAIN = "try again"
@@ -47,6 +52,11 @@ class Job:
     """How its training was started."""
     is_stopping: bool = False
     """Whether somebody asked to stop what runs."""
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it only chooses what to ask first."""
+        return self.command[:1] == ("suggest",)
 
 
 class Training:
@@ -96,17 +106,47 @@ class Training:
         if unit not in UNITS or not 0 < length < 1e9:
             raise ValueError(f"the length is {length:g} {unit}: give a positive number of minutes, epochs or steps.")
         with self._alone():
-            jobs = self.jobs()
-            if jobs and jobs[-1].phase in RUNNING:
-                raise ValueError(f"run {jobs[-1].number:03} is not finished: wait for its end, or stop it.")
-            number = jobs[-1].number + 1 if jobs else 1
-            job = Job(number, str(self.folder / f"{number:03}"), "fit", Process(0, ""), time.time(), {})
+            job = self._next("fit")
             counts = self._answers.copy(self.file(job, "labels.csv"))
             if len(counts) < 2:
                 raise ValueError("a classifier needs images of at least two classes: label some of another class.")
             count = f"{length:g}" if unit != "steps" else str(int(length))
             command = self._fit(job, unit, count)
             self._run(replace(job, counts=counts, command=tuple(command)), command)
+
+    def choose(self, minutes: float) -> None:
+        """Train without labels, and choose images of all kinds to ask first.
+
+        Raises:
+            ValueError: a run is being trained already, or the minutes are not positive.
+        """
+        if not 0 < minutes < 1e9:
+            raise ValueError(f"the length is {minutes:g} minutes: give a positive number.")
+        with self._alone():
+            job = self._next(CHOOSE)
+            self._answers.copy(self.file(job, "labels.csv"))
+            run = self.file(job, "suggestions_run")  # where `suggest` trains
+            command = self._choose(job, f"{minutes:g}")
+            self._run(replace(job, run=str(run), command=tuple(command)), command)
+
+    def _choose(self, job: Job, minutes: str) -> list[str]:
+        command = ["suggest", self._pool.images, "--labels", str(self.file(job, "labels.csv"))]
+        return [
+            *command,
+            f"--count={_SUGGESTED}",
+            "--minutes",
+            minutes,
+            "--output",
+            str(self.file(job, "suggestions.csv")),
+        ]
+
+    def _next(self, phase: str) -> Job:
+        """Return the job after the last one, which must be over."""
+        jobs = self.jobs()
+        if jobs and jobs[-1].phase in RUNNING:
+            raise ValueError(f"run {jobs[-1].number:03} is not finished: wait for its end, or stop it.")
+        number = jobs[-1].number + 1 if jobs else 1
+        return Job(number, str(self.folder / f"{number:03}"), phase, Process(0, ""), time.time(), {})
 
     def _fit(self, job: Job, unit: str, count: str) -> list[str]:
         command = ["fit", "--images", self._pool.images, "--labels", str(self.file(job, "labels.csv"))]
@@ -143,7 +183,9 @@ class Training:
             job = next(iter(self.jobs()[-1:]), None)
             if job is None or job.phase not in ("stopped", "failed"):
                 raise ValueError("no run was stopped: start one.")
-            if read_summary(Path(job.run)):
+            if job.chooses:
+                self._run(replace(job, phase=CHOOSE), self._choose(job, _length_of(job)[1]))
+            elif read_summary(Path(job.run)):
                 self._follow(replace(job, phase="fit", is_stopping=False))
             elif (Path(job.run) / RECIPE).is_file():
                 self._run(replace(job, phase="fit"), ["resume", job.run, *self._moved(job, "images", "labels")])
@@ -171,6 +213,7 @@ class Training:
             "run": job.run,
             "number": job.number,
             "phase": job.phase,
+            "chooses": job.chooses,
             "seconds": round(time.time() - job.began),
             "said": told or "".join(said),
             **progress,
@@ -181,7 +224,7 @@ class Training:
         found = []
         for job in self.jobs():
             summary = read_summary(Path(job.run))
-            if summary:
+            if summary and not job.chooses:
                 by_folds, held = summary.get("folds_top1"), summary.get("heldout_top1")
                 ends = summary.get("heldout_interval") if held is not None else summary.get("folds_interval")
                 found.append(
@@ -197,17 +240,17 @@ class Training:
 
     def _follow(self, job: Job) -> None:
         """Start what comes after the phase of a job whose process has ended."""
-        predictions = self.file(job, "predictions.csv")
-        is_done = predictions.exists() if job.phase != "fit" else bool(read_summary(Path(job.run)))
-        following = RUNNING[RUNNING.index(job.phase) + 1 :][:1]
+        result = self.file(job, "suggestions.csv" if job.chooses else "predictions.csv")
+        is_done = bool(read_summary(Path(job.run))) if job.phase == "fit" else result.exists()
+        following = () if job.chooses else _ORDER[_ORDER.index(job.phase) + 1 :][:1]
         if not is_done:
             self._write(replace(job, phase="failed" if complaint(self.file(job, "log")) else "stopped"))
         elif job.is_stopping or not following:
-            self._write(replace(job, phase="done" if predictions.exists() else "stopped"))
+            self._write(replace(job, phase="done" if result.exists() else "stopped"))
         else:
             labels, suggestions = str(self._answers.path), str(self.file(job, "suggestions.csv"))
             words = {
-                "predict": ["predict", job.run, self._pool.images, "--output", str(predictions)],
+                "predict": ["predict", job.run, self._pool.images, "--output", str(result)],
                 "suggest": ["suggest", job.run, "--count", _SUGGESTED, "--labels", labels, "--output", suggestions],
                 "review": ["review", job.run, "--output", str(self.file(job, "review"))],
             }[following[0]]
@@ -246,7 +289,7 @@ def _check(job: Job) -> None:
 
 def _length_of(job: Job) -> tuple[str, str]:
     """Return unit and count of a training's command."""
-    unit, count = job.command[5:7] if len(job.command) == 9 else ("", "0")
+    unit, count = job.command[5:7] if len(job.command) == 9 else ("", "0")  # of either command
     unit = str(unit).removeprefix("--")
     if unit not in UNITS or not 0 < float(count) < 1e9:
         raise ValueError("no command of the page")

@@ -96,7 +96,7 @@ function drawHead() {
   $("accuracy").replaceChildren(...(last ? ["expected accuracy ", el("b", {}, `${last.top1.toFixed(1)}%`),
     last.interval ? ` (${last.interval.map((end) => end.toFixed(1)).join(" to ")}%)` : "", ` from ${last.labels} labels`] : []));
   const training = state.training;
-  $("running").textContent = !training ? "" : { fit: trainingWords(training), predict: "predicting…",
+  $("running").textContent = !training ? "" : { choose: choosingWords(training), fit: trainingWords(training), predict: "predicting…",
     suggest: "choosing what to ask next…", review: "looking for wrong labels…", stopped: "training stopped", failed: "training failed", done: "" }[training.phase];
   if (state.notice && state.notice !== noticed) toast(state.notice, true);
   noticed = state.notice;
@@ -107,6 +107,9 @@ function trainingWords(training) {
   const left = training.seconds_left === null ? "" : `, ${duration(training.seconds_left)} left`;
   return `training: step ${training.step} of ${training.steps}${left}`;
 }
+
+const choosingWords = (training) =>
+  (training.step && training.step === training.steps ? "choosing what to ask first…" : `without labels, ${trainingWords(training)}`);
 
 const duration = (seconds) => (seconds < 90 ? `${Math.round(seconds)} s` : `${Math.round(seconds / 60)} min`);
 
@@ -493,23 +496,25 @@ function trainView() {
   const start = button("Train", "", () => act("train", () => ({ length: Number(length.value), unit: unit.value })), { class: "main", id: "start" });
   const stop = button("Stop and save", "", () => act("stop", () => ({})), { id: "stop" });
   const resume = button("Resume", "", () => act("resume", () => ({})), { id: "resume" });
+  const minutes = el("input", { type: "number", min: "0", value: "10", step: "any", "aria-label": "Minutes", id: "choose-minutes" });
+  const first = button("Choose what to ask first", "", () => act("choose", () => ({ minutes: Number(minutes.value) })), { id: "choose" });
   const told = el("div", { class: "card" }), charts = el("div", { class: "card charts" }), runs = el("div", { class: "card" });
   const act = (what, data) => guarded(async () => { use(await ask(what, data())); draw(); });
 
   function draw() {
-    const training = state.training, isRunning = ["fit", "predict", "suggest", "review"].includes(training?.phase);
-    [start.disabled, stop.disabled] = [isRunning, !isRunning];
+    const training = state.training, isRunning = ["choose", "fit", "predict", "suggest", "review"].includes(training?.phase);
+    [start.disabled, first.disabled, stop.disabled] = [isRunning, isRunning, !isRunning];
     resume.disabled = !["stopped", "failed"].includes(training?.phase);
-    const words = training && { fit: "Training", predict: "Trained; predicting every image", suggest: "Trained; choosing what to ask next", review: "Trained; looking for wrong labels",
+    const words = training && { choose: "Training without labels, to choose what to ask first", fit: "Training", predict: "Trained; predicting every image", suggest: "Trained; choosing what to ask next", review: "Trained; looking for wrong labels",
       stopped: "Stopped and saved", failed: "Failed", done: "Finished" }[training.phase];
     told.replaceChildren(...(training ? [el("h2", {}, `Run ${training.number}: ${words}`),
       el("p", {}, training.step ? `Step ${training.step} of ${training.steps}` : "No step yet",
-        training.phase === "fit" && training.seconds_left !== null ? `, about ${duration(training.seconds_left)} left` : ""),
+        ["choose", "fit"].includes(training.phase) && training.seconds_left !== null ? `, about ${duration(training.seconds_left)} left` : ""),
       training.phase === "done" ? null : el("p", { class: "note bidi" }, training.said)].filter(Boolean) : [el("p", {}, "Nothing has been trained from this page yet.")]));
     const loss = training?.loss ?? [], accuracy = training?.accuracy ?? [];
     charts.replaceChildren(
       loss.length ? chart(loss, "Loss", "steps") : el("p", { class: "note" }, "The loss appears here."),
-      accuracy.length ? chart(accuracy, `Correct on ${training.held_out || "the"} held-out labels, %, with its 95% interval`, "steps", [0, 100])
+      training?.chooses ? "" : accuracy.length ? chart(accuracy, `Correct on ${training.held_out || "the"} held-out labels, %, with its 95% interval`, "steps", [0, 100])
         : el("p", { class: "note" }, "The accuracy on held-out labels appears here: a fifth of the labels of each class that has three."));
     const rated = state.finished.filter((run) => run.top1 !== null && run.top1 !== undefined && run.interval);
     const cells = (run) => [`${run.number}`, `${run.labels}`, run.top1 == null ? "not measured" : `${run.top1.toFixed(1)}%`,
@@ -528,7 +533,9 @@ function trainView() {
     show: () => {
       mount(self, el("div", { class: "train" }, el("div", { class: "card" }, el("h2", {}, "Train on the labels as they are now"),
         el("div", { class: "actions" }, length, unit, start, stop, resume),
-        el("p", { class: "note" }, "Training is a process of its own: it goes on if this page is closed, and is found again.")), told, charts, runs));
+        el("p", { class: "note" }, "Training is a process of its own: it goes on if this page is closed, and is found again.")),
+      el("div", { class: "card" }, el("h2", {}, "No labels yet?"), el("div", { class: "actions" }, minutes, "minutes", first),
+        el("p", { class: "note" }, "A network that trains without labels finds images of all kinds, so that few answers tell more.")), told, charts, runs));
       draw();
     },
     refreshed: draw,
@@ -588,7 +595,7 @@ async function refresh() {
   } catch (error) {
     toast(error.message, true);
   }
-  setTimeout(refresh, view?.name === "train" || state?.training?.phase === "fit" ? 1000 : 3000);
+  setTimeout(refresh, view?.name === "train" || ["choose", "fit"].includes(state?.training?.phase) ? 1000 : 3000);
 }
 
 document.addEventListener("keydown", pressed);
