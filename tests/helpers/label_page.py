@@ -99,6 +99,13 @@ class Page:
             ActionChains(self.driver).send_keys(key).perform()
             self.settled()
 
+    def press_with_shift(self, key: str) -> None:
+        from selenium.webdriver import ActionChains
+        from selenium.webdriver.common.keys import Keys
+
+        ActionChains(self.driver).key_down(Keys.SHIFT).send_keys(key).key_up(Keys.SHIFT).perform()
+        self.settled()
+
     def settled(self) -> None:
         """Wait until no answer is on its way."""
         until(lambda: self.run("return !busy"))

@@ -73,6 +73,8 @@ def test_keys_alone_label_skip_undo_enlarge_and_name_classes(page, session):
     assert not page.run("return document.getElementById('zoom').open")
     page.press("7")
     assert "no class 7 yet" in page.text("#toast")
+    page.press_with_shift("1")
+    assert "no class 11 yet" in page.text("#toast")
     page.press("?")
     assert page.run("return document.getElementById('help').open")
     page.press("\ue00c")  # Escape

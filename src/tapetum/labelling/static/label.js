@@ -571,8 +571,8 @@ function pressed(event) {
   if ($("help").open || event.target.matches("input, select")) return;
   const digit = /^(?:Digit|Numpad)(\d)$/.exec(event.code)?.[1] ?? (/^\d$/.test(event.key) ? event.key : null);
   if (digit !== null) {
-    const name = classNames()[(Number(digit) + 9) % 10 + (event.shiftKey ? 10 : 0)];
-    if (name === undefined) toast(`There is no class ${digit} yet: press n to name one`); else choose(name);
+    const place = (Number(digit) + 9) % 10 + (event.shiftKey ? 10 : 0), name = classNames()[place];
+    if (name === undefined) toast(`There is no class ${place + 1} yet: press n to name one`); else choose(name);
     event.preventDefault();
     return;
   }
