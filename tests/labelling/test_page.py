@@ -325,6 +325,27 @@ def test_from_an_empty_file_to_a_trained_model_and_a_corrected_prediction(photos
     again.training.stop()
 
 
+def test_wrong_labels_and_copies_are_shown_with_what_speaks_against_them(driver, found):
+    found.answer({2: "blue", 6: "red", 9: "blue"}, "grid", "tab")
+    with served(found) as address:
+        page = Page(driver, address)
+        page.open("review")
+        page.run("const box = document.querySelector('select'); box.value = 'labels'")
+        page.run("document.querySelector('select').dispatchEvent(new Event('change'))")
+        until(lambda: len(page.texts(".row")) == 3)
+        error, first, second = page.texts(".row b")
+        assert error == "red; labelled blue; doubt 0.90"
+        assert first == "labelled red; a copy of it has another label"
+        assert second == "labelled blue; a copy of it has another label"
+        assert page.texts(".row .basis li")[-2:] == ["copy: blue", "copy: red"]
+        assert not any(word in text for text in page.texts(".row") for word in ("null", "NaN", "undefined"))
+        page.press("\ue007")  # Enter takes what is suggested, and for copies nothing
+        page.press("\ue007")
+        assert found.answers.classes() == {"red": 2, "blue": 1}
+        assert page.complaints() == []
+        driver.get("about:blank")
+
+
 @pytest.mark.slow
 def test_images_of_all_kinds_are_asked_first_after_a_training_without_labels(photos, driver, open_session):
     session = open_session()

@@ -61,6 +61,7 @@ def test_other_tables(tmp_path):
     first, second, third = read_suspects(tmp_path, INDEX)
     assert first == Suspect(0, "cat", "-dog", "doubt 0.91")
     assert (second.image, second.suggested, third.label) == (1, None, "-dog")
+    assert (second.copies, third.copies) == ((third.image,), (second.image,))
 
 
 def test_another_table_is_refused(tmp_path):

@@ -1,45 +1,11 @@
 """What a run predicted becomes groups to accept, doubts to settle and labels to look at again."""
 
 import json
-import time
 
-import pytest
 from label_page import pool_of
 
 from tapetum.data.labels.labels import NONE_OF_THESE
-from tapetum.labelling.processes import Process
 from tapetum.labelling.session import Session
-from tapetum.reporting.predictions_table import Columns, Neighbour, Row, csv_header, csv_lines
-
-
-def predicted(tmp_path, names):
-    """Files as run 001 would have left them: even images are red, odd ones blue, image 11 is unlike all others."""
-    folder = tmp_path / "labels.runs"
-    (folder / "001").mkdir(parents=True)
-    summary = {"versions": {}, "heldout_top1": 75.0, "heldout_interval": [40.9, 92.9], "num_labels": 9}
-    (folder / "001" / "summary.json").write_text(json.dumps(summary))
-    job = {"number": 1, "run": str(folder / "001"), "phase": "done", "process": Process(0, ""), "began": time.time()}
-    (folder / "001.json").write_text(json.dumps(job | {"counts": {"red": 6, "blue": 5}, "command": []}))
-    rows = [
-        Row(
-            name, "red" if i % 2 == 0 else "blue", 0.5 + i / 30, [Neighbour(names[0], "red", 0.6)], in_domain=1 - i / 11
-        )
-        for i, name in enumerate(names)
-    ]
-    columns = Columns(1, False)
-    (folder / "001.predictions.csv").write_bytes(csv_header(columns) + csv_lines(rows, columns))
-    (folder / "001.suggestions.csv").write_text(f"path,reason\n{names[8]},typical\n{names[1]},doubt\n")
-    (folder / "001.review").mkdir()
-    errors = f"path,label,suggested,doubt\n{names[2]},blue,red,0.9\n{names[3]},blue,red,0.8\n"
-    (folder / "001.review" / "label_errors.csv").write_text(errors)
-    (folder / "001.review" / "conflicts.csv").write_text("group,path,label\n")
-    (folder / "001.review" / "review.html").write_text("")
-
-
-@pytest.fixture
-def found(open_session, photos, tmp_path):
-    predicted(tmp_path, sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png")))
-    return open_session()
 
 
 def ids(part):
@@ -96,6 +62,17 @@ def test_labels_that_may_be_wrong_stay_until_they_are_changed_or_kept(found):
     assert found.review("labels", 0, 9)["total"] == 0
     found.answers.undo("tab")
     assert ids(found.review("labels", 0, 9)) == [3]
+
+
+def test_copies_with_different_labels_are_shown_side_by_side(found):
+    found.answer({6: "red", 9: "blue"}, "grid", "tab")
+    first, second = found.review("labels", 0, 9)["items"]
+    assert (first["id"], first["predicted"]) == (6, None)
+    assert [(one["id"], one["label"]) for one in first["copies"]] == [(9, "blue")]
+    assert [(one["id"], one["label"]) for one in second["copies"]] == [(6, "red")]
+    found.answer({9: "red"}, "review", "tab")
+    assert ids(found.review("labels", 0, 9)) == [6]
+    assert found.review("labels", 0, 9)["items"][0]["copies"][0]["label"] == "red"
 
 
 def test_the_log_names_suggestion_prediction_and_time(found):

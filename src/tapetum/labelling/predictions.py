@@ -33,6 +33,8 @@ class Suspect(NamedTuple):
     suggested: str | None
     """What the run predicts without it; None for a copy of an image with another label."""
     reason: str
+    copies: tuple[int, ...] = ()
+    """The copies of it, some of which have other labels."""
 
 
 @dataclass(frozen=True)
@@ -152,9 +154,14 @@ def read_suspects(folder: Path, index: Mapping[str, int]) -> list[Suspect]:
         reason = f"doubt {float(row['doubt']):.2f}"
         label, suggested = (without_apostrophe(row[key]) for key in ("label", "suggested"))
         found.append(Suspect(_image(row["path"], index), label, suggested, reason))
+    groups: dict[str, list[tuple[int, str]]] = {}
     for row in _rows(folder / "conflicts.csv", "group", "label"):
-        reason = f"a copy of it, in group {row['group']}, has another label"
-        found.append(Suspect(_image(row["path"], index), without_apostrophe(row["label"]), None, reason))
+        if (image := _image(row["path"], index)) >= 0:
+            groups.setdefault(row["group"], []).append((image, without_apostrophe(row["label"])))
+    for group in groups.values():
+        for image, label in group:
+            copies = tuple(other for other, _ in group if other != image)
+            found.append(Suspect(image, label, None, "a copy of it has another label", copies))
     return [suspect for suspect in found if suspect.image >= 0]
 
 

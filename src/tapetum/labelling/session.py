@@ -192,12 +192,16 @@ class Session:
         for item in part["items"]:
             if suspect := suspects.get(item["id"]):
                 item |= {"predicted": suspect.suggested, "confidence": None, "reason": suspect.reason}
+                item["copies"] = [self._labelled(image, labels.get(image)) for image in suspect.copies]
             item["basis"] = [
-                {"id": image, "name": shown(self.pool.names[image]), "label": label, "share": round(share, 4)}
+                self._labelled(image, label) | {"share": round(share, 4)}
                 for image, label, share in self.predictions.basis(item["id"])
                 if image != item["id"]
             ]
         return part
+
+    def _labelled(self, image: int, label: str | None) -> dict[str, Any]:
+        return {"id": image, "name": shown(self.pool.names[image]), "label": label}
 
     def _suspects(self) -> dict[int, Suspect]:
         """Return the labels that are probably wrong and that nobody has changed or confirmed since."""

@@ -417,16 +417,20 @@ function reviewView() {
     mark(0);
   }
   function row(item, place) {
-    const basis = item.basis.map((one) => el("li", { title: one.name }, picture(one, 160),
-      el("span", {}, `${one.label} ${percent(one.share)}`)));
-    const said = typeof item.label === "string" ? `; labelled ${item.label}` : "";
+    const images = (label, shown, words) => (shown.length ? el("ul", { class: "basis", "aria-label": label },
+      ...shown.map((one) => el("li", { title: one.name }, picture(one, 160), el("span", {}, words(one))))) : null);
+    const isCopy = Boolean(item.copies?.length);
+    const sure = item.confidence === null ? "" : ` ${percent(item.confidence)}`;
+    const said = [isCopy ? "" : `${item.predicted}${sure}`, typeof item.label === "string" ? `labelled ${item.label}` : "",
+      item.confidence === null ? item.reason : ""].filter(Boolean).join("; ");
     return el("div", { class: "row", onclick: () => mark(place) },
       picture(item, 160, { onclick: () => zoom(item) }),
-      el("div", {}, el("b", { class: "bidi" }, `${item.predicted} ${percent(item.confidence)}${said}`),
-        el("div", { class: "note bidi" }, item.name),
-        basis.length ? el("ul", { class: "basis", "aria-label": "It rests on these labelled images" }, ...basis) : null,
-        el("div", { class: "actions" },
-          button(`${item.predicted}`, "Enter", () => { mark(place); guarded(accept); }, { class: "main" }))));
+      el("div", {}, el("b", { class: "bidi" }, said), el("div", { class: "note bidi" }, item.name),
+        isCopy ? images("Copies of it", item.copies, (one) => `copy: ${one.label ?? "no label"}`)
+          : images("It rests on these labelled images", item.basis, (one) => `${one.label} ${percent(one.share)}`),
+        isCopy ? el("p", { class: "note" }, "Press the key of the right class; that of its own label keeps it.")
+          : el("div", { class: "actions" },
+            button(`${item.predicted}`, "Enter", () => { mark(place); guarded(accept); }, { class: "main" }))));
   }
   function mark(place) {
     at = Math.min(Math.max(0, place), rows.length - 1);
@@ -443,7 +447,7 @@ function reviewView() {
     const next = items.findIndex((one, place) => place > at && !one.done);
     if (next >= 0) mark(next); else await load();
   }
-  const accept = () => (items[at] ? give(items[at].predicted) : undefined);
+  const accept = () => (items[at]?.predicted ? give(items[at].predicted) : undefined);
   const self = {
     name: "review",
     show: () => load(),
