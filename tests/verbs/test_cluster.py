@@ -154,5 +154,5 @@ def test_mistakes_are_one_sentence(recipe):
     with pytest.raises(ValueError, match="clusters is 31, but 30 images can be read"):
         tapetum.cluster(run, "colours.npz", "out", clusters=31)
     tapetum.cluster(run, "colours.npz", "out", clusters=3)
-    with pytest.raises(ValueError, match="out holds clusters already"):
+    with pytest.raises(ValueError, match="out/sheets exists already"):
         tapetum.cluster(run, "colours.npz", "out", clusters=3)

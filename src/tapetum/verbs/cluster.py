@@ -21,6 +21,7 @@ from tapetum.reporting.predictions_table import csv_text, safe_path
 from tapetum.runs.new_images import open_new_images
 from tapetum.runs.places import moved_to
 from tapetum.runs.trained_run import TrainedRun, open_trained_run
+from tapetum.system.files import sole_writing
 from tapetum.system.resumable_file import ResumableFile
 
 TABLE, SHEETS = "clusters.csv", "sheets"
@@ -66,8 +67,10 @@ def cluster(
     if clusters is not None and clusters < 2:
         raise ValueError(f"clusters is {clusters}: use 2 or more.")
     folder = Path(output)
-    if (folder / SHEETS).exists() and not (folder / f"{TABLE}.partial").exists():
-        raise ValueError(f"{folder} holds clusters already ({SHEETS}): give another --output.")
+    if (folder / SHEETS).exists():
+        with sole_writing(folder / TABLE):  # which also takes away what a killed process has left of its own
+            if not (folder / f"{TABLE}.partial").exists():
+                raise ValueError(f"{folder / SHEETS} exists already: give another --output.")
     trained = open_trained_run(run, plugins, needs_labels=False, moved=moved_to(run_images, run_labels))
     _check_kind(trained, clusters)
     store = open_new_images(images, trained.parts.recipe.data.shrink_to)
