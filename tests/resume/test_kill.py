@@ -11,6 +11,7 @@ from tapetum.ops.randomness import make_keys, uniform
 TRAIN = ("train", "tiny.yaml", "--output")
 
 
+@pytest.mark.slow  # tests/benchmarks/test_faults.py kills some fifty commands in less time
 def test_killed_at_every_kind_of_moment(runs):
     """In evaluation before the first checkpoint, while a checkpoint is written, between two steps, in the last test."""
     runs.write()
