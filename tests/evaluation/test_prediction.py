@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tapetum.evaluation import prediction
 from tapetum.evaluation.embedding import Outputs
 from tapetum.evaluation.prediction import Supports, predict_from
 from tapetum.evaluation.soft_neighbours import classify_by_neighbours
@@ -61,3 +62,18 @@ def test_left_out_supports_are_predicted_by_the_others():
         torch.testing.assert_close(found.scores[i], alone.scores[0])
         torch.testing.assert_close(found.nearest[i], alone.nearest[0])
         assert left_out not in found.neighbours[i]
+
+
+@pytest.mark.parametrize("predicts_by", ["soft_neighbours", "classifier"])
+@pytest.mark.parametrize("own", [None, torch.arange(30) % 12])
+def test_many_images_and_classes_are_predicted_by_parts(monkeypatch, predicts_by, own):
+    outputs, supports = world()
+    expected = predict_from(outputs, supports, predicts_by, 3, own)
+    monkeypatch.setattr(prediction, "SCORES_AT_ONCE", 47)  # three images at a time, and no matrix of labels
+    compared, shares = [], prediction._shares
+    monkeypatch.setattr(
+        prediction, "_shares", lambda queries, *of: compared.append(len(queries)) or shares(queries, *of)
+    )
+    for found, whole in zip(predict_from(outputs, supports, predicts_by, 3, own), expected, strict=True):
+        torch.testing.assert_close(found, whole)
+    assert compared == [3] * 10

@@ -4,11 +4,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, one_hot
+from torch.nn.functional import normalize
 
 from tapetum.evaluation.embedding import Outputs
 from tapetum.evaluation.soft_neighbours import TEMPERATURE
 from tapetum.ops.precision import full_precision
+from tapetum.ops.soft_neighbours import SCORES_AT_ONCE
 
 _LEAST = 1e-30  # smaller probabilities count as this one, because 0 has no logarithm
 
@@ -41,13 +42,6 @@ class Predictions(NamedTuple):
         return self.scores.argmax(dim=1)
 
 
-@torch.no_grad()
-@full_precision
-def _cosines(queries: Tensor, supports: Tensor) -> Tensor:
-    """Compute the cosines between embeddings, (N, S)."""
-    return normalize(queries, dim=1) @ normalize(supports, dim=1).T
-
-
 def predict_from(
     outputs: Outputs, supports: Supports, predicts_by: str, num_neighbours: int, own: Tensor | None = None
 ) -> Predictions:
@@ -62,13 +56,44 @@ def predict_from(
         own: (N,) row numbers of the supports that are these images, which take no part in their own predictions (leave
             one out); None if none of them is a support.
     """
-    cosines = _cosines(outputs.embeddings, supports.embeddings)
+    anchors = normalize(supports.embeddings, dim=1)
+    rows = max(1, SCORES_AT_ONCE // max(1, len(anchors)))  # held-out labels alone can be many thousands
+    logits = outputs.logits if predicts_by == "classifier" else None
+    votes = None if logits is not None else _hard_labels(supports)
+    parts = []
+    for start in range(0, max(1, len(outputs.embeddings)), rows):
+        some = slice(start, start + rows)
+        those = None if own is None else own[some]
+        shares, nearest = _shares(outputs.embeddings[some], anchors, those)
+        weights, neighbours = shares.topk(min(num_neighbours, shares.shape[1] - (own is not None)), dim=1)
+        scores = shares[:, :0] if logits is not None else _sums(shares, supports, votes).clamp(min=_LEAST).log()
+        parts.append(Predictions(scores, neighbours, weights, nearest))
+    found = Predictions(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+    return found if logits is None else found._replace(scores=logits)
+
+
+@torch.no_grad()
+@full_precision
+def _shares(queries: Tensor, anchors: Tensor, own: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(N, S) shares of the supports in soft-NN predictions, which are their sums by class; (N,) greatest cosines."""
+    cosines = normalize(queries, dim=1) @ anchors.T
     if own is not None:
         cosines.scatter_(1, own[:, None], -torch.inf)
     nearest = cosines.amax(dim=1)
-    shares = torch.softmax(cosines / TEMPERATURE, dim=1)  # a soft-NN prediction is their sum by class
-    weights, neighbours = shares.topk(min(num_neighbours, shares.shape[1] - (own is not None)), dim=1)
-    if predicts_by == "classifier" and outputs.logits is not None:
-        return Predictions(outputs.logits, neighbours, weights, nearest)
-    hard = one_hot(supports.labels, supports.num_classes).to(shares.dtype)
-    return Predictions((shares @ hard).clamp(min=_LEAST).log(), neighbours, weights, nearest)
+    return torch.softmax(cosines.div_(TEMPERATURE), dim=1), nearest
+
+
+def _hard_labels(supports: Supports) -> Tensor | None:
+    """(S, C) one-hot rows; None if they would take more memory than the cosines."""
+    if len(supports.labels) * supports.num_classes > SCORES_AT_ONCE:
+        return None
+    rows = supports.embeddings.new_zeros(len(supports.labels), supports.num_classes)
+    return rows.scatter_(1, supports.labels[:, None], 1)
+
+
+def _sums(shares: Tensor, supports: Supports, hard: Tensor | None) -> Tensor:
+    """(N, C) sums of shares (N, S) by class."""
+    if hard is not None:
+        return shares @ hard.to(shares.dtype)
+    sums = shares.new_zeros(len(shares), supports.num_classes)
+    return sums.scatter_add_(1, supports.labels.expand(len(shares), -1), shares)
