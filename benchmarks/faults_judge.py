@@ -25,6 +25,7 @@ _TEMPORARY = re.compile(r"(^|/)(\.tmp[^/]*|[^/]*\.partial(\.json|\.json\.new)?|r
 """Names that files have before they are complete, or only while somebody writes."""
 _GROWING = re.compile(r"(^|/)(metrics\.csv|[^/]*\.lock|[^/]*\.log)$")
 """Files that grow under their own names; a kill may cut their last line, which readers leave out."""
+_CHECKPOINT = re.compile(r"(?P<folder>.*(^|/)checkpoints)/(?P<step>step-\d+)")
 _OF_THE_CLOCK = frozenset({*TIME_COLUMNS, "seconds", "peak_memory_mb"})
 """Keys of JSON that differ between two undisturbed runs."""
 SENTENCES = (1, 2, STOPPED)
@@ -126,12 +127,29 @@ def difference(found: Snapshot, wanted: Snapshot, changing: Iterable[str]) -> st
     Args:
         changing: files that differ between undisturbed runs, which need only be there.
     """
+    found, wanted = _spares_alike(found), _spares_alike(wanted)
     if missing := [name for name in wanted if name not in found]:
         return f"missing: {', '.join(missing[:3])}"
     if further := [name for name in found if name not in wanted]:
         return f"left behind: {', '.join(further[:3])}"
     other = [name for name in wanted if found[name] != wanted[name] and name not in changing]
     return f"differs: {', '.join(other[:3])}" if other else ""
+
+
+def _spares_alike(files: Snapshot) -> Snapshot:
+    """Name and count checkpoints before the last alike: which one is kept depends on where a run was stopped."""
+    steps: dict[str, set[str]] = {}
+    for found in filter(None, map(_CHECKPOINT.match, files)):
+        steps.setdefault(found["folder"], set()).add(found["step"])
+    alike = {}
+    for name, digest in files.items():
+        found = _CHECKPOINT.match(name)
+        place = 0 if found is None else sorted(steps[found["folder"]], reverse=True).index(found["step"])
+        if found is None or place == 0:
+            alike[name] = digest
+        else:
+            alike[f"{found['folder']}/spare {place}{name[found.end() :]}"] = ""
+    return alike
 
 
 def wrong_end(ended: Ended, expected: Iterable[int] = ()) -> str:

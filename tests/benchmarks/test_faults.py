@@ -120,3 +120,14 @@ def test_commands_that_use_a_run_are_killed(faults, place, verb):
 def test_four_processes_are_killed_together_and_one_by_one(faults, place):
     assert failed(faults, place, "kill", "train-swav-4", 4)[0] == []
     assert failed(faults, place, "rank_killed", "train-swav-4", 2) == ([], 2)
+
+
+def test_which_checkpoint_is_the_spare_does_not_count_but_that_there_is_one_does(faults):
+    judge = faults.judge
+    whole = {"run/checkpoints/step-06.safetensors": "a", "run/checkpoints/step-08.safetensors": "b"}
+    stopped = {"run/checkpoints/step-07.safetensors": "c", "run/checkpoints/step-08.safetensors": "b"}
+    assert judge.difference(stopped, whole, ()) == ""
+    assert "spare 1" in judge.difference({"run/checkpoints/step-08.safetensors": "b"}, whole, ())
+    last = whole | {"run/checkpoints/step-08.safetensors": "d"}
+    assert judge.difference(last, whole, ()).startswith("differs: run/checkpoints/step-08")
+    assert judge.difference(whole | {"run/checkpoints/step-04.safetensors": "e"}, whole, ()).startswith("left behind")
