@@ -2,13 +2,14 @@
 
     python benchmarks/fuzz.py [--kind images labels ...] [--count 1000] [--seed 0] [--keep DIR] [--json FILE]
     python benchmarks/fuzz.py --kind special
-    python benchmarks/fuzz.py --kind labels --guided 60        # needs atheris: guided by coverage, for so many seconds
+    python benchmarks/fuzz.py --kind labels --guided 60        # needs atheris: guided by coverage, so many seconds each
 
 Each input ends in one of two ways: it is read, or refused in one sentence that names the file. Counted as failures are
-any other exception, a sentence without a name, more than 10 seconds, more than 2 GiB of memory, the end of the process
-by a signal, and whatever an audit hook sees that no reader has to do: run a program or code, connect to something, or
-write elsewhere than into its own folder. An input is decided by seed, kind and number, and failing ones are kept in
---keep. Inputs are read in child processes of one that has loaded everything; `docs/reliability.md` has the figures.
+any other exception, a sentence without a name, more than 10 seconds of computing, more than 2 GiB of memory, the end of
+the process by a signal, and whatever an audit hook sees that no reader has to do: run a program or code, connect to
+something, or write elsewhere than into its own folder. An input is decided by seed, kind and number, and failing ones
+are kept in --keep. Inputs are read in child processes of one that has loaded everything; `docs/reliability.md` has the
+figures.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ from typing import Any
 
 import torch
 from fuzz_child import FAILURES, MEMORY, SECONDS, Outcome, run
+from fuzz_guided import guide
 from fuzz_mutations import mutated
 from fuzz_readers import READERS, judged, make_pool
-from fuzz_seeds import SEEDS, Seed, resealed
+from fuzz_seeds import SEEDS
 from fuzz_special import CASES
+from fuzz_weights import Seed, resealed
 from side_by_side import machine
 
 SPECIAL = "special"
@@ -133,18 +136,20 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Read inputs of all kinds, print a line for each, and end with code 1 if anything failed."""
     options = _arguments()
+    if options.guided:
+        options.kind = [kind for kind in options.kind if kind != SPECIAL]  # nobody changes these
     warnings.simplefilter("ignore")  # of libraries, about damaged files
     torch.set_num_threads(1)  # threads would not outlive a fork
-    if options.guided:
-        from fuzz_guided import guide
-
-        sys.exit(guide(options.kind[0], options.guided, options.keep))
     found = {}
     for kind in options.kind:
-        with tempfile.TemporaryDirectory() as scratch:
-            found[kind] = summary(fuzz(kind, options.count, options.seed, Path(scratch), options.keep))
+        if options.guided:
+            found[kind] = guide(kind, options.guided, options.keep)
+        else:
+            with tempfile.TemporaryDirectory() as scratch:
+                found[kind] = summary(fuzz(kind, options.count, options.seed, Path(scratch), options.keep))
         print(kind, json.dumps(found[kind]), flush=True)
     result = {"seed": options.seed, "limits": {"seconds": SECONDS, "memory_mb": MEMORY // 2**20}}
+    result |= {"section": "guided", "guided_seconds": options.guided} if options.guided else {"section": "fuzz"}
     result |= {"machine": machine(), "kinds": found}
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)

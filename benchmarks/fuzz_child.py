@@ -16,10 +16,14 @@ from typing import Any
 MEMORY = 2 * 2**30
 """Bytes of address space that an input may need beyond those of a process that has loaded everything."""
 SECONDS = 10.0
+"""The longest that an input may compute, in whatever threads."""
+PATIENCE = 60.0
+"""The longest that it may take in all, on a machine that others use, too."""
 _TRUSTED = (sys.prefix, sys.base_prefix, str(Path(__file__).parents[1]), str(Path(os.__file__).parent), "<frozen")
 _RUNS = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "pty.spawn", "ctypes.dlopen")
 _REACHES = ("socket.connect", "socket.bind", "socket.sendto", "urllib.Request", "ftplib.connect", "smtplib.connect")
 _CHANGES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.chmod", "os.chown", "os.link", "os.symlink")
+_LATE = (signal.SIGPROF, signal.SIGALRM)
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
@@ -32,6 +36,7 @@ class Outcome:
     """"accepted" or "refused"; or a failure: "traceback", "nameless", "hang", "signal", "memory", "execution"."""
     said: str = ""
     seconds: float = 0.0
+    """Of computing."""
     memory: int = 0
     """Bytes that it needed more than before."""
     starved: bool = False
@@ -81,22 +86,25 @@ def _memory(field: str) -> int:
         return next(int(line.split()[1]) for line in file if line.startswith(f"{field}:")) * 1024
 
 
-def _limited() -> None:
+def limited() -> None:
     size = _memory("VmSize") + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, whatever a library in C is doing
+    for late in _LATE:
+        signal.signal(late, signal.SIG_DFL)  # ends the process, whatever a library in C is doing
 
 
 def _one(number: int, prepare: Prepare, watch: Watch) -> Outcome:
     call, clean_up = prepare(number)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before, begun = _memory("VmHWM"), time.monotonic()
+    before, begun = _memory("VmHWM"), time.process_time()
     watch.seen.clear()
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
     fate, said, starved = call()
     signal.setitimer(signal.ITIMER_REAL, 0)
-    seconds, memory = time.monotonic() - begun, max(0, _memory("VmHWM") - before)
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    seconds, memory = time.process_time() - begun, max(0, _memory("VmHWM") - before)
     seen = "; ".join(watch.seen)
     clean_up()
     if seen:
@@ -108,7 +116,7 @@ def _one(number: int, prepare: Prepare, watch: Watch) -> Outcome:
 
 def _child(numbers: range, prepare: Prepare, folder: Path, pipe: int) -> None:
     watch = Watch(folder)
-    _limited()
+    limited()
     with os.fdopen(pipe, "w") as told:
         for number in numbers:
             told.write(f"{number}\n")
@@ -154,7 +162,7 @@ def run(numbers: range, prepare: Prepare, folder: Path, batch: int = 250) -> Ite
 
 
 def _died(number: int, status: int) -> Outcome:
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) in _LATE:
         return Outcome(number, "hang", f"more than {SECONDS:g} seconds", SECONDS)
     if os.WIFSIGNALED(status):
         return Outcome(number, "signal", signal.Signals(os.WTERMSIG(status)).name)

@@ -11,7 +11,8 @@ from urllib.parse import unquote
 
 import numpy as np
 import torch
-from fuzz_seeds import NAMES, network
+from fuzz_seeds import NAMES
+from fuzz_weights import network
 from PIL import Image
 
 from tapetum.cli.errors import _sentence, is_users

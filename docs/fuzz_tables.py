@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 
 from run_tables import ABSENT, Result, table
 
@@ -13,14 +11,21 @@ INTRODUCTION = """## Strangers' files
 Valid files of every kind that strangers send were changed at random, bit by bit and by what harms readers, and read by
 the functions behind the commands; *special* ones were made by hand: bombs, pipes, links, headers that lie. Each ended
 in one of two ways: it was read (*accepted*), or *refused* in one sentence that names the file, with exit code 2. Any
-other exception, a sentence without a name, more than {seconds:g} seconds, more than {memory:,} MB beyond what the
-process had, a crash, and a program, code, connection or file that no reader needs count as failures. *Before* are those
-of the same inputs before the readers were mended. *Starved* inputs were refused because they asked for more memory than
-that. [SECURITY.md](https://github.com/tapetum/tapetum/blob/main/SECURITY.md) says what is promised;
-`benchmarks/fuzz.py` counted, with seed {seed}.
+other exception, a sentence without a name, more than {seconds:g} seconds of computing (or a minute in all), more than
+{memory:,} MB beyond what the process had, a crash, and a program, code, connection or file that no reader needs count
+as failures. *Failures before* are those of the readers before any was mended, on inputs made in the same way (not of
+checkpoints, whose format is newer). *Starved* inputs were refused because they asked for more memory than that.
+[SECURITY.md](https://github.com/tapetum/tapetum/blob/main/SECURITY.md) says what is promised; `benchmarks/fuzz.py`
+counted, with seed {seed}.
 """
-FUZZ, BEFORE = "fuzz", "fuzz_before"
-"""Names of the files in docs/results/reliability: what was found, and what was found before anything was mended."""
+GUIDED_INTRODUCTION = """### Guided by what they reach
+
+The same readers, {seconds} seconds for each kind, with inputs that atheris (libFuzzer for Python) chose: what reaches
+new places in Tapetum's code is kept and changed further (`benchmarks/fuzz.py --guided {seconds}`). *Places* are edges
+between lines, of the code that any kind loads.
+"""
+NAMES = FUZZ, BEFORE, GUIDED = "fuzz", "fuzz_before", "fuzz_guided"
+"""Names of the files in docs/results/reliability: what was found; before anything was mended; guided by coverage."""
 
 
 def fuzz(found: Mapping[str, Result]) -> str:
@@ -52,13 +57,20 @@ def fuzz(found: Mapping[str, Result]) -> str:
     ]
     limits = now["limits"]
     introduction = INTRODUCTION.format(seconds=limits["seconds"], memory=limits["memory_mb"], seed=now["seed"])
-    return f"{introduction}\n{table(heads, rows, left=(0,))}"
+    page = f"{introduction}\n{table(heads, rows, left=(0,))}"
+    return f"{page}\n{_guided(found[GUIDED])}" if GUIDED in found else page
 
 
-def read(folder: Path) -> dict[str, Result]:
-    """The two files in docs/results/reliability that this section is made from, by their names."""
-    paths = [folder / f"{name}.json" for name in (FUZZ, BEFORE)]
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()}
+def _guided(found: Result) -> str:
+    rows = []
+    for kind, one in found["kinds"].items():
+        cells = [f"{one[key]:,}" for key in ("inputs", "reached_by_valid", "reached")]
+        rows.append([kind.replace("_", " "), *cells, f"**{sum(one['failures'].values())}**"])
+    total = sum(one["inputs"] for one in found["kinds"].values())
+    failed = sum(sum(one["failures"].values()) for one in found["kinds"].values())
+    rows.append(["all", f"{total:,}", ABSENT, ABSENT, f"**{failed}**"])
+    heads = ["kind", "inputs", "places reached by valid files", "by all", "failures"]
+    return GUIDED_INTRODUCTION.format(seconds=found["guided_seconds"]) + "\n" + table(heads, rows, left=(0,))
 
 
 def _failures(one: Result) -> str:

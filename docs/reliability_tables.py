@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import fuzz_tables
 from run_tables import ABSENT, METHODS, Result, table
 
 INTRODUCTION = """# Reliability
@@ -38,7 +39,33 @@ processes find each other as torchrun's do.
 """
 FINDINGS_INTRODUCTION = """### What failed before it was mended
 """
-FINDINGS: Sequence[tuple[str, str, str]] = ()
+FINDINGS: Sequence[tuple[str, str, str]] = (
+    (
+        "a terminal closes (SIGHUP)",
+        "the training ended at once, and its steps since the last checkpoint were lost",
+        "it ends as after Ctrl-C: the step is finished and saved; under `nohup` it goes on",
+    ),
+    (
+        "nobody reads standard error any more",
+        "a line of progress ended the training",
+        "the line is left out, and the training goes on",
+    ),
+    (
+        "a loader worker is killed",
+        "torch's traceback",
+        "one sentence, exit code 1, and `tapetum resume` goes on from the last checkpoint",
+    ),
+    (
+        "`cluster` is killed after its table got its name",
+        "its lock file stayed, and the same command refused in words that hid that all was done",
+        "the next command takes the lock away, and says which folder exists already",
+    ),
+    (
+        "a checkpoint is damaged",
+        "`resume` could not tell changed bits from a file that was cut, and read weights with a flipped bit",
+        "each has a checksum; the checkpoint before it is used, and said",
+    ),
+)
 """Fault, what happened, what was changed."""
 EXIT_CODES = """### Exit codes
 
@@ -117,4 +144,5 @@ def render(found: Mapping[str, Result]) -> str:
     for section, (introduction, tables) in SECTIONS.items():
         ours = {name: result for name, result in found.items() if result["section"] == section}
         parts += [introduction, tables(ours)] if ours else []
-    return "\n".join(parts)
+    strangers = fuzz_tables.fuzz({name: found[name] for name in fuzz_tables.NAMES if name in found})
+    return "\n".join([*parts, strangers] if strangers else parts)

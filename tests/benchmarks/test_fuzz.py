@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-MODULES = ("fuzz", "fuzz_child", "fuzz_mutations", "fuzz_readers", "fuzz_seeds", "fuzz_special", "side_by_side")
+MODULES = ("fuzz", "side_by_side", *(path.stem for path in BENCHMARKS.glob("fuzz_*.py")))
 
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is measured by Linux"),
@@ -56,12 +56,24 @@ def test_hostile_inputs_end_well(fuzz, kind, tmp_path, monkeypatch):
     assert "accepted" in {one.fate for one in outcomes[:valid]}, "even valid files are refused"
 
 
-def test_one_sentence_for_harm(fuzz, tmp_path, monkeypatch):
+COSTLY = (
+    *("PNG with a comment of 200 MB", "PNG of 16 bits, 11,000 x 11,000, cut", "JPEG drawn 20,000 times"),
+    *("npz that unpacks to 1 GB", "IDX packed, longer than it says", "MATLAB that unpacks to 3 GB"),
+    *("torch: dictionaries in dictionaries", "recipe: depth", "labels: 10 million columns"),
+)
+"""They take a second or more to make or to refuse."""
+
+
+@pytest.mark.parametrize("costly", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_one_sentence_for_harm(fuzz, costly, tmp_path, monkeypatch):
     monkeypatch.setenv("TAPETUM_CACHE", str(tmp_path))
+    assert fuzz.CASES.keys() >= set(COSTLY)
+    cases = {name: make for name, make in fuzz.CASES.items() if (name in COSTLY) == costly}
+    monkeypatch.setattr(fuzz, "CASES", cases)
     outcomes = fuzz.fuzz(fuzz.SPECIAL, 0, 0, tmp_path)
-    assert len(outcomes) == len(fuzz.CASES) > 50
+    assert len(outcomes) == len(cases) >= (len(COSTLY) if costly else 50)
     assert failures(fuzz, outcomes) == []
-    fates = {name: one.fate for name, one in zip(fuzz.CASES, outcomes, strict=True)}
+    fates = {name: one.fate for name, one in zip(cases, outcomes, strict=True)}
     accepted = [name for name, fate in fates.items() if fate == "accepted"]
     assert all(
         "among images" in name or "above" in name or name.startswith(("answer log", "labels: ")) for name in accepted
@@ -78,8 +90,14 @@ def hang(path, pool):
     time.sleep(9)
 
 
+def compute(path, pool):
+    while True:
+        pass
+
+
 def hog(path, pool):
-    bytearray(3 * 2**30)
+    if path.parent.name == "input0":  # not while whatever is loaded late is loaded
+        bytearray(3 * 2**30)
 
 
 def run_program(path, pool):
@@ -111,7 +129,7 @@ def crash(path, pool):
 
 
 BAD = {
-    "hang": (hang,),
+    "hang": (hang, compute),
     "execution": (run_program, run_code, write_elsewhere),
     "traceback": (traceback, nobody_wrote_it_for_people),
     "nameless": (nameless,),
@@ -123,6 +141,7 @@ BAD = {
 def test_bad_ends_are_seen_and_the_next_input_is_read(fuzz, fate, reader, tmp_path, monkeypatch):
     child = sys.modules["fuzz_child"]
     monkeypatch.setattr(child, "SECONDS", 0.2)
+    monkeypatch.setattr(child, "PATIENCE", 2.0)
     good = fuzz.READERS["labels"]
     readers = {"labels": lambda path, pool: (reader if path.parent.name == "input1" else good)(path, pool)}
     monkeypatch.setattr(fuzz, "READERS", readers)
@@ -136,3 +155,12 @@ def test_want_of_memory_is_told(fuzz, tmp_path, monkeypatch):
     (outcome,) = fuzz.fuzz("labels", 1, 0, tmp_path)
     assert outcome.starved
     assert fuzz.summary([outcome])["starved"] == 1
+
+
+@pytest.mark.slow
+def test_inputs_guided_by_coverage_reach_more_than_valid_ones(fuzz):
+    pytest.importorskip("atheris")
+    found = fuzz.guide("recipes", 20)
+    assert found["inputs"] > 20
+    assert found["reached"] > found["reached_by_valid"] > 50
+    assert found["failures"] == {}
