@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import fuzz_tables
+import long_tables
 from run_tables import ABSENT, METHODS, Result, table
 
 INTRODUCTION = """# Reliability
@@ -134,7 +135,7 @@ def _by_command(injections: Sequence[Result]) -> str:
     return table(["verb", "processes", *(METHODS.get(m, m) or "none" for m in methods)], rows, left=(0,))
 
 
-SECTIONS = {"faults": (FAULTS_INTRODUCTION, faults)}
+SECTIONS = {"faults": (FAULTS_INTRODUCTION, faults), "long": (long_tables.INTRODUCTION, long_tables.long)}
 """Value of "section" in a file -> introduction and table; in the order of the page."""
 
 
@@ -142,7 +143,7 @@ def render(found: Mapping[str, Result]) -> str:
     """The page, as Markdown; `found` has the content of each file by its name."""
     parts = [INTRODUCTION]
     for section, (introduction, tables) in SECTIONS.items():
-        ours = {name: result for name, result in found.items() if result["section"] == section}
+        ours = {name: result for name, result in found.items() if result.get("section") == section}
         parts += [introduction, tables(ours)] if ours else []
     strangers = fuzz_tables.fuzz({name: found[name] for name in fuzz_tables.NAMES if name in found})
     return "\n".join([*parts, strangers] if strangers else parts)

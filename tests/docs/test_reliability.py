@@ -48,3 +48,35 @@ def test_what_failed_is_told(reliability, wrong):
 
 def test_sections_without_files_are_left_out(reliability):
     assert "## Faults" not in reliability.render({})
+
+
+def test_rows_of_many_workers_are_counted(reliability):
+    ways = {"one": {"equal_rows": 3000, "seconds": 20.4}, "ray_killed": {"equal_rows": 2999, "seconds": 61.0}}
+    ways["torchrun_killed"] = {"equal_rows": 3000, "kept_rows": 1000, "seconds": 40.0}
+    page = reliability.render({"many_predict": {"section": "many", "images": 3000, "workers": 2, "ways": ways}})
+    link = "[many_predict](results/reliability/many_predict.json)"
+    assert f"| {link} | `tapetum predict` alone | 1 | 3,000 of 3,000 |  | 20 |" in page
+    assert f"| {link} | Ray Data, one killed | 2 | 2,999 of 3,000 |  | 61 |" in page
+    assert "| 3,000 of 3,000 | 1,000 | 40 |" in page
+
+
+def test_unequal_nodes_are_told(reliability):
+    by = {"torchrun": {"version": "torch 2", "same_weights": True, "same_predictions": False}}
+    page = reliability.render({"two_nodes": {"section": "two_nodes", "by": by}})
+    assert "| [torchrun](results/reliability/two_nodes.json) | torch 2 | yes | **no** |" in page
+
+
+def test_failures_on_hostile_files_are_told_with_those_before(reliability):
+    good = {"inputs": 700, "accepted": 100, "refused": 600, "failures": {}, "starved": 1}
+    good |= {"slowest_seconds": 0.5, "largest_memory_mb": 9}
+    bad = good | {"refused": 598, "failures": {"hang": 2}}
+    limits = {"seconds": 10.0, "memory_mb": 2048}
+    now = {"section": "fuzz", "seed": 0, "limits": limits, "kinds": {"images": good, "label_formats": bad}}
+    guided = {"images": {"inputs": 900, "reached_by_valid": 20, "reached": 30, "failures": {"traceback": 1}}}
+    found = {"fuzz": now, "fuzz_before": now | {"kinds": {"images": bad}}}
+    page = reliability.render(found | {"fuzz_guided": {"section": "guided", "guided_seconds": 9, "kinds": guided}})
+    assert "| images | 700 | 100 | 600 | 1 | 2 hang | **0** | 0.50 | 9 |" in page
+    assert "| label formats | 700 | 100 | 598 | 1 | – | **2** | 0.50 | 9 |" in page
+    assert "| all | 1,400 | 200 | 1,198 | 2 | 2 | **2** | – | – |" in page
+    assert "| images | 900 | 20 | 30 | **1** |" in page
+    assert "## Strangers" not in reliability.render({})
