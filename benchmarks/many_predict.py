@@ -1,13 +1,13 @@
 """Whether many workers predict as one process does, row for row, though one of them is killed in the middle.
 
-    python benchmarks/many_predict.py RUN IMAGES [--workers 2] [--ways torchrun ray] [--json FILE]
+    python benchmarks/many_predict.py RUN IMAGES [--workers 2] [--ways torchrun ray] [--one TABLE] [--json FILE]
 
 First `tapetum predict` alone; then the same images by torchrun, and by Ray Data on a cluster of as many nodes, all on
 this machine (`pip install 'tapetum[ray]'`). Each of them twice: undisturbed, and with `kill -9` for one
 worker once a third of the rows are there. torchrun then ends, and the same command goes on; Ray replaces the worker.
 
-Seconds are those of the whole command, or from starting to stopping Ray. Rows of torchrun are equal if the tables are,
-byte for byte; those of Ray, which come in any order, if all text is and numbers are when written as in the table.
+Rows of torchrun are equal if the tables are, byte for byte; those of Ray, which come in any order, if all text is and
+numbers are when written as in the table.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -87,11 +88,13 @@ def killed_at(process: subprocess.Popen[str], table: Path, rows: int) -> int:
 @contextmanager
 def cluster(nodes: int) -> Iterator[None]:
     """A Ray cluster of nodes, with processes of their own on this machine."""
+    for name in ("raylet_start_wait_time_s", "worker_register_timeout_seconds"):
+        os.environ.setdefault(f"RAY_{name}", "300")  # on a busy machine
     import ray
     from ray.cluster_utils import Cluster
 
     one = {"num_cpus": 2, "object_store_memory": 200 * 2**20}  # one to read with
-    made = Cluster(initialize_head=True, head_node_args=one)
+    made = Cluster(initialize_head=True, head_node_args={**one, "include_dashboard": False})
     for _ in range(nodes - 1):
         made.add_node(**one)
     ray.init(address=made.address, log_to_driver=False, configure_logging=False)
@@ -145,20 +148,20 @@ def _as_written(name: str, value: Any) -> str:
     return f"{round(value, 6):g}" if name.endswith("_weight") else f"{value:.6g}"
 
 
-def compare(run: Path, images: Path, workers: int, ways: list[str], folder: Path) -> dict[str, Any]:
-    """Predict in every way."""
-    table = folder / "one.csv"
-    began = time.perf_counter()
-    subprocess.run([*TAPETUM, *predict(run, images, table)], check=True, stdout=subprocess.DEVNULL)
-    total = sum(1 for _ in csv.reader(table.open(newline="", errors="surrogateescape"))) - 1
-    found: dict[str, Any] = {"one": {"seconds": round(time.perf_counter() - began, 1), "equal_rows": total}}
+def compare(run: Path, images: Path, workers: int, ways: list[str], one: Path) -> dict[str, Any]:
+    """Predict in every way, and compare with the table of one process."""
+    total = sum(1 for _ in csv.reader(one.open(newline="", errors="surrogateescape"))) - 1
+    found: dict[str, Any] = {"images": total, "workers": workers, "ways": {}}
     for way in ways:
         for kill_at in (None, total // 3):
-            began = time.perf_counter()
             measure = _torchrun if way == "torchrun" else _ray
-            result = measure(run, images, workers, table, kill_at)
-            result["seconds"] = round(time.perf_counter() - began, 1)
-            found[way if kill_at is None else f"{way}_killed"] = result
+            with tempfile.TemporaryDirectory() as folder:
+                table = Path(folder, "one.csv")
+                shutil.copyfile(one, table)
+                result = measure(run, images, workers, table, kill_at)
+            name = way if kill_at is None else f"{way}_killed"
+            found["ways"][name] = result
+            print(f"{name}: {result}", flush=True)
     return found
 
 
@@ -183,15 +186,16 @@ def main() -> None:
     parser.add_argument("images", type=Path, help="a folder of images")
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="what starts them")
+    parser.add_argument("--one", type=Path, help="the table of one process; it is kept, or used if it is there")
     parser.add_argument("--json", type=Path, help="write what was found to this file")
     options = parser.parse_args()
     run, images = options.run.resolve(), options.images.resolve()
     with tempfile.TemporaryDirectory() as folder:
-        found = compare(run, images, options.workers, options.ways, Path(folder))
-    for name, result in found.items():
-        print(f"{name}: {result}")
-    result = {"images": found["one"]["equal_rows"], "workers": options.workers, "ways": found, "machine": machine()}
-    write_json(options.json, result)
+        one = options.one or Path(folder, "one.csv")
+        if not one.exists():
+            subprocess.run([*TAPETUM, *predict(run, images, one)], check=True, stdout=subprocess.DEVNULL)
+        found = compare(run, images, options.workers, options.ways, one)
+    write_json(options.json, {"section": "many", **found, "machine": machine()})
 
 
 if __name__ == "__main__":

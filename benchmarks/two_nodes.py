@@ -241,7 +241,7 @@ def main() -> None:
         found = compare(options.by, options.steps, Path(folder))
     for name, result in found.items():
         print(f"{name}: {result}")
-    write_json(options.json, {"steps": options.steps, "by": found, "machine": machine()})
+    write_json(options.json, {"section": "two_nodes", "steps": options.steps, "by": found, "machine": machine()})
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import fuzz_tables
 import long_tables
+import many_tables
 from run_tables import ABSENT, METHODS, Result, table
 
 INTRODUCTION = """# Reliability
@@ -33,7 +34,7 @@ FAULTS_METHOD = """### How it was taken
 are drawn from the seed, evenly over the command. Half of the moments of `kill` and of signals are a share of the
 undisturbed command's seconds; all others are events: the n-th time that a file is opened for writing, written to,
 synced, renamed or removed (a kill in a write leaves half of it), or the n-th batch. `disk_full` and `inodes_full` are
-real disks, in memory, that have room for so many pages or files more; every number is tried from none to enough. Images
+real disks, in memory, that have room for so many pages or files more, from none to enough. Images
 are 10x10 pixels, networks have four channels, and a training takes eight steps and saves every three. A command is a
 process of its own that was forked from one that has imported torch, which makes thousands of starts possible; four
 processes find each other as torchrun's do.
@@ -60,6 +61,16 @@ FINDINGS: Sequence[tuple[str, str, str]] = (
         "`cluster` is killed after its table got its name",
         "its lock file stayed, and the same command refused in words that hid that all was done",
         "the next command takes the lock away, and says which folder exists already",
+    ),
+    (
+        "the disk is full when a lock file is written",
+        "the command ended by `[Errno 28]`, which names no file and no way out",
+        "the sentence names the file and asks for room",
+    ),
+    (
+        "100,000 labelled images, a fifth of them held out",
+        "the last evaluation asked for 20 GB",
+        "so many pairs at a time are compared, with the same result",
     ),
     (
         "a checkpoint is damaged",
@@ -135,7 +146,12 @@ def _by_command(injections: Sequence[Result]) -> str:
     return table(["verb", "processes", *(METHODS.get(m, m) or "none" for m in methods)], rows, left=(0,))
 
 
-SECTIONS = {"faults": (FAULTS_INTRODUCTION, faults), "long": (long_tables.INTRODUCTION, long_tables.long)}
+SECTIONS = {
+    "faults": (FAULTS_INTRODUCTION, faults),
+    "long": (long_tables.INTRODUCTION, long_tables.long),
+    "many": (many_tables.INTRODUCTION, many_tables.many),  # benchmarks/many_predict.py
+    "two_nodes": (many_tables.NODES_INTRODUCTION, many_tables.two_nodes),  # benchmarks/two_nodes.py
+}
 """Value of "section" in a file -> introduction and table; in the order of the page."""
 
 
