@@ -46,6 +46,8 @@ def _sentence(error: Exception) -> str:
         text = str(error.format_message())
     elif isinstance(error, OSError) and error.filename is not None and error.strerror:
         text = f"{error.filename}: {error.strerror[:1].lower()}{error.strerror[1:]}."
+    elif isinstance(error, OSError) and error.strerror:
+        text = f"the system refuses ({error.strerror.lower()}): make room, or allow it, and try again."
     elif isinstance(error, MemoryError):
         why = error or "no more is free"
         text = f"the memory does not suffice ({why}): give less at a time, or use a larger machine."

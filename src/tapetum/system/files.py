@@ -209,22 +209,23 @@ def owned(lock: Path, what: Path | None = None) -> Iterator[None]:
     with ExitStack() as stack:
         with writing(lock, RESUME) if what is None else writing(what):
             while True:
-                file = stack.enter_context(lock.open("a+", encoding="utf-8"))
+                # Unbuffered: closing a file on a full disk would try again to write what is in its buffer.
+                file = stack.enter_context(lock.open("a+b", buffering=0))
                 try:
                     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError as error:
                     if error.errno not in (errno.EACCES, errno.EAGAIN):
                         break  # no locks here
                     file.seek(0)
-                    owner = file.read() or "another process"
+                    owner = file.read().decode(errors="replace") or "another process"
                     raise ValueError(f"{taken} {owner}: wait until that has ended, or stop it first.") from None
                 with suppress(FileNotFoundError):
                     if os.path.samestat(lock.stat(), os.fstat(file.fileno())):
                         break
                 # Its owner deleted it before it was locked here: another process may lock a new file by now.
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-            file.flush()
+            owner = f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+            file.write(owner.encode())
         _held.add(place)
         stack.callback(_held.discard, place)
         stack.callback(lock.unlink, missing_ok=True)

@@ -68,8 +68,9 @@ def cluster(
         raise ValueError(f"clusters is {clusters}: use 2 or more.")
     folder = Path(output)
     if (folder / SHEETS).exists():
-        with sole_writing(folder / TABLE):  # which also takes away what a killed process has left of its own
+        with sole_writing(folder / TABLE):  # which also takes away the lock of a killed process
             if not (folder / f"{TABLE}.partial").exists():
+                (folder / f"{TABLE}.partial.json").unlink(missing_ok=True)  # left if the last moment failed
                 raise ValueError(f"{folder / SHEETS} exists already: give another --output.")
     trained = open_trained_run(run, plugins, needs_labels=False, moved=moved_to(run_images, run_labels))
     _check_kind(trained, clusters)
