@@ -63,6 +63,15 @@ def test_a_missing_part_and_changed_bits_send_back_to_the_checkpoint_before(tmp_
         read_checkpoint(checkpoint_path(tmp_path, 4))
 
 
+@pytest.mark.parametrize("processes", ["999999999", "9" * 200, "\N{SUPERSCRIPT TWO}"])
+def test_names_of_strangers_that_tell_endless_parts_are_refused_at_once(tmp_path, processes):
+    folder = checkpoint_path(tmp_path, 6)
+    folder.mkdir()
+    (folder / f"part-00000-of-{processes}.safetensors").touch()
+    with pytest.raises(ValueError, match=r"step-00000006.safetensors lacks part-0000\d-of-\d+.safetensors: restore"):
+        read_checkpoint(folder)
+
+
 def change_a_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1

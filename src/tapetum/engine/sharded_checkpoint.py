@@ -27,6 +27,7 @@ from tapetum.system.files import RESUME, sync_folder, writing
 ROWS = "rows"
 """Key of the JSON of a part: name of each sharded tensor -> rows of the whole."""
 _FIX = "restore it from a copy, or delete it"
+_MOST_DIGITS = 9  # of a number of processes
 
 
 def part_name(rank: int, world_size: int) -> str:
@@ -81,13 +82,15 @@ def part_paths(folder: Path) -> list[Path]:
     Raises:
         ValueError: one is missing.
     """
-    found = sorted(folder.glob("part-*-of-*.safetensors"))
-    digits = found[-1].stem.split("-")[-1] if found else ""
-    world_size = int(digits) if digits.isdigit() else 1
-    paths = [folder / part_name(rank, world_size) for rank in range(world_size)]
-    for path in paths:
-        if path not in found:
-            raise ValueError(f"{folder} lacks {path.name}: {_FIX}.")
+    found = {path.name: path for path in sorted(folder.glob("part-*-of-*.safetensors"))}
+    digits = list(found)[-1].removesuffix(".safetensors").split("-")[-1] if found else ""
+    world_size = int(digits) if digits.isdecimal() and len(digits) <= _MOST_DIGITS else 1
+    paths = []
+    for rank in range(world_size):  # ends at the first that is missing, whatever number a stranger's name tells
+        name = part_name(rank, world_size)
+        if name not in found:
+            raise ValueError(f"{folder} lacks {name}: {_FIX}.")
+        paths.append(found[name])
     return paths
 
 
