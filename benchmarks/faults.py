@@ -50,7 +50,7 @@ def inject(place: Place, case: Case, fault: Fault, reference: Reference, moment:
     allow_writing(place.work)
     outcome = wrong_end(ended, fault.expected)
     goes_on_without = fault.takes_input and ended.code == 0  # and so ends with other, whole files
-    if not goes_on_without and (parts := parts_under_final_names(place.work, (reference.before, reference.after))):
+    if not fault.takes_input and (parts := parts_under_final_names(place.work, (reference.before, reference.after))):
         outcome = outcome or f"not whole: {', '.join(parts[:3])}"
     if fault.takes_input:
         bring_back(reference.template, place.work)
