@@ -88,13 +88,14 @@ def killed_at(process: subprocess.Popen[str], table: Path, rows: int) -> int:
 @contextmanager
 def cluster(nodes: int) -> Iterator[None]:
     """A Ray cluster of nodes, with processes of their own on this machine."""
-    for name in ("raylet_start_wait_time_s", "worker_register_timeout_seconds"):
-        os.environ.setdefault(f"RAY_{name}", "300")  # on a busy machine
+    for name in ("raylet_start_wait_time_s", "worker_register_timeout_seconds", "agent_register_timeout_ms"):
+        os.environ.setdefault(f"RAY_{name}", "300000" if name.endswith("ms") else "300")  # on a busy machine
     import ray
     from ray.cluster_utils import Cluster
 
     one = {"num_cpus": 2, "object_store_memory": 200 * 2**20}  # one to read with
-    made = Cluster(initialize_head=True, head_node_args={**one, "include_dashboard": False})
+    alone = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}  # what nobody looks at
+    made = Cluster(initialize_head=True, head_node_args={**one, **alone})
     for _ in range(nodes - 1):
         made.add_node(**one)
     ray.init(address=made.address, log_to_driver=False, configure_logging=False)

@@ -217,6 +217,7 @@ def compare(by: Sequence[str], steps: int, folder: Path) -> dict[str, Any]:
                 "same_predictions": (own / "table.csv").read_bytes() == alone["table"].read_bytes(),
                 "version": _version(name),
             }
+            print(f"{name}: {found[name]}", flush=True)
     return found
 
 
@@ -225,7 +226,7 @@ def _version(by: str) -> str:
         import torch
 
         return f"torch {torch.__version__}"
-    return subprocess.run(["srun", "--version"], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(["slurmctld", "-V"], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def main() -> None:
@@ -239,8 +240,6 @@ def main() -> None:
             parser.exit(2, f"two_nodes: error: {name}: {reason}.\n")
     with tempfile.TemporaryDirectory() as folder:
         found = compare(options.by, options.steps, Path(folder))
-    for name, result in found.items():
-        print(f"{name}: {result}")
     write_json(options.json, {"section": "two_nodes", "steps": options.steps, "by": found, "machine": machine()})
 
 
