@@ -7,6 +7,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import tapetum
+from tapetum.data.health import health
 from tapetum.data.sources.open_source import open_source
 from tapetum.ops.randomness import make_keys, uniform
 from tapetum.verbs.check import check
@@ -155,3 +156,20 @@ def test_a_pool_of_damaged_files_is_told(tmp_path):
 def test_it_is_public(pets):
     assert tapetum.check is check
     assert open_source(pets).labels is not None
+
+
+def test_thumbnails_of_a_pool_are_not_copied(pets, monkeypatch):
+    """For a million images they take 430 MB."""
+    (pets / "ape" / "00.png").write_bytes(b"no image")  # so that numbers among the readable are not those of the pool
+    save(pets / "bat" / "copy.png", photograph(23))
+    seen, inspected = [], []
+    compare, look = health.alike, check.__globals__["inspect"]
+    monkeypatch.setattr(
+        health, "alike", lambda pairs, thumbnails: seen.append(thumbnails) or compare(pairs, thumbnails)
+    )
+    monkeypatch.setitem(
+        check.__globals__, "inspect", lambda *of, **how: inspected.append(look(*of, **how)) or inspected[-1]
+    )
+    found = check(pets)
+    assert seen[0] is inspected[0].thumbnails
+    assert [[one["image"] for one in group] for group in found["exact_duplicates"]] == [["bat/copy.png", "cow/23.png"]]

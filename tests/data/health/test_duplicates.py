@@ -116,3 +116,9 @@ def test_lookalikes_are_estimated_where_images_are_many(monkeypatch):
     assert lookalikes(hashes[every], thumbnails[every]) == pytest.approx(99)
     monkeypatch.setattr("tapetum.data.health.duplicates._SAMPLE", 20_000)
     assert lookalikes(hashes[every], thumbnails[every]) == pytest.approx(99, rel=0.1)
+
+
+def test_lookalikes_are_counted_among_some_rows():
+    hashes, thumbnails = described([photograph(number) for number in (0, 1, 2, 1, 4, 2)])
+    some = np.array([5, 1, 3])
+    assert lookalikes(hashes[some], thumbnails, some) == lookalikes(hashes[some], thumbnails[some]) > 0

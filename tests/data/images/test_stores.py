@@ -100,5 +100,16 @@ def test_file_fingerprint_is_the_same_elsewhere_and_changes_with_the_files(tmp_p
 def test_file_store_refuses_doubles_and_missing_files(tmp_path):
     with pytest.raises(ValueError, match=r"a\.png is listed twice"):
         FileStore(tmp_path, ["a.png", "b.png", "a.png"])
+    with pytest.raises(ValueError, match=r"^image 99999 is listed twice"):
+        FileStore(tmp_path, [*map(str, range(100_000)), "99999"])  # to compare each with all before took minutes
     with pytest.raises(ValueError, match=r"a\.png cannot be opened"):
         _ = FileStore(tmp_path, ["a.png"]).fingerprint
+
+
+def test_no_path_is_kept_for_each_of_many_files(tmp_path, monkeypatch):
+    """A million Path objects take half a gigabyte."""
+    store = FileStore(tmp_path, write_files(tmp_path, images(4)))
+    monkeypatch.setattr(FileStore, "paths", property(lambda self: pytest.fail("all paths were made")))
+    assert (store.file_stats[:, 0] > 0).all()
+    assert store.sizes.shape == (4, 2)
+    assert store.fingerprint

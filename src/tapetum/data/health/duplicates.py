@@ -117,12 +117,15 @@ def alike(pairs: Pairs, thumbnails: npt.NDArray[np.uint8]) -> Pairs:
     return np.concatenate(kept)
 
 
-def lookalikes(hashes: npt.NDArray[np.uint64], thumbnails: npt.NDArray[np.uint8]) -> float:
+def lookalikes(
+    hashes: npt.NDArray[np.uint64], thumbnails: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64] | None = None
+) -> float:
     """Average number of near duplicates per image among N images, estimated from a sample of pairs if N is large.
 
     Args:
         hashes: (N,) difference hashes.
-        thumbnails: (N, 432).
+        thumbnails: (N, 432), or more rows, of which `rows` are those of the images.
+        rows: (N,); None for all, in order.
     """
     count = len(hashes)
     if count < 2:
@@ -133,7 +136,8 @@ def lookalikes(hashes: npt.NDArray[np.uint64], thumbnails: npt.NDArray[np.uint8]
         drawn = make_keys("lookalikes", np.arange(2 * _SAMPLE)).reshape(-1, 2) % np.uint64(count)
         pairs = drawn[drawn[:, 0] != drawn[:, 1]].astype(np.int64)
     close = np.bitwise_count(hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]]) <= RADIUS
-    return len(alike(pairs[close], thumbnails)) / len(pairs) * (count - 1)
+    near = pairs[close] if rows is None else rows[pairs[close]]
+    return len(alike(near, thumbnails)) / len(pairs) * (count - 1)
 
 
 def _centred(thumbnails: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

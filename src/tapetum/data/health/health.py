@@ -151,15 +151,16 @@ def find_health(pool: Part, test: Part | None = None) -> Health:
             for p, start in zip(parts, first[:-1], strict=True)
         ]
     ).astype(np.int64)
-    digests, hashes, thumbnails = (
-        np.concatenate([getattr(part, name) for part in parts])[readable]
-        for name in ("digests", "hashes", "thumbnails")
+    digests, hashes = (
+        np.concatenate([getattr(part, name) for part in parts])[readable] for name in ("digests", "hashes")
     )
+    # Copied at most once: for a million images they are by far the largest.
+    thumbnails = parts[0].thumbnails if len(parts) == 1 else np.concatenate([part.thumbnails for part in parts])
     exact, representatives = _equal_pairs(digests)
-    pairs, many = [exact], lookalikes(hashes[representatives], thumbnails[representatives])
+    different, rows = hashes[representatives], readable[representatives]
+    pairs, many = [exact], lookalikes(different, thumbnails, rows)
     if many <= MANY_LOOKALIKES:
-        near = close_pairs(hashes[representatives])
-        pairs.append(representatives[alike(near, thumbnails[representatives])])
+        pairs.append(np.searchsorted(readable, alike(rows[close_pairs(different)], thumbnails)))
     found = groups(np.concatenate(pairs), len(readable))
     those = tuple(Group(tuple(readable[g].tolist()), len(np.unique(digests[g])) == 1) for g in found)
     return Health(pool, test, those, many)

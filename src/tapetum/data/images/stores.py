@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -215,8 +216,7 @@ class FileStore(Store):
         self.at_once = 1 if contents is None else contents.at_once  # more if each waits for another machine
         self.names = tuple(names)
         if len(set(self.names)) != len(self.names):
-            twice = next(n for i, n in enumerate(self.names) if n in self.names[:i])
-            raise ValueError(f"image {twice} is listed twice: list each file once")
+            raise ValueError(f"image {Counter(self.names).most_common(1)[0][0]} is listed twice: list each file once")
 
     @property
     def folder(self) -> Path:
@@ -247,7 +247,7 @@ class FileStore(Store):
         if self.contents is not None:
             return self.contents.stats
         stats = np.empty((len(self), 2), dtype=np.int64)
-        for i, path in enumerate(self.paths):
+        for i, path in enumerate(map(self.folder.joinpath, self.names)):  # a million Paths at once take much memory
             try:
                 stat = path.stat()
             except OSError as error:
