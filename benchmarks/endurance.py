@@ -5,8 +5,8 @@
 
 Each part runs `tapetum` itself, as a user would, and looks at it and at its child processes every second: memory (the
 proportional set size, which counts pages that processes share once), open file handles and threads. DIR holds small
-images in a folder for each class, such as CIFAR-10's; what a part needs more is made from them in a temporary folder,
-as hard links where there are many. The page is docs/reliability.md.
+images in a folder for each class, such as CIFAR-10's; what a part needs more is made in a temporary folder: further
+names of these files (hard links), or noise as PNG files. The page is docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
+import struct
 import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from side_by_side import machine
 
 EVERY = 1.0
@@ -34,25 +36,25 @@ BLOCKS = 12
 """Means of so many stretches give the slope and its error: neighbouring looks are not independent, these nearly are."""
 KEPT = 240
 """Greatest number of looks that are written."""
-LINKS = 10_000
-"""Names of one file; file systems allow some ten thousand."""
-Look = tuple[float, float, int, int, int]
-"""Seconds, MB, handles, threads, processes."""
+Look = tuple[float, float, int, int, int, float]
+"""Seconds, MB, handles, threads, processes, and how many of the MB are anonymous: from no file."""
+STEADY = ("training", "predictions")
+"""Parts that do the same all the time, so that memory has a slope."""
 Row = dict[str, Any]
 
 
-def watch(words: Sequence[str], folder: Path, threads: int) -> tuple[list[Look], float]:
+def watch(words: Sequence[str], folder: Path, threads: int) -> tuple[list[Look], float, float]:
     """Run `tapetum WORDS` in a folder, and look at it until it ends.
 
     Returns:
-        What was seen, and the seconds it took.
+        What was seen, the seconds it took, and the processor's seconds of it and its child processes.
 
     Raises:
         SystemExit: it failed; says what it said last.
     """
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TAPETUM_CACHE": str(folder / "cache")}
     log = folder / "log.txt"
-    looks, began = [], time.perf_counter()
+    looks, began, used = [], time.perf_counter(), _processor_seconds()
     with log.open("w") as said:
         started = subprocess.Popen(
             [sys.executable, "-m", "tapetum", *words], cwd=folder, env=environment, stdout=said, stderr=said
@@ -64,22 +66,30 @@ def watch(words: Sequence[str], folder: Path, threads: int) -> tuple[list[Look],
     seconds = time.perf_counter() - began
     if started.returncode:
         raise SystemExit(f"endurance: error: tapetum {words[0]} failed: {log.read_text().strip().splitlines()[-1:]}")
-    return looks, seconds
+    return looks, seconds, _processor_seconds() - used
+
+
+def _processor_seconds() -> float:
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return ended.ru_utime + ended.ru_stime
 
 
 def _look(number: int, seconds: float) -> Look | None:
-    memory, handles, threads, processes = 0.0, 0, 0, 0
+    memory, anonymous, handles, threads, processes = 0.0, 0.0, 0, 0, 0
     for one in _family(number):
         proc = Path(f"/proc/{one}")
         try:
             rows = dict(line.split()[:2] for line in (proc / "smaps_rollup").read_text().splitlines()[1:])
             memory += int(rows["Pss:"]) / 1024
+            anonymous += (int(rows["Pss_Anon:"]) + int(rows["Pss_Shmem:"])) / 1024
             handles += len(os.listdir(proc / "fd"))
             threads += len(os.listdir(proc / "task"))
             processes += 1
         except (OSError, KeyError, ValueError):  # it has just ended
             continue
-    return (round(seconds, 1), round(memory, 1), handles, threads, processes) if processes else None
+    if not processes:
+        return None
+    return round(seconds, 1), round(memory, 1), handles, threads, processes, round(anonymous, 1)
 
 
 def _family(number: int) -> Iterator[int]:
@@ -94,8 +104,11 @@ def _family(number: int) -> Iterator[int]:
 
 
 def slope(looks: Sequence[Look]) -> tuple[float, float]:
-    """Least-squares slope of memory in MB per hour, and its standard error, from the means of `BLOCKS` stretches."""
-    late = np.array([look[:2] for look in looks if look[0] >= WARM * looks[-1][0]])
+    """Least-squares slope of anonymous memory in MB per hour, and its standard error, from means of `BLOCKS` stretches.
+
+    Pages of files, such as torch's code, count for each program by how many others have them, so they say little here.
+    """
+    late = np.array([(look[0], look[5]) for look in looks if look[0] >= WARM * looks[-1][0]])
     blocks = [part.mean(axis=0) for part in np.array_split(late, BLOCKS)]
     hours, memory = np.array(blocks).T / np.array([[3600.0], [1.0]])
     centred = hours - hours.mean()
@@ -104,19 +117,23 @@ def slope(looks: Sequence[Look]) -> tuple[float, float]:
     return float(found), float(np.sqrt(left @ left / (BLOCKS - 2) / (centred @ centred)))
 
 
-def row_of(what: str, words: Sequence[str], looks: Sequence[Look], seconds: float) -> Row:
+def row_of(
+    what: str, words: Sequence[str], looks: Sequence[Look], seconds: float, used: float | None, steady: bool
+) -> Row:
     """What one command came to."""
     late = [look for look in looks if look[0] >= WARM * looks[-1][0]]
     row: Row = {
         "what": what,
         "command": " ".join(["tapetum", *words]),
         "seconds": round(seconds, 1),
+        "processor_seconds": None if used is None else round(used, 1),
         "peak_mb": round(max(look[1] for look in looks)),
         "handles": [min(look[2] for look in late), max(look[2] for look in late)],
         "threads": [min(look[3] for look in late), max(look[3] for look in late)],
     }
-    if len(late) >= 4 * BLOCKS:
+    if steady and len(late) >= 4 * BLOCKS:
         row["mb_per_hour"], row["standard_error"] = (round(one, 2) for one in slope(looks))
+        row["slope_from"], row["highest_at"] = round(late[0][0]), round(max(looks, key=lambda look: look[5])[0])
     return row | {"looks": list(looks[:: -(-len(looks) // KEPT)])}
 
 
@@ -137,19 +154,21 @@ def predictions(images: Path, folder: Path, count: int, threads: int) -> Iterato
 
 
 def files(images: Path, folder: Path, count: int, threads: int) -> Iterator[tuple[str, list[str]]]:
-    """`check`, and the start of a training, on so many tiny files."""
-    link(tiny_images(folder / "tiny", -(-count // LINKS), 32), folder / "many", count)
+    """`check`, and the start of a training, on so many tiny files, all of them different."""
+    noise(folder / "many", count, 8, lambda number: f"{number // 1000:04}")
     yield f"check of {count:,} files", ["check", "many", "--output", "health"]
-    words = ["train", "simclr_cifar10_cpu", "--output", "run", "data.images=many", "trainer.steps=2"]
+    words = ["train", "simclr_cifar10_cpu", "--output", "run", "data.images=many", "trainer.steps=2", RESIZED]
     yield f"start and 2 steps of a training on {count:,} files", words
     yield f"the same again, {count:,} files in the cache", [*words[:3], "again", *words[4:]]
 
 
+RESIZED = "views.evaluation.resize=32"
+"""The recipe looks at 32 pixels; these images have 8."""
+
+
 def classes(images: Path, folder: Path, count: int, threads: int) -> Iterator[tuple[str, list[str]]]:
     """Training and prediction with so many classes, of four images each."""
-    for number, path in enumerate(tiny_images(folder / "tiny", 4 * count, 16)):
-        (folder / f"many/{number % count:05}").mkdir(parents=True, exist_ok=True)
-        path.rename(folder / f"many/{number % count:05}/{path.name}")
+    noise(folder / "many", 4 * count, 16, lambda number: f"{number // 4:05}")
     yield f"10 steps with {count:,} classes", ["fit", "--images", "many", "--steps", "10", "--output", "run"]
     yield f"predictions among {count:,} classes", ["predict", "run", "many", "--output", "table.csv"]
 
@@ -185,14 +204,28 @@ def link(paths: Sequence[Path], folder: Path, count: int, by_class: bool = False
         os.link(path, place / f"{number:07}{path.suffix}")
 
 
-def tiny_images(folder: Path, count: int, side: int) -> list[Path]:
-    """Write noise as PNG files."""
-    folder.mkdir()
-    pixels = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-    paths = [folder / f"{number:05}.png" for number in range(count)]
-    for path, image in zip(paths, pixels, strict=True):
-        Image.fromarray(image).save(path)
-    return paths
+def noise(folder: Path, count: int, side: int, place: Callable[[int], str]) -> None:
+    """Write so many images as PNG files, each below the folder that `place` names for its number."""
+    generator = np.random.default_rng(0)
+    for number in range(count):
+        rows = generator.integers(0, 256, (side, 1 + 3 * side), dtype=np.uint8)
+        rows[:, 0] = 0  # no filter
+        parts = (
+            (b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)),
+            (b"IDAT", zlib.compress(rows.tobytes(), 1)),
+        )
+        inside = folder / place(number)
+        inside.mkdir(parents=True, exist_ok=True)
+        (inside / f"{number:07}.png").write_bytes(
+            b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*part) for part in (*parts, END))
+        )
+
+
+END = (b"IEND", b"")
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
@@ -216,9 +249,9 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory(dir=given.scratch, ignore_cleanup_errors=True) as scratch:
         for what, words in part(given.images.resolve(), Path(scratch), given.count or usual, given.threads):
-            looks, seconds = watch(words, Path(scratch), given.threads)
+            watched = watch(words, Path(scratch), given.threads)
             if what:
-                rows.append(row_of(what, words, looks, seconds))
+                rows.append(row_of(what, words, *watched, given.part in STEADY))
                 print({key: value for key, value in rows[-1].items() if key != "looks"}, flush=True)
                 write(given.json, rows)
 

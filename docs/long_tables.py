@@ -8,26 +8,34 @@ from run_tables import ABSENT, Result, table
 
 INTRODUCTION = """## Long and large
 
-`tapetum` itself was run, and looked at every second, together with its child processes, by `benchmarks/endurance.py`.
-*Memory* is the greatest proportional set size of all of them, *slope* how much it grew in an hour, after the first
-quarter of the time, with its standard error, from the means of twelve stretches; a short command has none. *Handles*
-(open files) and *threads* are the least and the most of all processes together after that quarter. Other programs
-shared the cores, so the seconds are no more than an upper bound.
+`tapetum` itself was run, and looked at every few seconds, together with its child processes, by `benchmarks/endurance.py`.
+*Memory* is the greatest proportional set size of all of them. *Slope* is how much their anonymous memory, which is from
+no file, grew in an hour, by least squares with its standard error, from the means of twelve stretches, because
+neighbouring looks are not independent; from the second that is given, so that the beginning does not count. It was
+*highest first* in the second that is given: with a leak, that is at the end. A command that does one thing after the
+other has no slope. *Handles* (open files) and *threads* are the least and the most of all processes together after the
+first quarter of the time. Other programs shared the cores, so *seconds* are an upper bound; *processor* are the seconds
+that the command itself computed.
 """
 
 
 def long(found: Mapping[str, Result]) -> str:
     """A line for each command that was watched."""
     rows = [_row(name, row) for name, result in found.items() for row in result["rows"]]
-    return table(["what", "seconds", "memory, MB", "slope, MB an hour", "handles", "threads"], rows, left=(0,))
+    heads = ["what", "seconds", "processor", "memory, MB", "slope, MB an hour", "highest first", "handles", "threads"]
+    return table(heads, rows, left=(0,))
 
 
 def _row(name: str, row: Result) -> list[str]:
-    slope = f"{row['mb_per_hour']:+.1f} ± {row['standard_error']:.1f}" if "mb_per_hour" in row else ABSENT
-    ranges = (_range(row["handles"]), _range(row["threads"]))
+    slope = highest = ABSENT
+    if "mb_per_hour" in row:
+        slope = f"{row['mb_per_hour']:+.1f} ± {row['standard_error']:.1f} (from {row['slope_from']:,} s)"
+        highest = f"{row['highest_at']:,} s"
+    ranges = (highest, _range(row["handles"]), _range(row["threads"]))
     return [
         f"[{row['what']}](results/reliability/{name}.json)",
         f"{row['seconds']:,.0f}",
+        f"{row['processor_seconds']:,.0f}",
         f"{row['peak_mb']:,}",
         slope,
         *ranges,
