@@ -8,7 +8,7 @@ from run_tables import ABSENT, Result, table
 
 INTRODUCTION = """## Long and large
 
-`tapetum` itself was run, and looked at every few seconds, together with its child processes, by `benchmarks/endurance.py`.
+`benchmarks/endurance.py` ran `tapetum` itself, and looked at it and its child processes every few seconds.
 *Memory* is the greatest proportional set size of all of them. *Slope* is how much their anonymous memory, which is from
 no file, grew in an hour, by least squares with its standard error, from the means of twelve stretches, because
 neighbouring looks are not independent; from the second that is given, so that the beginning does not count. It was
