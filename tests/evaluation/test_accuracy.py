@@ -302,3 +302,11 @@ def test_features_of_a_methods_parts():
     assert torch.equal(rows["predictor"], -rows["own"])
     with pytest.raises(ValueError, match="features is predictor, which this method does not have: leave it out"):
         Embedder(Pixels(classifies=False), VIEWS, OnCPU(), "predictor").outputs(store, np.arange(4))
+
+
+def test_supports_are_not_classified(monkeypatch):
+    """Their logits are not used, and the classifier runs the whole network again."""
+    method = Pixels(classifies=True)
+    monkeypatch.setattr(method, "classify", lambda images: pytest.fail("supports were classified"))
+    embedder = Embedder(method, VIEWS, OnCPU())
+    assert len(embed_supports(embedder, ArrayStore(images(6, 0)), labels([0, 1, 0, 1, 0, 1], 2)).labels) == 6

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -144,7 +144,8 @@ def embed_supports(embedder: Embedder, pool: Store, pool_labels: Labels) -> Supp
     """Embed the labelled images of a pool (labels of -1 are left out)."""
     rows = pool_labels.labelled
     labels = torch.from_numpy(pool_labels.values[rows].astype(np.int64))
-    return Supports(embedder.outputs(pool, rows).embeddings, labels, pool_labels.num_classes)
+    embeddings = replace(embedder, classifies=False).outputs(pool, rows).embeddings
+    return Supports(embeddings, labels, pool_labels.num_classes)
 
 
 def evaluate_by(

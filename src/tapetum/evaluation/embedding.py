@@ -63,6 +63,8 @@ class Embedder:
     """What stands for an image: what the method is judged by, or the output of one of its parts."""
     shared: bool = False
     """Whether the processes share the images out: each streams its own batches, and all of them must call alike."""
+    classifies: bool = True
+    """Whether outputs have the logits of the method's classifier, which runs its network once more."""
 
     @torch.no_grad()
     def stream(
@@ -131,7 +133,8 @@ class Embedder:
         seen = [images, images.flip(3)] if self.views.evaluation.mirrored else [images]
         with self.compute.autocast():
             embeddings = [self._embed(view).float() for view in seen]
-            logits = [found.float() for view in seen if (found := self.method.classify(view)) is not None]
+            classified = [self.method.classify(view) for view in seen] if self.classifies else []
+            logits = [found.float() for found in classified if found is not None]
         return Outputs(_mean(embeddings), _mean(logits) if logits else None)
 
     def _embed(self, images: Tensor) -> Tensor:
