@@ -108,20 +108,22 @@ def _trained(method: str, run: str = "run") -> Begin:
     return Begin(_train(method, run))
 
 
-def _using(verb: str, method: str, *arguments: str, option: str = "") -> Case:
+def _using(verb: str, method: str, *arguments: str, option: str = "", processes: int = 1) -> Case:
     """A command that uses a finished run."""
-    return Case(verb, method, (verb.replace("_", "-"), "run", *arguments), (_trained(method),), option=option)
+    command = (verb.replace("_", "-"), "run", *arguments)
+    return Case(verb, method, command, (_trained(method),), processes, option=option)
 
 
 def all_cases() -> Iterator[Case]:
     """Every command there is to strike, those that train first."""
     yield from _training()
-    for method in METHODS:
-        yield _using("predict", method, "unseen", "--output", "out/table.csv")
     yield _using("predict", "paws", "unseen", "--output", "out/table.jsonl", "--json", option="json")
-    for method in ("paws", "swav"):
-        yield _using("embed", method, "unseen", "--output", "out/rows.npz")
-        yield _using("evaluate", method, "--test", "unseen")
+    for processes in (1, 4):
+        for method in METHODS:
+            yield _using("predict", method, "unseen", "--output", "out/table.csv", processes=processes)
+        for method in ("paws", "swav"):
+            yield _using("embed", method, "unseen", "--output", "out/rows.npz", processes=processes)
+            yield _using("evaluate", method, "--test", "unseen", processes=processes)
     yield _using("embed", "paws", "unseen", "--output", "out/rows.parquet", option="parquet")
     yield _using("evaluate", "paws", "--test", "unseen", "--protocol", "linear", option="linear")
     yield _using("cluster", "swav", "photos", "--output", "out")

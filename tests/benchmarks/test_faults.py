@@ -122,6 +122,12 @@ def test_four_processes_are_killed_together_and_one_by_one(faults, place):
     assert failed(faults, place, "rank_killed", "train-swav-4", 2) == ([], 2)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["predict", "embed", "evaluate"])
+def test_four_processes_that_share_images_are_killed(faults, place, verb):
+    assert failed(faults, place, "kill", f"{verb}-paws-4", 4)[0] == []
+
+
 def test_which_checkpoint_is_the_spare_does_not_count_but_that_there_is_one_does(faults):
     judge = faults.judge
     whole = {"run/checkpoints/step-06.safetensors": "a", "run/checkpoints/step-08.safetensors": "b"}
