@@ -95,7 +95,11 @@ def test_a_table_that_is_killed_at_every_event_is_the_same_afterwards(faults, pl
 
 
 def test_a_training_that_is_killed_goes_on_to_the_same_bits(faults, place):
-    assert failed(faults, place, "kill", "train-paws-1", 4) == ([], 4)
+    assert failed(faults, place, "kill", "train-paws-1", 8) == ([], 8)
+
+
+def test_predictions_that_are_killed_are_the_same_afterwards(faults, place):
+    assert failed(faults, place, "kill", "predict-paws-1", 10)[0] == []
 
 
 @pytest.mark.slow
