@@ -35,7 +35,7 @@ def _row(name: str, row: Result) -> list[str]:
     return [
         f"[{row['what']}](results/reliability/{name}.json)",
         f"{row['seconds']:,.0f}",
-        f"{row['processor_seconds']:,.0f}",
+        ABSENT if row["processor_seconds"] is None else f"{row['processor_seconds']:,.0f}",
         f"{row['peak_mb']:,}",
         slope,
         *ranges,

@@ -55,7 +55,8 @@ FINDINGS: Sequence[tuple[str, str, str]] = (
     (
         "a loader worker is killed",
         "torch's traceback",
-        "one sentence, exit code 1, and `tapetum resume` goes on from the last checkpoint",
+        "one sentence, exit code 1, and `tapetum resume` goes on from the last checkpoint; where torch notices it "
+        "in the midst of something else, a traceback may remain",
     ),
     (
         "`cluster` is killed after its table got its name",
@@ -69,7 +70,7 @@ FINDINGS: Sequence[tuple[str, str, str]] = (
     ),
     (
         "100,000 labelled images, a fifth of them held out",
-        "the last evaluation would have asked for some 19 GB (counted, not measured)",
+        "the last evaluation held numbers for all pairs of held-out and other labels at once",
         "so many pairs at a time are compared, with the same result",
     ),
     (

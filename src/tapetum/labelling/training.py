@@ -131,14 +131,8 @@ class Training:
 
     def _choose(self, job: Job, minutes: str) -> list[str]:
         command = ["suggest", self._pool.images, "--labels", str(self.file(job, "labels.csv"))]
-        return [
-            *command,
-            f"--count={_SUGGESTED}",
-            "--minutes",
-            minutes,
-            "--output",
-            str(self.file(job, "suggestions.csv")),
-        ]
+        table = str(self.file(job, "suggestions.csv"))
+        return [*command, f"--count={_SUGGESTED}", "--minutes", minutes, "--output", table]
 
     def _next(self, phase: str) -> Job:
         """Return the job after the last one, which must be over."""
