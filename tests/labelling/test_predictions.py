@@ -3,6 +3,7 @@ import pytest
 from tapetum.data.labels.labels import NONE_OF_THESE
 from tapetum.labelling.predictions import Suggestion, Suspect, read_predictions, read_suggestions, read_suspects
 from tapetum.reporting.predictions_table import Columns, Neighbour, Row, csv_header, csv_lines
+from tapetum.system.checksums import note_checksum
 
 INDEX = {name: i for i, name in enumerate(["a.png", "b.png", "=c.png", "d.png", "e.png"])}
 
@@ -37,6 +38,13 @@ def test_rows_find_their_images_and_classes_whatever_a_spreadsheet_would_do(foun
     assert found.basis(1) == []
     assert found.is_calibrated
     assert "emu" not in found.classes
+
+
+def test_a_table_that_has_changed_is_refused(tmp_path, found):
+    path = tmp_path / "predictions.csv"
+    note_checksum(path, "0" * 64)
+    with pytest.raises(ValueError, match=r"predictions.csv has changed since it was written"):
+        read_predictions(path, INDEX)
 
 
 def test_the_least_certain_come_first_in_a_review_and_last_in_a_group(found):

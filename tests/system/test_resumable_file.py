@@ -23,7 +23,7 @@ def test_it_gets_its_name_when_it_is_whole(path):
         table.append(b"1\n2\n", Counter(a=2))
         assert names(path) == ["table.csv.lock", "table.csv.partial", "table.csv.partial.json"]
         table.finish()
-    assert names(path) == ["table.csv"]
+    assert names(path) == ["table.csv", "table.csv.sha256"]
     assert path.read_bytes() == b"head\n1\n2\n"
 
 
@@ -91,7 +91,7 @@ def test_a_second_writer_is_kept_out(path):
             ResumableFile(path, "key")
         table.append(b"1\n", Counter(a=1))
         table.finish()
-    assert names(path) == ["table.csv"]
+    assert names(path) == ["table.csv", "table.csv.sha256"]
 
 
 def test_a_beginning_without_rows_is_in_nobodys_way(path):

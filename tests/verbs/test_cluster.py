@@ -120,7 +120,7 @@ def test_an_interrupted_table_goes_on_where_it_was(recipe, monkeypatch, clusters
     tapetum.cluster(run, "colours.npz", "out", clusters=clusters)
     assert "14 of 30 images are done already" in capsys.readouterr().err
     assert Path("out/clusters.csv").read_bytes() == Path("whole/clusters.csv").read_bytes()
-    assert sorted(path.name for path in Path("out").iterdir()) == ["clusters.csv", "sheets"]
+    assert sorted(path.name for path in Path("out").iterdir()) == ["clusters.csv", "clusters.csv.sha256", "sheets"]
 
 
 @pytest.mark.parametrize("clusters", [None, 3])
@@ -139,7 +139,7 @@ def test_stopped_while_sheets_are_drawn_it_goes_on_there(recipe, monkeypatch, cl
     monkeypatch.setattr(module, "_rows", stop)  # no image is embedded again
     tapetum.cluster(run, "colours.npz", "out", clusters=clusters)
     assert Path("out/clusters.csv").read_bytes() == Path("whole/clusters.csv").read_bytes()
-    assert sorted(path.name for path in Path("out").iterdir()) == ["clusters.csv", "sheets"]
+    assert sorted(path.name for path in Path("out").iterdir()) == ["clusters.csv", "clusters.csv.sha256", "sheets"]
     for sheet in Path("whole/sheets").iterdir():
         assert Path("out/sheets", sheet.name).read_bytes() == sheet.read_bytes()
 

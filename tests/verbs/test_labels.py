@@ -9,6 +9,7 @@ from PIL import Image
 import tapetum
 from tapetum.data.labels.labels import NONE_OF_THESE
 from tapetum.data.sources.open_source import open_source
+from tapetum.system.checksums import note_checksum
 from tapetum.verbs.labels import labels as write_labels
 
 LABELS = {
@@ -108,6 +109,12 @@ def test_predictions_for_review(predictions):
     config = Path("tasks.config.xml").read_text()
     assert config.count("<Choice value=") == 4
     assert '<Choice value="=x" />' in config
+
+
+def test_predictions_that_have_changed_are_refused(predictions):
+    note_checksum(predictions, "0" * 64)
+    with pytest.raises(ValueError, match=r"predictions.csv has changed since it was written"):
+        write_labels("labels.json", "tasks.json", "label-studio", images="photos", predictions=predictions)
 
 
 def test_predictions_without_any_label(predictions):

@@ -75,7 +75,7 @@ def test_every_image_has_a_line(run, photos, capsys):
     assert "Confidences are NOT calibrated: the run held out 12 labels, and 50 are needed." in said
     assert {row["calibrated"] for row in rows} == {"no", ""}
     assert said.splitlines()[-1] == "Next: tapetum report run"
-    assert sorted(os.listdir("out")) == ["p.csv"]
+    assert sorted(os.listdir("out")) == ["p.csv", "p.csv.sha256"]
 
 
 def test_json_says_the_same(run, photos):
@@ -370,4 +370,4 @@ def test_a_second_process_is_kept_out_of_the_same_table_until_the_first_is_gone(
     other.kill()
     other.communicate()
     tapetum.predict(run, "photos", "p.csv")
-    assert sorted(path.name for path in Path().glob("p.csv*")) == ["p.csv"]
+    assert sorted(path.name for path in Path().glob("p.csv*")) == ["p.csv", "p.csv.sha256"]

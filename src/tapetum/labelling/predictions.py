@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tapetum.data.label_formats.rows import without_apostrophe
 from tapetum.data.labels.labels import NONE_OF_THESE
+from tapetum.system.checksums import refuse_changed
 
 _UNLIKE = 0.05
 """Images that resemble the labelled ones less than this share of these do each other are asked as "none of these"."""
@@ -167,6 +168,7 @@ def read_suspects(folder: Path, index: Mapping[str, int]) -> list[Suspect]:
 
 def _rows(path: Path, *needed: str) -> Iterator[dict[str, str]]:
     """Read a table with the columns `path` and those that are needed."""
+    refuse_changed(path)
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = csv.DictReader(file, restval="")
         missing = {"path", *needed} - set(rows.fieldnames or ())

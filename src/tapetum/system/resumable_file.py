@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from tapetum.system.checksums import checksum_of, note_checksum, note_of
 from tapetum.system.files import reason_of, refuse_folder, sole_writing, sync_folder
 from tapetum.system.interruption import Interrupted
 from tapetum.system.notices import notify
@@ -24,7 +25,7 @@ class ResumableFile:
 
     After each part, `PATH.partial.json` records how much of it is complete, and a checksum of that. Opening it again
     with the same key continues from there, or begins anew if what was written is damaged. Only one process at a time
-    writes it.
+    writes it. The finished file's checksum is in `PATH.sha256` (`tapetum.system.checksums`).
 
     Args:
         path: the file.
@@ -106,12 +107,16 @@ class ResumableFile:
             raise self._unwritable(error) from error
 
     def finish(self) -> None:
-        """Give the file its own name."""
+        """Give the file its own name, and note its checksum."""
         with self._open:
             self._file.close()
             try:
+                found = checksum_of(self._partial)
+                # In this order no kill leaves a checksum beside a file that it is not of.
+                note_of(self.path).unlink(missing_ok=True)
                 os.replace(self._partial, self.path)
                 self._state.unlink()
+                note_checksum(self.path, found)
             except OSError as error:
                 raise self._unwritable(error) from error
             sync_folder(self.path.parent)

@@ -21,6 +21,7 @@ from tapetum.data.sources.save_source import is_path
 from tapetum.recipe.files import RECIPE
 from tapetum.runs.places import located, moved_to
 from tapetum.runs.run_folder import open_run_folder
+from tapetum.system.checksums import refuse_changed
 from tapetum.system.files import refuse_taken, sole_writing, write_text
 
 _LABEL_STUDIO = "label-studio"
@@ -151,6 +152,7 @@ def _class_of(known: Labels | None, count: int) -> list[str | None]:
 def _predicted(table: Path, store: FileStore) -> dict[int, tuple[str, float | None]]:
     """Read the label and the confidence predicted for each image."""
     try:
+        refuse_changed(table)
         text = table.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise ValueError(f"predictions {table} cannot be read ({error.strerror}): check the path.") from error
