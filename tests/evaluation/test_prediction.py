@@ -1,5 +1,7 @@
 """Predictions are those of the evaluation, and their neighbours make them."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -77,3 +79,20 @@ def test_many_images_and_classes_are_predicted_by_parts(monkeypatch, predicts_by
     for found, whole in zip(predict_from(outputs, supports, predicts_by, 3, own), expected, strict=True):
         torch.testing.assert_close(found, whole)
     assert compared == [3] * 10
+
+
+@pytest.mark.parametrize("predicts_by", ["classifier", "soft_neighbours"])
+def test_memory_is_that_of_one_part(monkeypatch, predicts_by):
+    outputs, supports = world()
+    earlier, compute = [], prediction._shares
+
+    def shares(*given):
+        assert all(seen() is None for seen in earlier[:-1])  # the last one is let go when this one is made
+        found = compute(*given)
+        earlier.append(weakref.ref(found[0].untyped_storage()))
+        return found
+
+    monkeypatch.setattr(prediction, "_shares", shares)
+    monkeypatch.setattr(prediction, "SCORES_AT_ONCE", 7 * 12)
+    predict_from(outputs, supports, predicts_by, 0)
+    assert len(earlier) == 5
