@@ -1,10 +1,12 @@
 """Install Tapetum from this folder into an empty virtual environment, and write down what that took and brought.
 
-    python benchmarks/install.py NAME [--extras timm,plots] [--python PYTHON] [--with torch==2.9.1] [--keep FOLDER]
+    python benchmarks/install.py NAME [--first torch==2.13.0] [--extras timm,plots] [--python PYTHON] [--keep FOLDER]
 
 writes docs/results/install/NAME.json: the commands with their seconds, the MB of the environment and of its largest
 packages, the MB that only serve NVIDIA's GPUs, how long `import tapetum` and `tapetum --help` take, and what `tapetum
-demo` says there. How long a download takes depends on the network: `from` says where packages came from.
+demo` says there. How long a download takes depends on the network: `from` says where packages came from. `--first` is
+installed by a command of its own, as a build of torch for CPUs is. The file is written once all of it worked; the
+environment is removed in any case, also after SIGTERM.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -66,16 +69,18 @@ def contents(environment: Path) -> dict[str, Any]:
     }
 
 
-def install(environment: Path, python: str, extras: str, further: list[str]) -> dict[str, Any]:
+def install(environment: Path, python: str, extras: str, first: str) -> dict[str, Any]:
     """Make an environment, install, and use it."""
     target = f"{ROOT}[{extras}]" if extras else str(ROOT)
     binary, empty = environment / "bin", environment.parent / "empty"
     empty.mkdir()
     shown = f"pip install {chr(39)}.[{extras}]{chr(39)}" if extras else "pip install ."
-    steps = {
-        "python -m venv env": timed(python, "-m", "venv", environment),
-        " ".join([shown, *further]): timed(binary / "pip", "install", "--progress-bar", "off", target, *further),
-    }
+    pip = (binary / "pip", "install", "--progress-bar", "off")
+    steps = {"python -m venv env": timed(python, "-m", "venv", environment)}
+    if first:
+        steps[f"pip install {first}"] = timed(*pip, *first.split())
+    steps[shown] = timed(*pip, target)
+    quiet = list(steps)
     for name in ("import tapetum", "import torch"):
         steps[f'python -c "{name}"'] = timed(binary / "python", "-c", name, cwd=empty)
     steps["tapetum --help"] = timed(binary / "tapetum", "--help", cwd=empty)
@@ -83,8 +88,8 @@ def install(environment: Path, python: str, extras: str, further: list[str]) -> 
     steps["tapetum demo"] = timed(binary / "tapetum", "demo", "--output", "run", cwd=empty)
     for step in steps.values():
         step["said"] = [line.replace(str(environment.parent), "...").replace(str(ROOT), ".") for line in step["said"]]
-    for quiet in list(steps)[:5]:
-        steps[quiet]["said"] = []
+    for name in (*quiet, "tapetum --help"):
+        steps[name]["said"] = []
     return {"steps": steps, **contents(environment)}
 
 
@@ -93,14 +98,15 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--extras", default="")
     parser.add_argument("--python", default=sys.executable)
-    parser.add_argument("--with", dest="further", action="append", default=[], metavar="REQUIREMENT")
+    parser.add_argument("--first", default="", metavar="REQUIREMENTS")
     parser.add_argument("--from", dest="origin", default="a package index in the same network")
     parser.add_argument("--keep", type=Path, help="make the environment here and leave it")
     words = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("install: error: stopped"))
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) if words.keep is None else words.keep
         place.mkdir(parents=True, exist_ok=True)
-        found = install(place / "env", words.python, words.extras, words.further)
+        found = install(place / "env", words.python, words.extras, words.first)
     release = found["versions"]
     result = {
         "name": words.name,
@@ -109,7 +115,7 @@ def main() -> None:
         "system": f"{platform.system()} {platform.machine()}",
         "from": words.origin,
         "extras": words.extras,
-        **{name: release[name] for name in ("torch", "torchvision")},
+        "torch": release["torch"],
         **found,
     }
     FOLDER.mkdir(parents=True, exist_ok=True)

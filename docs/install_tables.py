@@ -17,7 +17,7 @@ been run to its end yet.
 
 Two commands, in the project's folder:
 
-    pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu
+    pip install torch --index-url https://download.pytorch.org/whl/cpu
     pip install .
 
 The first takes builds for CPUs from PyTorch's own index, which hold no CUDA. The second finds torch there and leaves it
@@ -72,14 +72,14 @@ def install(found: Mapping[str, Result]) -> str:
     rows = []
     for name, one in found.items():
         steps = one["steps"]
-        pip = next(key for key in steps if key.startswith("pip"))
+        pip = [key for key in steps if key.startswith("pip")]
         rows.append(
             [
                 f"[{name}](results/install/{name}.json)",
-                f"`{pip}`",
+                "; ".join(f"`{key}`" for key in pip),
                 one["python"],
                 one["torch"],
-                f"{steps[pip]['seconds']:,.0f}",
+                f"{sum(steps[key]['seconds'] for key in pip):,.0f}",
                 f"{one['megabytes']:,.0f}",
                 f"{one['megabytes_for_gpus']:,.0f}",
                 f"**{one['megabytes'] - one['megabytes_for_gpus']:,.0f}**",

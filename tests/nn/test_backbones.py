@@ -59,16 +59,21 @@ def test_small_net_takes_every_size_from_8(size):
     assert torch.isfinite(out).all()
 
 
-def test_resnet_matches_torchvision():
+@pytest.mark.parametrize("depth", [18, 50])
+def test_resnet_matches_torchvision(depth):
     import torchvision
 
-    theirs = torchvision.models.resnet18(num_classes=4)
-    ours = build_backbone(ResNetConfig(depth=18))
-    state = {k: v for k, v in theirs.state_dict().items() if not k.startswith("fc.")}
-    ours.load_state_dict(state)
+    torch.manual_seed(0)
+    ours = build_backbone(ResNetConfig(depth=depth))
+    theirs = getattr(torchvision.models, f"resnet{depth}")()
     theirs.fc = torch.nn.Identity()
+    theirs.load_state_dict(ours.state_dict())
+    assert [name for name, _ in ours.named_parameters()] == [name for name, _ in theirs.named_parameters()]
     x = torch.randn(2, 3, 64, 48)
+    for network in (ours, theirs):
+        network(x).square().mean().backward()
     assert torch.equal(ours(x), theirs(x))
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("config", SMALL[:5], ids=str)

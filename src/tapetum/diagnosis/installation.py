@@ -19,6 +19,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from tapetum.system.machine import available_threads, memory_bytes
 
 EXTRAS = {
+    "torchvision": "tapetum export --format torchvision or torch.hub",
     "timm": "any network of timm as a backbone, and its published weights",
     "plots": "tapetum plot: curves, maps and confusions as pictures",
     "umap": "tapetum plot --umap: a map by UMAP",
@@ -57,7 +58,7 @@ def inspect_installation() -> dict[str, Any]:
         try:
             machine = look_at_machine()
         except Exception as error:  # whatever a broken build raises: that is what this function is for
-            broken.append(f"torch does not work here ({_one_line(error)}): install torch and torchvision anew.")
+            broken.append(f"torch does not work here ({_one_line(error)}): install torch anew.")
         else:
             notes = _notes(machine)
     cache, problems = _cache()
@@ -77,20 +78,25 @@ def inspect_installation() -> dict[str, Any]:
 
 
 def look_at_machine() -> dict[str, Any]:
-    """Import torch and torchvision, and try on the device that recipes would take what they would compute in.
+    """Import torch, and try on the device that recipes would take what they would compute in.
 
     Returns:
-        `torch`, `torchvision`, `cuda` (CUDA release that torch was built for, or None), `cpu`, `threads`,
-        `instruction_sets`, `memory_bytes`, `gpus` (`name`, `memory_bytes`), `device`, `precision`, `channels_last`.
+        `torch`, `torchvision` (None: not installed), `cuda` (CUDA release that torch was built for, or None), `cpu`,
+        `threads`, `instruction_sets`, `memory_bytes`, `gpus` (`name`, `memory_bytes`), `device`, `precision`,
+        `channels_last`.
 
     Raises:
-        Exception: torch or torchvision cannot be imported, or one of their operations fails or is wrong.
+        Exception: torch (or a torchvision that is installed) cannot be imported, or an operation fails or is wrong.
     """
-    torch, torchvision = importlib.import_module("torch"), importlib.import_module("torchvision")
+    torch = importlib.import_module("torch")
     from tapetum.engine.runtime import cpu_has, has_bf16_units
 
-    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
-    torchvision.ops.nms(boxes, torch.ones(1), 0.5)  # a compiled operator: fails beside another torch
+    paired = None
+    if _version("torchvision") is not None:
+        torchvision = importlib.import_module("torchvision")
+        boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+        torchvision.ops.nms(boxes, torch.ones(1), 0.5)  # a compiled operator: fails beside another torch
+        paired = str(torchvision.__version__)
     kind = "mps" if torch.backends.mps.is_available() else "cuda" if torch.cuda.is_available() else "cpu"
     units = has_bf16_units(torch.device(kind))
     _try_a_convolution(torch, kind, units)
@@ -98,7 +104,7 @@ def look_at_machine() -> dict[str, Any]:
     gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     return {
         "torch": str(torch.__version__),
-        "torchvision": str(torchvision.__version__),
+        "torchvision": paired,
         "cuda": torch.version.cuda,
         "cpu": _cpu_name(),
         "threads": available_threads(),

@@ -1,15 +1,79 @@
-"""Residual networks (He et al., CVPR 2016, https://arxiv.org/abs/1512.03385) built from torchvision's blocks.
+"""Residual networks (He et al., CVPR 2016, https://arxiv.org/abs/1512.03385).
 
-The stride of a bottleneck sits on its 3x3 convolution ("v1.5"). Widening multiplies the channels of the stem and of
+Widening multiplies the channels of the stem and of
 all stages, as in SimCLR, SwAV and PAWS (torchvision's "wide" networks widen only the inside of bottlenecks).
-Module names match torchvision and the published PAWS and SwAV checkpoints.
+Module names match torchvision and the published PAWS and SwAV checkpoints. Torchvision has these blocks, too, but loads
+only beside the one release of torch that it was built for; and an exported torch.hub folder holds a copy of this file.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut: (B, in_channels, H, W) to (B, channels, H / stride, W / stride).
+
+    Args:
+        in_channels: channels of its input.
+        channels: channels of both convolutions, and of its output.
+        stride: of the first convolution.
+        downsample: the shortcut; None for the input itself, which then needs to have the output's shape.
+    """
+
+    expansion = 1
+    """Channels of the output over `channels`."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int = 1, downsample: nn.Module | None = None) -> None:
+        super().__init__()
+        self.conv1 = _convolution(in_channels, channels, 3, stride)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = _convolution(channels, channels, 3)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.bn2(self.conv2(x))
+        x += shortcut
+        return self.relu(x)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut: (B, in_channels, H, W) to (B, 4 channels, H / stride, ...).
+
+    The stride is the 3x3 convolution's ("v1.5"). Args as for `BasicBlock`; `channels` are the first two's.
+    """
+
+    expansion = 4
+    """Channels of the output over `channels`."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int = 1, downsample: nn.Module | None = None) -> None:
+        super().__init__()
+        self.conv1 = _convolution(in_channels, channels, 1)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = _convolution(channels, channels, 3, stride)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = _convolution(channels, channels * self.expansion, 1)
+        self.bn3 = nn.BatchNorm2d(channels * self.expansion)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        x = self.bn3(self.conv3(x))
+        x += shortcut
+        return self.relu(x)
+
+
+def _convolution(in_channels: int, channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, channels, kernel, stride, padding=kernel // 2, bias=False)
+
 
 _BLOCKS: dict[int, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
     18: (BasicBlock, (2, 2, 2, 2)),

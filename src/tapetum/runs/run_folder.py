@@ -132,7 +132,6 @@ def environment() -> dict[str, Any]:
             "tapetum": version("tapetum"),
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "torchvision": version("torchvision"),
         },
         "machine": {
             "architecture": platform.machine(),

@@ -116,9 +116,10 @@ def _installation_text(found: dict[str, Any]) -> str:
 def _machine_lines(machine: dict[str, Any]) -> list[str]:
     gpus = [f"{gpu['name']} ({_size(gpu['memory_bytes'])})" for gpu in machine["gpus"]]
     number = "bfloat16, channels-last" if machine["precision"] == "bf16" else "float32"
+    pair = f"; torchvision {machine['torchvision']}: a pair" if machine["torchvision"] else ""
     built = f"built for CUDA {machine['cuda']}" if machine["cuda"] else "built without CUDA"
     return [
-        f"torch      {machine['torch']}, {built}; torchvision {machine['torchvision']}: a pair",
+        f"torch      {machine['torch']}, {built}{pair}",
         f"CPU        {machine['cpu']}; {machine['threads']} threads; {', '.join(machine['instruction_sets'])}",
         f"GPU        {', '.join(gpus) or machine['device'].replace('cpu', 'none')}",
         f"memory     {_size(machine['memory_bytes'])}",

@@ -1,6 +1,8 @@
 """What formats need of a model; whatever one cannot hold is refused in a sentence that says what would be lost."""
 
+import importlib
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,23 @@ def require_suffix(path: Path, *suffixes: str) -> None:
     """Raise ValueError unless a file's name has one of the endings by which it is recognised."""
     if path.suffix not in suffixes:
         raise ValueError(f"{path} does not end in {' or '.join(suffixes)}: give a file name that does as --output.")
+
+
+def require_torchvision(format: str) -> ModuleType:
+    """Import torchvision, which only some formats need.
+
+    Raises:
+        ValueError: it is not installed, or was built for another torch.
+    """
+    try:
+        return importlib.import_module("torchvision")
+    except ImportError as error:
+        raise ValueError(f"--format {format} needs torchvision: pip install 'tapetum[torchvision]'.") from error
+    except RuntimeError as error:  # its operators do not load
+        raise ValueError(
+            f"--format {format} needs torchvision, which does not load beside this torch ({error}): `tapetum doctor "
+            "--install` says which two are a pair."
+        ) from error
 
 
 def plain_resnet(model: TrainedModel, format: str) -> ResNetConfig:

@@ -9,9 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tapetum.interchange.exports import hubconf
 from tapetum.interchange.exports.preprocessing import preprocessing
-from tapetum.interchange.exports.requirements import backbone, check_written, linear_classifier
+from tapetum.interchange.exports.requirements import backbone, check_written, linear_classifier, require_torchvision
 from tapetum.interchange.exports.trained_model import TrainedModel
 from tapetum.nn import resnet
 from tapetum.nn.backbones import TimmConfig
@@ -22,8 +21,10 @@ def export_torch_hub(model: TrainedModel, output: Path) -> Path:
     """Write `hubconf.py`, `networks/` with the source of the network, `weights.pth` and `model.json`.
 
     Raises:
-        ValueError: the network is timm's, its classifier is more than a linear layer, or the folder cannot be written.
+        ValueError: torchvision is not installed, the network is timm's, its classifier is more than a linear layer, or
+            the folder cannot be written.
     """
+    require_torchvision("torch.hub")
     config = model.backbone
     if isinstance(config, TimmConfig):
         raise ValueError(
@@ -48,7 +49,7 @@ def export_torch_hub(model: TrainedModel, output: Path) -> Path:
         (folder / "networks").mkdir()
         for path in {source, Path(resnet.__file__)}:
             shutil.copyfile(path, folder / "networks" / path.name)
-        shutil.copyfile(hubconf.__file__, folder / "hubconf.py")
+        shutil.copyfile(Path(__file__).with_name("hubconf.py"), folder / "hubconf.py")
         (folder / "model.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         torch.save(parts.state_dict(), folder / "weights.pth")
         written = torch.hub.load(str(folder), "model", source="local", trust_repo=True)

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import nn
 
 from tapetum.interchange.exports.preprocessing import preprocessing
@@ -14,6 +13,7 @@ from tapetum.interchange.exports.requirements import (
     linear_classifier,
     plain_resnet,
     require_suffix,
+    require_torchvision,
 )
 from tapetum.interchange.exports.trained_model import TrainedModel
 from tapetum.system.files import refuse_taken, whole_file, write_text
@@ -28,10 +28,11 @@ def export_torchvision(model: TrainedModel, output: Path) -> Path:
     whose `fc` is `torch.nn.Identity()`.
 
     Raises:
-        ValueError: the network is not one of torchvision's, its classifier is more than a linear layer, or the files
-            cannot be written.
+        ValueError: torchvision is not installed, the network is not one of its, the classifier is more than a linear
+            layer, or the files cannot be written.
     """
     require_suffix(output, ".pth", ".pt")
+    models = require_torchvision("torchvision").models
     config = plain_resnet(model, "torchvision")
     classifier = linear_classifier(model, "torchvision")
     description = preprocessing_file(output)
@@ -41,7 +42,7 @@ def export_torchvision(model: TrainedModel, output: Path) -> Path:
         state |= {f"{_CLASSIFIER}.{name}": tensor for name, tensor in classifier.state_dict().items()}
     with whole_file(output) as partial:
         torch.save(state, partial)
-        network = getattr(torchvision.models, f"resnet{config.depth}")(num_classes=max(1, len(model.classes)))
+        network = getattr(models, f"resnet{config.depth}")(num_classes=max(1, len(model.classes)))
         if classifier is None:
             network.fc = nn.Identity()
         network.load_state_dict(torch.load(partial, weights_only=True), strict=True)
