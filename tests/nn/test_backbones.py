@@ -61,8 +61,7 @@ def test_small_net_takes_every_size_from_8(size):
 
 @pytest.mark.parametrize("depth", [18, 50])
 def test_resnet_matches_torchvision(depth):
-    import torchvision
-
+    torchvision = pytest.importorskip("torchvision")
     torch.manual_seed(0)
     ours = build_backbone(ResNetConfig(depth=depth))
     theirs = getattr(torchvision.models, f"resnet{depth}")()

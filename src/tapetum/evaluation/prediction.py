@@ -66,12 +66,10 @@ def predict_from(
         those = None if own is None else own[some]
         shares, nearest = _shares(outputs.embeddings[some], anchors, those)
         weights, neighbours = shares.topk(min(num_neighbours, shares.shape[1] - (own is not None)), dim=1)
-        # Not shares[:, :0]: that would keep all of `shares`.
-        scores = (
-            shares.new_empty(len(shares), 0)
-            if logits is not None
-            else _sums(shares, supports, votes).clamp(min=_LEAST).log()
-        )
+        if logits is None:
+            scores = _sums(shares, supports, votes).clamp(min=_LEAST).log()
+        else:
+            scores = shares.new_empty(len(shares), 0)  # not shares[:, :0], which would keep all of `shares`
         parts.append(Predictions(scores, neighbours, weights, nearest))
     found = Predictions(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
     return found if logits is None else found._replace(scores=logits)
