@@ -6,7 +6,7 @@ Running means forget faster here than in the papers, whose trainings are a thous
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -117,41 +117,6 @@ class Average:
         for mean, new in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
             if mean.is_floating_point():
                 mean.lerp_(new, 1 - decay)
-
-
-def orthogonalised(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """Nearly U V^T of a matrix U S V^T: Newton-Schulz with Muon's coefficients, which leave singular values near 1."""
-    a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrix / (matrix.norm() + 1e-7)
-    is_tall = x.shape[0] > x.shape[1]
-    x = x.T if is_tall else x
-    for _ in range(iterations):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if is_tall else x
-
-
-class Muon(torch.optim.Optimizer):
-    """Momentum whose matrices are orthogonalised (K. Jordan, 2024, https://kellerjordan.github.io/posts/muon/).
-
-    As in the CIFAR-10 speed run, weights keep the length sqrt(rows), so that the learning rate is relative. A step
-    drops the gradients that it has used, and another optimizer of the same parameters then leaves them alone.
-    """
-
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.6) -> None:
-        super().__init__(parameters, {"lr": lr, "momentum": momentum})
-
-    @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            for weight in (p for p in group["params"] if p.grad is not None):
-                momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
-                momentum.mul_(group["momentum"]).add_(weight.grad)
-                direction = weight.grad + group["momentum"] * momentum  # Nesterov's form
-                rows = len(weight)
-                weight.mul_(rows**0.5 / weight.norm())
-                weight.sub_(orthogonalised(direction.reshape(rows, -1)).view_as(weight), alpha=group["lr"])
-                weight.grad = None
 
 
 @torch.no_grad()

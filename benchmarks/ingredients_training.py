@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from ingredients_data import MOST_SUPPORTS, Indices, Pool
-from ingredients_parts import Alignment, Average, Muon, cutout, make_gate, whiten
+from ingredients_parts import Alignment, Average, cutout, make_gate, whiten
 from ingredients_rungs import Settings
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
@@ -24,8 +24,7 @@ from tapetum.nn.heads import HeadConfig, build_heads
 from tapetum.nn.small_net import SmallNet, SmallNetConfig
 from tapetum.ops.randomness import make_keys, torch_seed
 from tapetum.ops.soft_neighbours import smooth_one_hot
-from tapetum.optim.optimizers import ScheduleConfig, SGDConfig, build_optimizer, set_schedules
-from tapetum.optim.schedules import value
+from tapetum.optim.optimizers import MuonConfig, ScheduleConfig, SGDConfig, build_optimizer, set_schedules
 
 TEMPERATURE, SHARPEN = 0.1, 0.25
 """tau and T of PAWS; tau is SuNCEt's and SimCLR's, too."""
@@ -68,11 +67,10 @@ class Training:
         self.gate, self.align = make_gate(settings.gate, pool.num_classes), Alignment(pool.num_classes)
         self.classes = torch.arange(pool.num_classes)
         schedule = {"warmup_epochs": settings.warmup, "hold": settings.hold}  # an epoch is the whole training
-        self.config = SGDConfig(lr=ScheduleConfig(peak=settings.lr, **schedule), weight_decay=settings.weight_decay)
-        self.sgd = build_optimizer(self.config, self.learner)
-        self.muon_lr = ScheduleConfig(peak=settings.muon_lr, **schedule)
-        convolutions = [p for p in self.learner.backbone.groups.parameters() if p.ndim == 4]
-        self.muon = Muon(convolutions, lr=0.0) if settings.optimizer == "muon" else None
+        rates = {"lr": ScheduleConfig(peak=settings.lr, **schedule), "weight_decay": settings.weight_decay}
+        is_muon = settings.optimizer == "muon"
+        self.config = MuonConfig(kernel_lr=settings.muon_lr, **rates) if is_muon else SGDConfig(**rates)
+        self.optimizer = build_optimizer(self.config, self.learner)
         self.weights: list[float] = []
         """Mean weight of the pseudo-labels of each step."""
         self.right: list[float] = []
@@ -102,13 +100,10 @@ class Training:
         return told
 
     def _step(self, step: int) -> None:
-        set_schedules(self.sgd, self.config, step, self.steps, self.steps)
-        self.sgd.zero_grad()
+        set_schedules(self.optimizer, self.config, step, self.steps, self.steps)
+        self.optimizer.zero_grad()
         self._loss(step).backward()
-        if self.muon is not None:  # first: it takes its gradients away from SGD
-            self.muon.param_groups[0]["lr"] = value(self.muon_lr, step, self.steps, self.steps)
-            self.muon.step()
-        self.sgd.step()
+        self.optimizer.step()
         for average in self.averages.values():
             average.update(self.learner)
 

@@ -187,28 +187,6 @@ def test_alignment_evens_the_classes(modules) -> None:
     torch.testing.assert_close(found, ratios / ratios.sum(dim=1, keepdim=True), rtol=1e-3, atol=0)
 
 
-def test_muon_steps_are_orthogonal_and_used_gradients_are_gone(modules) -> None:
-    parts = modules["ingredients_parts"]
-    torch.manual_seed(0)
-    matrix = torch.randn(8, 20)
-    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-    found = parts.orthogonalised(matrix)
-    assert 0.6 < torch.linalg.svdvals(found).min() < torch.linalg.svdvals(found).max() < 1.3
-    assert torch.nn.functional.cosine_similarity(found.flatten(), (u @ v).flatten(), dim=0) > 0.97
-    torch.testing.assert_close(parts.orthogonalised(matrix.T), found.T)
-    weight = torch.nn.Parameter(torch.randn(8, 5, 2, 2))
-    muon = parts.Muon([weight], lr=0.0)
-    weight.grad = torch.randn_like(weight)
-    muon.step()
-    assert weight.grad is None
-    assert float(weight.detach().norm()) == pytest.approx(8**0.5)
-    before = weight.detach().clone()
-    weight.grad = matrix.view(8, 5, 2, 2)
-    muon.param_groups[0].update(lr=0.1, momentum=0.0)
-    muon.step()
-    torch.testing.assert_close(weight.detach(), before - 0.1 * found.view(8, 5, 2, 2))
-
-
 def test_whitened_patches_have_no_correlation(modules) -> None:
     parts = modules["ingredients_parts"]
     torch.manual_seed(0)

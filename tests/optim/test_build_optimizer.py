@@ -11,6 +11,7 @@ from tapetum.optim.optimizers import (
     LARS,
     AdamWConfig,
     LARSConfig,
+    MuonConfig,
     ScheduleConfig,
     SGDConfig,
     build_optimizer,
@@ -19,7 +20,12 @@ from tapetum.optim.optimizers import (
 )
 
 LR = ScheduleConfig(start=0.1, peak=1.0, final=0.01, warmup_epochs=1)
-CONFIGS = [LARSConfig(lr=LR), SGDConfig(lr=LR, weight_decay=0.1), AdamWConfig(lr=LR)]
+CONFIGS = [
+    LARSConfig(lr=LR),
+    SGDConfig(lr=LR, weight_decay=0.1),
+    AdamWConfig(lr=LR),
+    MuonConfig(lr=LR, weight_decay=0.1),
+]
 
 
 class Mixed(nn.Module):

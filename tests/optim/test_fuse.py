@@ -55,7 +55,7 @@ def test_only_gpus_get_it(monkeypatch, device, fused):
     on = Runtime(RuntimeConfig(accelerator="cpu", threads=1, precision="float32"))
     on.device = torch.device(device)
     model = nn.Linear(2, 2)
-    monkeypatch.setattr(model, "to", lambda *place: model)  # there may be no such device
+    monkeypatch.setattr(model, "to", lambda *place, **layout: model)  # there may be no such device
     optimizer = build_optimizer(FUSED[0], model)
     on.setup(model, optimizer)
     assert asked == ([optimizer] if fused else [])

@@ -28,6 +28,7 @@ from tapetum.methods.base import Method
 from tapetum.ops.blocks import blocks_of
 from tapetum.ops.collectives import rank, sum_over_ranks, world_size
 from tapetum.optim.lars import LARS
+from tapetum.optim.muon import Muon
 
 
 class Weights:
@@ -96,6 +97,11 @@ class ShardedWeights(Weights):
         backbone = getattr(method, "backbone", None)
         if not isinstance(backbone, nn.Module):
             raise ValueError(f"runtime.strategy is fsdp, but {type(method).__name__} has no backbone: use ddp.")
+        if isinstance(optimizer, Muon):
+            raise ValueError(
+                "runtime.strategy is fsdp, which splits the kernels that optimizer.kind muon needs whole: use ddp, or "
+                "another optimizer."
+            )
         names = {id(parameter): name for name, parameter in method.named_parameters()}
         self._sharded = _fully_shard(method, backbone, device)
         self._own = {name: _rows_here(parameter) for name, parameter in self._sharded.items()}

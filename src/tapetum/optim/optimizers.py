@@ -10,13 +10,14 @@ Learning rate and weight decay depend only on the step, so a resumed run uses ex
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from tapetum.optim.lars import LARS
+from tapetum.optim.muon import Muon, is_kernel
 from tapetum.optim.parameter_groups import group_parameters
 from tapetum.optim.schedules import ScheduleConfig, value
 
@@ -24,6 +25,8 @@ __all__ = [
     "LARS",
     "AdamWConfig",
     "LARSConfig",
+    "Muon",
+    "MuonConfig",
     "OptimizerConfig",
     "SGDConfig",
     "ScheduleConfig",
@@ -118,7 +121,41 @@ class AdamWConfig:
             raise ValueError(f"betas is {self.betas}: use two numbers of 0 or more and less than 1.")
 
 
-OptimizerConfig = LARSConfig | SGDConfig | AdamWConfig
+@dataclass(frozen=True, kw_only=True)
+class MuonConfig:
+    """Muon for the kernels of convolutions, SGD with Nesterov's momentum for the rest; see `tapetum.optim.muon.Muon`.
+
+    For networks that normalise after each convolution, such as `small_net`, `resnet` and `wide_resnet`.
+    """
+
+    kind: Literal["muon"] = "muon"
+    """Selects Muon."""
+    lr: ScheduleConfig
+    """Learning rate over training, of SGD."""
+    kernel_lr: float = 0.05
+    """Muon's learning rate where `lr` is at its peak, relative to the length of a kernel; it follows the same schedule.
+    """
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    kernel_momentum: float = 0.6
+    """Momentum of Muon."""
+    weight_decay: float = 0.0
+    """L2 coefficient of weights that SGD trains; biases and normalisation layers are never decayed."""
+    weight_decay_schedule: ScheduleConfig | None = None
+    """Weight decay over training, in place of `weight_decay`."""
+    backbone_lr: float = 1.0
+    """Learning rate of the backbone as a multiple of its own; use less than 1 if it starts from good weights."""
+
+    def __post_init__(self) -> None:
+        _check(momentum=self.momentum, weight_decay=self.weight_decay, backbone_lr=self.backbone_lr)
+        _check(kernel_lr=self.kernel_lr)
+        if not 0 <= self.kernel_momentum < 1:
+            raise ValueError(f"kernel_momentum is {self.kernel_momentum}: use 0 or more and less than 1.")
+        if self.lr.peak <= 0:
+            raise ValueError(f"lr.peak is {self.lr.peak}: Muon's learning rate follows it, so use more than 0.")
+
+
+OptimizerConfig = LARSConfig | SGDConfig | AdamWConfig | MuonConfig
 """The `optimizer:` section of a recipe; `kind` selects one of them."""
 
 
@@ -164,6 +201,9 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
             nesterov=config.nesterov,
             foreach=True,
         )
+    if isinstance(config, MuonConfig):
+        groups = _with_kernels(group_parameters(model, backbone_lr=config.backbone_lr), config)
+        return Muon(groups, lr=0.0, momentum=config.momentum, weight_decay=config.weight_decay)
     return torch.optim.AdamW(
         group_parameters(model, backbone_lr=config.backbone_lr),
         lr=0.0,
@@ -174,8 +214,21 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
     )
 
 
+def _with_kernels(groups: list[dict[str, Any]], config: MuonConfig) -> list[dict[str, Any]]:
+    """Move the kernels of each group into one of its own, which Muon trains."""
+    found = []
+    for group in groups:
+        kernels = [(name, p) for name, p in group["params"] if is_kernel(p)]
+        rest = [(name, p) for name, p in group["params"] if not is_kernel(p)]
+        rate = group.get("lr_factor", 1.0) * config.kernel_lr / config.lr.peak
+        orthogonal = {"orthogonal": True, "momentum": config.kernel_momentum, "lr_factor": rate, "decayed": False}
+        found += [{**group, "params": rest}] if rest else []
+        found += [{**group, "params": kernels, **orthogonal}] if kernels else []
+    return found
+
+
 def fuse(optimizer: Optimizer) -> None:
-    """Let SGD and AdamW update all parameters in one kernel, which reads each of them once; LARS stays as it is.
+    """Let SGD and AdamW update all parameters in one kernel, which reads each of them once; others stay.
 
     For GPUs, where the several passes of `foreach` cost launches and memory traffic. On a CPU it would move the last
     bits. Call it before the first step: AdamW then counts its steps on the device, too.

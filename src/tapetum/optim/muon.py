@@ -1,0 +1,121 @@
+"""Muon: momentum whose matrices are orthogonalised (K. Jordan, 2024, https://kellerjordan.github.io/posts/muon/).
+
+Symbols: W a kernel as a matrix of n rows (output channels), g its gradient, m the momentum buffer.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+_ITERATIONS = 5
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Muon's: singular values end near 1, those that begin small soonest
+
+
+class Muon(Optimizer):
+    """Muon for the kernels of convolutions, SGD with Nesterov's momentum for everything else.
+
+    In a group with `orthogonal=True`:
+        m <- momentum * m + g
+        W <- sqrt(n) * W / ||W|| - lr * orthogonalised(g + momentum * m)
+    so that each kernel keeps its length, as in the CIFAR-10 speed runs (https://arxiv.org/abs/2404.00498), and `lr` is
+    relative to it. That suits kernels whose length changes nothing, because a normalisation follows them; weight decay
+    does not apply to them. In other groups:
+        g <- g + weight_decay * p;  m <- momentum * m + g;  p <- p - lr * (g + momentum * m)
+    The state of each parameter is its `momentum_buffer`.
+
+    `torch.optim.Muon` takes matrices alone, not kernels, and lets their length grow.
+
+    Args:
+        params: parameters or groups of them; groups may override every argument below.
+        lr: learning rate.
+        momentum: decay of the buffer, 0 or more and below 1.
+        weight_decay: L2 coefficient.
+        orthogonal: see above.
+
+    Raises:
+        ValueError: an argument is negative, or momentum is 1 or more.
+
+    Example:
+        >>> import torch
+        >>> layer = torch.nn.Conv2d(8, 8, 3)
+        >>> groups = [{"params": [layer.weight], "orthogonal": True, "momentum": 0.6}, {"params": [layer.bias]}]
+        >>> optimizer = Muon(groups, lr=0.05)
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        *,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        orthogonal: bool = False,
+    ) -> None:
+        for name, value in {"lr": lr, "weight_decay": weight_decay}.items():
+            if value < 0:
+                raise ValueError(f"{name} is {value}: use 0 or more.")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum is {momentum}: use 0 or more and less than 1.")
+        rates = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__(params, {**rates, "orthogonal": orthogonal})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step; returns the result of `closure`, which recomputes the loss, or None without a closure."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if parameters:
+                self._step_group(group, parameters)
+        return loss
+
+    def _step_group(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        momentum, decay = group["momentum"], 0.0 if group["orthogonal"] else group["weight_decay"]
+        gradients = list(torch._foreach_add([cast(Tensor, p.grad) for p in parameters], parameters, alpha=decay))
+        buffers = self._buffers(parameters)
+        torch._foreach_mul_(buffers, momentum)
+        torch._foreach_add_(buffers, gradients)
+        torch._foreach_add_(gradients, buffers, alpha=momentum)
+        if group["orthogonal"]:
+            lengths = torch._foreach_norm(parameters)
+            torch._foreach_mul_(parameters, [len(p) ** 0.5 / length for p, length in zip(parameters, lengths)])
+            gradients = [orthogonalised(g.flatten(1)).view_as(g) for g in gradients]
+        torch._foreach_add_(parameters, gradients, alpha=-group["lr"])
+
+    def _buffers(self, parameters: list[Tensor]) -> list[Tensor]:
+        for p in parameters:
+            state = self.state[p]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(p)
+        return [self.state[p]["momentum_buffer"] for p in parameters]
+
+
+def is_kernel(parameter: Tensor) -> bool:
+    """Whether a parameter (n, c, h, w) is the kernel of a convolution over channels, not over an image's three.
+
+    Example:
+        >>> [is_kernel(layer.weight) for layer in (torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 8, 3))]
+        [False, True]
+    """
+    return parameter.ndim == 4 and parameter.shape[1] > 4
+
+
+def orthogonalised(matrix: Tensor) -> Tensor:
+    """Return nearly U V^T of a matrix U S V^T (n, m), by Newton-Schulz iterations in its own precision.
+
+    Singular values end between 0.7 and 1.2, unless they were below some thousandths of the matrix's length.
+    """
+    a, b, c = _COEFFICIENTS
+    x = matrix / (matrix.norm() + 1e-7)
+    is_tall = x.shape[0] > x.shape[1]
+    x = x.T if is_tall else x
+    for _ in range(_ITERATIONS):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if is_tall else x
