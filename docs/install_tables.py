@@ -53,17 +53,17 @@ INSTALL_INTRODUCTION = """## What it takes
 
 Installed from this folder into an empty environment (`python -m venv`), used, and deleted again, by
 `benchmarks/install.py`; the files hold each command with what it printed. *MB* is the whole environment. *For GPUs* is
-what of it serves NVIDIA's GPUs alone: packages of CUDA, Triton, and torch's own files for CUDA; the rest is about what
-remains of it in an environment for CPUs, which could not be measured here: PyTorch's own index was out of reach. Other
-programs shared the two cores, and the seconds of `pip` are those of the network and disk where it ran.
+what of it serves NVIDIA's GPUs alone: packages of CUDA, Triton, and torch's own files for CUDA. The build of torch for
+CPUs came from a file, because PyTorch's own index, which the commands above name, was out of reach. Other programs
+shared the two cores, and the seconds of `pip` are those of the network and disk where it ran.
 """
 
 VERSIONS_INTRODUCTION = """## Which versions work
 
 The part of the suite that depends most on torch, by `benchmarks/versions.py`; it takes any Python with any versions of
-the packages. torch and torchvision are a pair: torchvision's compiled operators load only beside the torch that
-they were built for, and torchvision built for CUDA does not load beside a torch for CPUs. `tapetum doctor --install`
-runs such an operator, and says so if it fails.
+the packages. torchvision, an extra, is not so free: its compiled operators load only beside the torch that they were
+built for, and one built for CUDA does not load beside a torch for CPUs. Where it is installed, `tapetum doctor
+--install` runs such an operator, and says so if it fails.
 """
 
 
@@ -102,7 +102,7 @@ def _transcript(name: str, one: Result) -> str:
 
 def versions(found: Mapping[str, Result]) -> str:
     """A line for each set of versions."""
-    names = ("torch", "torchvision", "numpy", "pillow", "scipy", "scikit-learn", "lightning-fabric", "pydantic")
+    names = ("torch", "numpy", "pillow", "scipy", "scikit-learn", "lightning-fabric", "pydantic")
     rows = []
     for name, one in found.items():
         failed = f"{one['failed']}" if one["failed"] else ABSENT

@@ -1,11 +1,18 @@
 """The door to backbones: sizes, counts, channels, errors."""
 
 import builtins
+import importlib.util
 
 import pytest
 import torch
 
 from tapetum.nn.backbones import ResNetConfig, SmallNetConfig, TimmConfig, WideResNetConfig, build_backbone
+
+
+def needing_timm(*words):
+    is_missing = importlib.util.find_spec("timm") is None
+    return pytest.param(*words, marks=pytest.mark.skipif(is_missing, reason="timm is not installed"))
+
 
 SMALL = [
     WideResNetConfig(depth=10, width=1),
@@ -13,9 +20,9 @@ SMALL = [
     ResNetConfig(depth=18, stem="small"),
     SmallNetConfig(stem=8, widths=(8, 16, 24)),
     SmallNetConfig(widths=(12,), activation="relu"),
-    TimmConfig(name="resnet10t"),
-    TimmConfig(name="mobilenetv3_small_050"),
-    TimmConfig(name="test_vit", options={"img_size": 32, "patch_size": 4, "dynamic_img_size": True}),
+    needing_timm(TimmConfig(name="resnet10t")),
+    needing_timm(TimmConfig(name="mobilenetv3_small_050")),
+    needing_timm(TimmConfig(name="test_vit", options={"img_size": 32, "patch_size": 4, "dynamic_img_size": True})),
 ]
 
 
@@ -102,8 +109,8 @@ def test_same_seed_same_weights(config):
         (lambda: TimmConfig(name=""), ["name"]),
         (lambda: TimmConfig(name="resnet18", options={"in_chans": 1}), ["options", "in_chans"]),
         (lambda: build_backbone(WideResNetConfig(), in_channels=0), ["in_channels", "0"]),
-        (lambda: build_backbone(TimmConfig(name="resnet_18")), ["resnet_18", "resnet18"]),
-        (lambda: build_backbone(TimmConfig(name="resnet10t", options={"wings": 2})), ["options", "wings"]),
+        needing_timm(lambda: build_backbone(TimmConfig(name="resnet_18")), ["resnet_18", "resnet18"]),
+        needing_timm(lambda: build_backbone(TimmConfig(name="resnet10t", options={"wings": 2})), ["options", "wings"]),
     ],
 )
 def test_errors_name_field_value_and_fix(make, words):

@@ -54,6 +54,7 @@ def test_conversion_keeps_names_tensors_and_optimizers():
 
 
 def test_timms_layers_keep_their_activation():
+    pytest.importorskip("timm")
     network = build_backbone(TimmConfig(name="mobilenetv3_small_050")).eval()
     x = torch.randn(2, 3, 32, 32)
     expected = network(x)

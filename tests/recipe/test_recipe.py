@@ -213,8 +213,8 @@ def test_defaults_need_not_be_written():
             "shape is 'sine': expected 'cosine', 'linear', 'constant' or 'step'.",
         ),
         ("  kind: sgd", "  nesterov: yes\n  kind: sgd", "nesterov is 'yes': expected true or false."),
-        ("  kind: sgd", "  kind: sdg", "optimizer.kind is 'sdg': did you mean 'sgd'? Choose one of lars, sgd, adamw."),
-        ("  kind: sgd", "  nesterov: true", "line 12: optimizer.kind is missing: choose one of lars, sgd, adamw."),
+        ("  kind: sgd", "  kind: sdg", "optimizer.kind is 'sdg': did you mean 'sgd'? Choose one of lars, sgd, adamw, "),
+        ("  kind: sgd", "  nesterov: true", "line 12: optimizer.kind is missing: choose one of lars, sgd, adamw, muon"),
         ("  kind: sgd", "  kind: [sgd]", "optimizer.kind is ['sgd']: Choose one of"),
         (
             "{size: 8, scale: [0.5, 1]}",

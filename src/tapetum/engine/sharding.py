@@ -224,6 +224,8 @@ def _fully_shard(method: Method, backbone: nn.Module, device: torch.device) -> d
             dist.broadcast(tensor, 0)  # as DistributedDataParallel does
     # An in-place operation on a view would drop the hook that gathers weights for the backward pass.
     backbone.register_forward_hook(lambda module, inputs, output: output.clone() if output._is_view() else output)
+    if torch.__version__ < "2.14":  # which shards no other layout
+        backbone.to(memory_format=torch.contiguous_format)
     mesh = init_device_mesh(device.type, (world_size(),))
     try:
         for block in blocks_of(backbone):
