@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from side_by_side import machine
 
-EVERY = 1.0
+EVERY = 0.5
 """Seconds between two looks."""
 WARM = 0.25
 """Share of a command's time that the slope leaves out: caches fill, and memory that was freed is kept."""

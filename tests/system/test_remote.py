@@ -1,5 +1,7 @@
 """Files of a web server that runs here, with faults."""
 
+import time
+
 import pytest
 import web
 
@@ -60,7 +62,19 @@ def test_faults_that_stay_name_the_address(server, fault):
     server.fail(10**6, fault)
     with pytest.raises(Unreachable, match=r"/a/1\.bin cannot be read \(.*\), after \d+ seconds of trying: try again"):
         read_bytes(Address(server.address) / "a/1.bin", 2048)
-    assert 5 <= len(server.asked) <= 20, "0.001 s, and twice as long each time; aiohttp asks twice after a reset"
+    assert 3 <= len(server.asked) <= 20, "0.001 s, and twice as long each time; aiohttp asks twice after a reset"
+
+
+def test_requests_that_hang_use_up_the_patience():
+    asked = []
+
+    def hangs():
+        asked.append(time.sleep(0.06))
+        raise TimeoutError
+
+    with pytest.raises(Unreachable, match=r"x cannot be read \(TimeoutError\), after 0 seconds of trying"):
+        remote._tried(Address("http://127.0.0.1:9/x"), hangs)
+    assert len(asked) == 1
 
 
 def test_what_is_not_there_is_no_fault(server):

@@ -219,7 +219,7 @@ def _tried(address: Address, request: Callable[[], T]) -> T:
         FileNotFoundError, IsADirectoryError, ValueError: as the request raised them.
         Unreachable: anything else.
     """
-    waited, wait = 0.0, _FIRST_WAIT
+    began, wait = time.monotonic(), _FIRST_WAIT
     while True:
         try:
             return request()
@@ -231,14 +231,15 @@ def _tried(address: Address, request: Callable[[], T]) -> T:
                     f"{address} cannot be read ({_reason(error)}): check the address, and your credentials in the "
                     "environment"
                 ) from error
-            if waited >= patience():
+            tried_for = time.monotonic() - began  # in requests that hang, too
+            if tried_for >= patience():
                 raise Unreachable(
-                    f"{address} cannot be read ({_reason(error)}), after {waited:.0f} seconds of trying: try again "
+                    f"{address} cannot be read ({_reason(error)}), after {tried_for:.0f} seconds of trying: try again "
                     f"later; `tapetum resume` continues a run from its last checkpoint"
                 ) from error
             _tell_once(address, error)
         time.sleep(wait)
-        waited, wait = waited + wait, min(2 * wait, _LONGEST_WAIT)
+        wait = min(2 * wait, _LONGEST_WAIT)
 
 
 def _may_pass(error: Exception) -> bool:
