@@ -65,7 +65,8 @@ def test_faults_that_stay_name_the_address(server, fault):
     assert 3 <= len(server.asked) <= 20, "0.001 s, and twice as long each time; aiohttp asks twice after a reset"
 
 
-def test_requests_that_hang_use_up_the_patience():
+def test_requests_that_hang_use_up_the_patience(monkeypatch):
+    monkeypatch.setenv("TAPETUM_PATIENCE", "0.05")
     asked = []
 
     def hangs():
