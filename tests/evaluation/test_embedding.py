@@ -51,6 +51,6 @@ def test_mirrored_outputs_are_the_mean_over_an_image_and_its_mirror_image(embedd
 def test_without_it_an_image_counts_as_it_is(embedder, pixels):
     """The published evaluations: nothing is averaged, to the bit."""
     found = embedder.outputs(ArrayStore(pixels), np.arange(6))
-    images = torch.from_numpy(pixels).float().div(255).sub(0.5).div(0.25)
+    images = embedder.compute.place_images(torch.from_numpy(pixels).float().div(255).sub(0.5).div(0.25))
     with torch.no_grad():
         assert torch.equal(found.embeddings, embedder.method.eval().embed(images))

@@ -27,6 +27,20 @@ def test_training_lowers_the_loss_and_keeps_the_embedding_alive(family, kind):
     assert (run.method.eval().embed(images).std(0) > 1e-3).any()
 
 
+def test_embedding_and_classifying_at_once_changes_no_bit(family, kind):
+    method = family.trainer(kind, None, 1).method.eval()
+    images, passes = family.batch_of(0).views.groups[0], []
+    hook = method.backbone.register_forward_hook(lambda *_: passes.append(1))
+    with torch.no_grad():
+        embeddings, logits = method.embed_and_classify(images)
+        hook.remove()
+        assert torch.equal(embeddings, method.embed(images))
+        expected = method.classify(images)
+    assert (logits is None) == (expected is None)
+    assert logits is None or torch.equal(logits, expected)
+    assert len(passes) == 1
+
+
 Ranks = list[tuple[dict[str, Tensor], dict[str, Tensor]]]
 """Losses and weights, and local state, of each process."""
 

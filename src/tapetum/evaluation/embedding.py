@@ -64,7 +64,7 @@ class Embedder:
     shared: bool = False
     """Whether the processes share the images out: each streams its own batches, and all of them must call alike."""
     classifies: bool = True
-    """Whether outputs have the logits of the method's classifier, which runs its network once more."""
+    """Whether outputs have the logits of the method's classifier, which some methods need another pass for."""
 
     @torch.no_grad()
     def stream(
@@ -132,10 +132,17 @@ class Embedder:
         """Run the method on images (n, C, S, S); with `mirrored`, on their mirror images too, and average."""
         seen = [images, images.flip(3)] if self.views.evaluation.mirrored else [images]
         with self.compute.autocast():
-            embeddings = [self._embed(view).float() for view in seen]
-            classified = [self.method.classify(view) for view in seen] if self.classifies else []
-            logits = [found.float() for found in classified if found is not None]
+            both = [self._embed_and_classify(view) for view in seen]
+        embeddings = [embedding.float() for embedding, _ in both]
+        logits = [found.float() for _, found in both if found is not None]
         return Outputs(_mean(embeddings), _mean(logits) if logits else None)
+
+    def _embed_and_classify(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        if not self.classifies:
+            return self._embed(images), None
+        if self.features == "own":
+            return self.method.embed_and_classify(images)
+        return self._embed(images), self.method.classify(images)
 
     def _embed(self, images: Tensor) -> Tensor:
         if self.features == "own":

@@ -118,6 +118,10 @@ class Method(nn.Module):
         """(B, num_classes) logits of the method's own classifier; None if it trains none."""
         return None
 
+    def embed_and_classify(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What `embed` and `classify` return; override it where one pass of the backbone is enough for both."""
+        return self.embed(images), self.classify(images)
+
     def in_domain(self, nearest: Tensor) -> Tensor | None:
         """(N,) how much images resemble labelled ones, 0 to 1, given the cosine (N,) of each with its nearest labelled
         image; None if the method does not estimate this."""

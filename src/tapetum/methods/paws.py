@@ -214,3 +214,8 @@ class PAWS(Method):
     def classify(self, images: Tensor) -> Tensor | None:
         """(B, num_classes) logits of the linear classifier of the supervised term; None without that term."""
         return None if self.classifier is None else self.classifier(self.backbone(images))
+
+    def embed_and_classify(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Both from one pass of the backbone."""
+        features = self.backbone(images)
+        return self.projector(features), None if self.classifier is None else self.classifier(features)

@@ -104,3 +104,8 @@ class Suave(SwAV):
     def classify(self, images: Tensor) -> Tensor:
         """(B, num_classes) logits: scores against the prototypes of the classes."""
         return self.cluster(images)
+
+    def embed_and_classify(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Both from one pass of the backbone."""
+        features = self.embed(images)
+        return features, self.prototypes(unit_length(self.projector(features)))[0] / self.config.temperature

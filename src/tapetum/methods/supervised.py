@@ -62,3 +62,8 @@ class Supervised(Method):
     def classify(self, images: Tensor) -> Tensor | None:
         """(B, num_classes) logits."""
         return self.classifier(self.backbone(images))
+
+    def embed_and_classify(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Both from one pass of the backbone."""
+        features = self.embed(images)
+        return features, self.classifier(features)
