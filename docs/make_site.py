@@ -130,6 +130,7 @@ def main() -> None:
         index_folders(pages)
         reference(pages)
         config = {"INHERIT": str(ROOT / "mkdocs.yml"), "docs_dir": str(pages), "nav": navigation(pages)}
+        shutil.copyfile(ROOT / "docs" / "formula_blocks.py", build / "formula_blocks.py")
         (build / "mkdocs.yml").write_text(yaml.safe_dump({**config, "site_dir": str(site)}), encoding="utf-8")
         command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--clean"]
         environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}  # for mkdocstrings, which imports nothing

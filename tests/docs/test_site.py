@@ -34,6 +34,16 @@ def test_the_gallery_shows_every_picture(root: Path) -> None:
     assert shown == {path.name for path in (root / "docs/images").iterdir()}
 
 
+def test_formulas_of_docstrings_stay_lines(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("griffe", reason="griffe is not installed: pip install -e '.[docs]'")
+    monkeypatch.syspath_prepend(str(root / "docs"))
+    with_blocks = importlib.import_module("formula_blocks").with_blocks
+    text = "For p:\n    p <- p + 1\n    p <- 2 * p\nand so on.\n\n    alone\n\nArgs:\n    p: it,\n        or not."
+    expected = text.replace("For p:\n", "For p:\n\n").replace("\nand so on", "\n\nand so on")
+    assert with_blocks(text) == expected
+    assert with_blocks(expected) == expected
+
+
 def test_links_are_laid_out_as_in_the_repository(make_site: ModuleType, root: Path, tmp_path: Path) -> None:
     make_site.lay_out(tmp_path)
     make_site.index_folders(tmp_path)
