@@ -52,8 +52,9 @@ def inject(place: Place, case: Case, fault: Fault, reference: Reference, moment:
     goes_on_without = fault.takes_input and ended.code == 0  # and so ends with other, whole files
     if not fault.takes_input and (parts := parts_under_final_names(place.work, (reference.before, reference.after))):
         outcome = outcome or f"not whole: {', '.join(parts[:3])}"
+    where = ended.events[moment - 1] if isinstance(strike.due, int) and len(ended.events) >= moment else ""
     if fault.takes_input:
-        bring_back(reference.template, place.work)
+        bring_back(reference.template, place.work, where.partition(" ")[2], reference.after)
     wrong = difference(snapshot(place.work), reference.after, reference.changing)
     if wrong and goes_on_without:
         outcome = outcome or ("goes on and says so" if _TOLD.search(ended.output + ended.errors) else "says nothing")
@@ -61,7 +62,6 @@ def inject(place: Place, case: Case, fault: Fault, reference: Reference, moment:
     elif wrong and ended.code == 0:
         outcome = outcome or wrong
     then = "same" if not wrong else _again(place, case, fault, reference)
-    where = ended.events[moment - 1] if isinstance(strike.due, int) and len(ended.events) >= moment else ""
     about = {"verb": case.verb, "method": case.method, "processes": case.processes, "moment": moment, "where": where}
     code = ended.codes[strike.rank] if strike.alone else ended.code
     outcome = outcome or (_good(ended) if _is_struck(ended, strike) else OVER)

@@ -191,10 +191,9 @@ def allow_writing(folder: Path) -> None:
             place.chmod(0o755 if place.is_dir() else 0o644)
 
 
-def bring_back(template: Path, folder: Path) -> None:
-    """Put files that a fault removed or cut back, as they were."""
-    for path in _files(template):
-        there = folder / path.relative_to(template)
-        if not there.is_file() or there.stat().st_size < path.stat().st_size:
-            there.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, there)
+def bring_back(template: Path, folder: Path, name: str, after: Snapshot) -> None:
+    """Put a file that a fault removed or cut back, as it was, unless an undisturbed command removes it, too."""
+    path, there = template / name, folder / name
+    if name in after and path.is_file() and not (there.is_file() and there.stat().st_size >= path.stat().st_size):
+        there.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, there)

@@ -110,7 +110,8 @@ def by_ray(run: Path, images: Path, workers: int, kill_at: int | None) -> list[d
     """Predict on a cluster; the worker of the first batch is killed once so many rows have come."""
     import ray.data
 
-    read = ray.data.read_binary_files(str(images), include_paths=True)
+    count = sum(path.is_file() for path in images.rglob("*"))  # a task for each batch, so that some are left to do
+    read = ray.data.read_binary_files(str(images), include_paths=True, override_num_blocks=-(-count // BATCH))
     predicted = read.map_batches(
         Signed,
         fn_constructor_args=[str(run)],

@@ -170,4 +170,5 @@ def machine() -> dict[str, Any]:
 
 def write_json(path: Path | None, result: dict[str, Any]) -> None:
     if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result, indent=1) + "\n")

@@ -117,7 +117,7 @@ def read(place: str, count: int) -> dict[str, float]:
     return {
         "open_seconds": opened - began,
         "images_per_second": len(order) / seconds,
-        "cpu_ms_per_image": 1000 * (time.process_time() - cpu) / len(order),
+        "cpu_ms_per_image": 1000 * (time.process_time() - cpu) / max(1, len(order)),
         "start_memory_mb": start,
         "peak_memory_mb": peak_memory_mb(),
     }

@@ -15,7 +15,7 @@ been run to its end yet.
 
 ## Without a GPU
 
-Two commands, in the project's folder:
+From an empty machine with Python, two commands in the project's folder:
 
     pip install torch --index-url https://download.pytorch.org/whl/cpu
     pip install .

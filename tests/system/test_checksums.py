@@ -64,3 +64,18 @@ def test_sha256sum_reads_the_note(tmp_path, name):
     assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0
     path.write_bytes(b"Content")
     assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 1
+
+
+def test_what_a_kill_left_undone_is_done(tmp_path, monkeypatch):
+    path = tmp_path / "table.csv"
+
+    def killed(*_: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(resumable_file, "note_checksum", killed)
+        write(path, b"content")
+    assert not note_of(path).exists()
+    ResumableFile.settle(path)
+    refuse_changed(path)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["table.csv", "table.csv.sha256"]

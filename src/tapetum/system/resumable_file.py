@@ -115,11 +115,24 @@ class ResumableFile:
                 # In this order no kill leaves a checksum beside a file that it is not of.
                 note_of(self.path).unlink(missing_ok=True)
                 os.replace(self._partial, self.path)
-                self._state.unlink()
                 note_checksum(self.path, found)
+                self._state.unlink()  # last: until then it shows that something may be left to do
             except OSError as error:
                 raise self._unwritable(error) from error
             sync_folder(self.path.parent)
+
+    @staticmethod
+    def settle(path: Path) -> None:
+        """Do what is left to do if a process was killed just after its file got its name.
+
+        Raises:
+            ValueError: another process is writing it, or it cannot be written.
+        """
+        state = path.with_name(path.name + ".partial.json")
+        with sole_writing(path):  # which also takes away the lock of a killed process
+            if state.exists() and path.exists() and not path.with_name(path.name + ".partial").exists():
+                note_checksum(path, checksum_of(path))
+                state.unlink()
 
     def __enter__(self) -> ResumableFile:
         return self

@@ -21,7 +21,6 @@ from tapetum.reporting.predictions_table import csv_text, safe_path
 from tapetum.runs.new_images import open_new_images
 from tapetum.runs.places import moved_to
 from tapetum.runs.trained_run import TrainedRun, open_trained_run
-from tapetum.system.files import sole_writing
 from tapetum.system.resumable_file import ResumableFile
 
 TABLE, SHEETS = "clusters.csv", "sheets"
@@ -68,10 +67,9 @@ def cluster(
         raise ValueError(f"clusters is {clusters}: use 2 or more.")
     folder = Path(output)
     if (folder / SHEETS).exists():
-        with sole_writing(folder / TABLE):  # which also takes away the lock of a killed process
-            if not (folder / f"{TABLE}.partial").exists():
-                (folder / f"{TABLE}.partial.json").unlink(missing_ok=True)  # left if the last moment failed
-                raise ValueError(f"{folder / SHEETS} exists already: give another --output.")
+        ResumableFile.settle(folder / TABLE)
+        if not (folder / f"{TABLE}.partial").exists():
+            raise ValueError(f"{folder / SHEETS} exists already: give another --output.")
     trained = open_trained_run(run, plugins, needs_labels=False, moved=moved_to(run_images, run_labels))
     _check_kind(trained, clusters)
     store = open_new_images(images, trained.parts.recipe.data.shrink_to)
