@@ -33,7 +33,7 @@ OVER = "was over"
 """Outcome if the command ended before its moment came: this is no injection."""
 GOOD = ("goes on", "goes on and says so", "ended", "saved", OVER)
 _WRITTEN_EVERY = 20
-_TOLD = re.compile("cannot be read|could not be read|cut short|skipped|left out|NaN|again|restored")
+_TOLD = re.compile("cannot be read|could not be read|cut short|skipped|left out|unreadable|NaN|again|restored")
 
 Row = dict[str, Any]
 
@@ -54,8 +54,14 @@ def inject(place: Place, case: Case, fault: Fault, reference: Reference, moment:
         outcome = outcome or f"not whole: {', '.join(parts[:3])}"
     where = ended.events[moment - 1] if isinstance(strike.due, int) and len(ended.events) >= moment else ""
     if fault.takes_input:
-        bring_back(reference.template, place.work, where.partition(" ")[2], reference.after)
-    wrong = difference(snapshot(place.work), reference.after, reference.changing)
+        name = where.partition(" ")[2]
+        bring_back(reference.template, place.work, name, reference.after)
+        if name not in reference.before:  # what only this file knew, such as the first command, is lost with it
+            reference = replace(reference, changing=reference.changing | {name})
+    left, due = snapshot(place.work), reference.after
+    if goes_on_without:  # what is cached is made again when it is needed
+        left, due = ({n: d for n, d in files.items() if not n.startswith("cache/")} for files in (left, due))
+    wrong = difference(left, due, reference.changing)
     if wrong and goes_on_without:
         outcome = outcome or ("goes on and says so" if _TOLD.search(ended.output + ended.errors) else "says nothing")
         fresh_copy(reference.template, place.work)  # without the fault it must do what it should
