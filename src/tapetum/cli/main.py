@@ -50,14 +50,15 @@ def tapetum(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit: 0 on success, 1 if an installation is broken, 2 if input is wrong, 130 after Ctrl-C."""
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # hides advice on DistributedDataParallel from each process
-    if arguments is None:
-        begin_with_process()
-    command = typer.main.get_command(app)
-    arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # for file names that the terminal's encoding lacks
     try:
+        # Hides advice on DistributedDataParallel from each process.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        if arguments is None:
+            begin_with_process()
+        command = typer.main.get_command(app)
+        arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # for file names that the terminal's encoding lacks
         code = command.main(args=arguments, prog_name="tapetum", standalone_mode=False)
         if sys.stdout is not None:  # closed by whoever started this
             sys.stdout.flush()

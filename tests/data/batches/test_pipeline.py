@@ -1,6 +1,9 @@
 """A batch is a function of its number: not of workers, other batches, the store, or the generators of others."""
 
+import multiprocessing
+import os
 import random
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -110,6 +113,19 @@ def test_workers_change_no_bit(tmp_path, kind):
     for left, right in zip(ours, theirs):
         assert_same(left, right)
     assert_same(theirs[0], batch(pipeline, 2))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="this system has no signal for dead processes")
+def test_a_dead_worker_is_told_when_a_batch_is_asked_for_and_never_by_a_signal():
+    before = signal.getsignal(signal.SIGCHLD)
+    batches = make().batches(0, 100, workers=1)
+    next(batches)
+    assert signal.getsignal(signal.SIGCHLD) is before
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()  # a handler would raise here
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        list(batches)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -5,6 +5,8 @@ step and may run in a worker process. `Pipeline.finish` distorts colours and nor
 device. Neither keeps state, so any step's batch can be rebuilt on its own, with the same bits.
 """
 
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -227,10 +229,10 @@ class Pipeline(Dataset[Cut | _Refused]):
         """
         source = copy(self)
         source.views_from = views_from
-        cuts: Iterator[Cut | _Refused] | DataLoader[Cut | _Refused]
+        cuts: Iterator[Cut | _Refused]
         pins = torch.device(device).type == "cuda"
         if workers:
-            cuts = DataLoader(
+            loader: DataLoader[Cut | _Refused] = DataLoader(
                 source,
                 batch_size=None,
                 sampler=range(start, stop),
@@ -239,12 +241,28 @@ class Pipeline(Dataset[Cut | _Refused]):
                 generator=torch.Generator(),
                 pin_memory=pins,
             )
+            cuts = _started(loader)
         else:
             cuts = (source.cut(n).pin_memory() if pins else source.cut(n) for n in range(start, stop))
         for cut in cuts:
             if isinstance(cut, _Refused):
                 raise OSError(cut.reason) if cut.by_system else ValueError(cut.reason)
             yield self.finish(cut, device, channels_last)
+
+
+def _started(loader: DataLoader[Cut | _Refused]) -> Iterator[Cut | _Refused]:
+    """Start a loader's workers, and leave the signal that tells of a dead one alone.
+
+    Torch would raise from a handler of that signal, in the midst of whatever is being done, such as saving a
+    checkpoint. Without it, the loader notices a dead worker within five seconds, when it waits for the next batch.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    number = getattr(signal, "SIGCHLD", None) if is_main else None  # only POSIX has it
+    before = None if number is None else signal.getsignal(number)
+    cuts = iter(loader)
+    if number is not None:
+        signal.signal(number, before)
+    return cuts
 
 
 def _crops(images: Tensor | Sequence[Tensor], keys: Keys, config: ViewConfig) -> Crops:
