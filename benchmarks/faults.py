@@ -17,7 +17,7 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from signal import SIGKILL
@@ -27,7 +27,7 @@ from faults_cases import Case, all_cases
 from faults_judge import allow_writing, bring_back, difference, fresh_copy, parts_under_final_names, snapshot, wrong_end
 from faults_kinds import FAULTS, Fault, command_of, moments
 from faults_place import Place, Reference
-from faults_processes import Ended, Strike, warm_up
+from faults_processes import OUTSIDE, Ended, Strike, warm_up
 
 OVER = "was over"
 """Outcome if the command ended before its moment came: this is no injection."""
@@ -48,7 +48,7 @@ def inject(place: Place, case: Case, fault: Fault, reference: Reference, moment:
     if fault.disk is not None:
         place.set_room(None)
     allow_writing(place.work)
-    outcome = wrong_end(ended, fault.expected)
+    outcome = OVER if ended.code == OUTSIDE else wrong_end(ended, fault.expected)
     goes_on_without = fault.takes_input and ended.code == 0  # and so ends with other, whole files
     if not fault.takes_input and (parts := parts_under_final_names(place.work, (reference.before, reference.after))):
         outcome = outcome or f"not whole: {', '.join(parts[:3])}"
@@ -56,12 +56,13 @@ def inject(place: Place, case: Case, fault: Fault, reference: Reference, moment:
     if fault.takes_input:
         name = where.partition(" ")[2]
         bring_back(reference.template, place.work, name, reference.after)
+        # What is cached is made again when it is needed, and that of a damaged folder is not that of a whole one.
+        reference = replace(reference, after=_without_cache(reference.after))
         if name not in reference.before:  # what only this file knew, such as the first command, is lost with it
             reference = replace(reference, changing=reference.changing | {name})
-    left, due = snapshot(place.work), reference.after
-    if goes_on_without:  # what is cached is made again when it is needed
-        left, due = ({n: d for n, d in files.items() if not n.startswith("cache/")} for files in (left, due))
-    wrong = difference(left, due, reference.changing)
+            if ended.code:  # as the sentence says
+                (place.work / name).unlink(missing_ok=True)
+    wrong = _wrong(place, fault, reference)
     if wrong and goes_on_without:
         outcome = outcome or ("goes on and says so" if _TOLD.search(ended.output + ended.errors) else "says nothing")
         fresh_copy(reference.template, place.work)  # without the fault it must do what it should
@@ -104,7 +105,16 @@ def _again(place: Place, case: Case, fault: Fault, reference: Reference) -> str:
     if again.code and not _is_complete(again):
         said = (again.errors.strip().splitlines() or ["nothing is said"])[-1]
         return f"then {' '.join(command[:2])} fails: {said[:200]}"
-    return difference(snapshot(place.work), reference.after, reference.changing) or "same"
+    return _wrong(place, fault, reference) or "same"
+
+
+def _wrong(place: Place, fault: Fault, reference: Reference) -> str:
+    found = snapshot(place.work)
+    return difference(_without_cache(found) if fault.takes_input else found, reference.after, reference.changing)
+
+
+def _without_cache(files: Mapping[str, str]) -> dict[str, str]:
+    return {name: digest for name, digest in files.items() if not name.startswith("cache/")}
 
 
 def _is_complete(ended: Ended) -> bool:

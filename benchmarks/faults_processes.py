@@ -30,6 +30,10 @@ _LEFT = 60.0  # seconds in which the other processes of a run must notice that o
 _LIMIT = 10_000_000  # bytes of output that are looked at
 
 
+OUTSIDE = 70
+"""Exit code of a process that was struck before the command began or after it had ended."""
+
+
 @dataclass(frozen=True)
 class Strike:
     """What strikes a command, and when.
@@ -109,7 +113,7 @@ def run(arguments: Sequence[str], folder: Path, logs: Path, strike: Strike | Non
     for rank in range(processes):
         pid = os.fork()
         if pid == 0:
-            code = 70
+            code = OUTSIDE
             try:
                 code = _child(arguments, folder, logs, strike, (rank, processes, port), pids[:1], pipe)
             finally:
