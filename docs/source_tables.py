@@ -11,7 +11,8 @@ INTRODUCTION = """## Sources
 Images a second that one process reads and decodes from [where they lie](sources.md), the same JPEG files in each, in a
 random order, in batches of 64: `benchmarks/sources.py`. *Cold*: the archive has never been listed, and the system has
 forgotten the files. `s3` is moto's server on the same machine, one Python for all requests: it shows what a request
-costs here, not what a store can do. Parquet reads whole row groups, and keeps the last few in memory.
+costs here, not what a store can do. Parquet reads whole row groups, and keeps the last few in memory. Other programs
+shared the cores: compare the rows with each other.
 """
 NAMES = {"s3": "s3, an object each", "s3_tar": "s3, ranges of a tar"}
 
