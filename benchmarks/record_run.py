@@ -5,7 +5,7 @@
 
 NAME is the file's name, and may have a folder: speedrun/NAME stands in docs/speedrun.md instead. The run folder goes to
 runs/NAME. The second form lets `tapetum fit` choose the recipe; its settings are those of the command, without dashes.
-Paths of data in the recorded recipe are cut to their last folder.
+Paths of data in the recorded recipe are cut to their last folder, or to the one above train/ and test/.
 """
 
 from __future__ import annotations
@@ -77,14 +77,20 @@ def command_of(name: str, recipe: str, overrides: list[str]) -> str:
 
 def _cut_path(override: str) -> str:
     key, _, value = override.partition("=")
-    return f"{key}={Path(value).name}" if key.removeprefix("data.") in ("images", "test", "labels") else override
+    return f"{key}={_name(value)}" if key.removeprefix("data.") in ("images", "test", "labels") else override
+
+
+def _name(place: str) -> str:
+    """The last folder of a path, or the one above it if that only says which part it is."""
+    path = Path(place)
+    return path.parent.name if path.name in ("train", "test") and path.parent.name else path.name
 
 
 def _recipe(folder: Path) -> dict[str, Any]:
     recipe: dict[str, Any] = yaml.safe_load((folder / RECIPE).read_text())
     for key in ("images", "test", "labels"):
         if recipe["data"].get(key):
-            recipe["data"][key] = Path(recipe["data"][key]).name
+            recipe["data"][key] = _name(recipe["data"][key])
     return recipe
 
 

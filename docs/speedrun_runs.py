@@ -74,8 +74,13 @@ def runs(found: Mapping[str, Result]) -> str:
 
 
 def _title(result: Result) -> str:
-    started = result["recipe"]["method"].get("paws_start")
-    return method(result) + (", labels first" if started else "") + f", seed {result['recipe'].get('seed', 0)}"
+    recipe = result["recipe"]
+    said = (", labels first" if recipe["method"].get("paws_start") else "") + (", Muon" if _is_muon(result) else "")
+    return f"{method(result)}{said}, seed {recipe.get('seed', 0)}"
+
+
+def _is_muon(result: Result) -> bool:
+    return bool(result["recipe"].get("optimizer", {}).get("kind") == "muon")
 
 
 def _supervised_beside(result: Result, others: Sequence[Result]) -> list[float]:
@@ -88,6 +93,37 @@ def _supervised_beside(result: Result, others: Sequence[Result]) -> list[float]:
         and other["summary"]["num_labels"] == result["summary"]["num_labels"]
         and max(minutes(other), minutes(result)) <= LONGEST_OVER_SHORTEST * min(minutes(other), minutes(result))
     ]
+
+
+PAIRS_INTRODUCTION = """## Muon or SGD
+
+The same recipe and the same number of steps with either optimizer, on one machine. `fit` takes Muon where labels are
+many, and SGD where they are few and it brings nothing.
+"""
+
+
+def pairs(found: Mapping[str, Result]) -> str:
+    """A line for each two runs that differ in the optimizer alone: muon_NAME and sgd_NAME."""
+    rows = []
+    for name, muon in found.items():
+        sgd = found.get(name.replace("muon_", "sgd_"))
+        if not name.startswith("muon_") or sgd is None:
+            continue
+        both = [one["summary"] for one in (sgd, muon)]
+        heldout = [f"{one['heldout_top1']:.2f}" if one.get("heldout_top1") else ABSENT for one in both]
+        rows.append(
+            [
+                f"[{data_set(muon)}](results/speedrun/{name}.json)",
+                f"{both[1]['num_labels']:,}",
+                f"{both[1]['steps']:,}",
+                *(f"{one['cpu_seconds']:,.0f}" for one in (sgd, muon)),
+                *heldout,
+                *(f"**{one['test_top1']:.2f}**" for one in both),
+                f"{both[1]['test_top1'] - both[0]['test_top1']:+.2f}",
+            ]
+        )
+    heads = ["data", "labels", "steps", "CPU seconds, SGD", "Muon", "held-out top-1, SGD", "Muon"]
+    return table([*heads, "test top-1, SGD", "Muon", "Muon minus SGD"], rows, left=(0,))
 
 
 COLOURS = {4000: "#4269d0", 250: "#e07a1f", 40: "#3c8d4b"}

@@ -158,6 +158,7 @@ def choose(seen: Glance, *, shrink: bool) -> tuple[dict[str, Any], list[Choice]]
         ),
         batch_choice,
         support_choice,
+        Choice("optimizer", sections["optimizer"].get("kind", base.optimizer.kind), f"{per_class}, and this network"),
         Choice("learning rate", f"{lr['peak']:g}", f"that of {name}, adapted to this network and batch"),
     ]
     return sections, choices
@@ -209,7 +210,7 @@ def _photographs(seen: Glance) -> tuple[dict[str, Any], list[Choice]]:
     sections = {
         "backbone": {"kind": "resnet", "depth": 18, "stem": "imagenet"},
         "views": views,
-        "optimizer": {"lr": {"peak": 0.1}},
+        "optimizer": {"kind": "sgd", "lr": {"peak": 0.1}},  # Muon has not been tried with it
         "trainer": {"checkpoint_every": 100},
     }
     return sections, [
