@@ -128,9 +128,10 @@ def test_predictions_without_any_label(predictions):
     assert '<Choice value="dog" />' in Path("tasks.config.xml").read_text()
 
 
-def test_images_that_cannot_be_read_have_no_size(photos):
+def test_images_that_cannot_be_read_have_no_size_and_are_told(photos, capsys):
     Path("photos/loose.png").write_text("<html>")
     write_labels("labels.json", "coco.json", "coco", images="photos")
+    assert "1 images have no size in the file, because they cannot be read: " in capsys.readouterr().err
     images = {image["file_name"]: image for image in json.loads(Path("coco.json").read_text())["images"]}
     assert "width" not in images["loose.png"]
     assert images["odd.png"]["width"] == 8

@@ -23,6 +23,7 @@ from tapetum.runs.places import located, moved_to
 from tapetum.runs.run_folder import open_run_folder
 from tapetum.system.checksums import refuse_changed
 from tapetum.system.files import refuse_taken, sole_writing, write_text
+from tapetum.system.notices import notify
 
 _LABEL_STUDIO = "label-studio"
 _TELL_SIZES = ("cvat", "coco")
@@ -171,13 +172,16 @@ def _predicted(table: Path, store: FileStore) -> dict[int, tuple[str, float | No
 
 def _sizes(store: FileStore) -> dict[int, tuple[int, int]]:
     """Read (width, height) of each image from its header; those that cannot be read have none."""
-    sizes = {}
+    sizes, problems = {}, []
     for i, path in enumerate(store.paths):
         try:
             height, width = header_size(path)
-        except UnreadableImage:
+        except UnreadableImage as error:
+            problems.append(str(error))
             continue
         sizes[i] = width, height
+    if problems:
+        notify(f"{len(problems)} images have no size in the file, because they cannot be read: {problems[0]}")
     return sizes
 
 
