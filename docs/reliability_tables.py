@@ -54,9 +54,8 @@ FINDINGS: Sequence[tuple[str, str, str]] = (
     ),
     (
         "a loader worker is killed",
-        "torch's traceback",
-        "one sentence, exit code 1, and `tapetum resume` goes on from the last checkpoint; where torch notices it "
-        "in the midst of something else, a traceback may remain",
+        "torch's traceback, raised by a handler of signals in the midst of anything, even of saving",
+        "one sentence within five seconds, exit code 1, and `tapetum resume` goes on from the last checkpoint",
     ),
     (
         "`cluster` is killed after its table got its name",
