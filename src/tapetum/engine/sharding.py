@@ -224,8 +224,7 @@ def _fully_shard(method: Method, backbone: nn.Module, device: torch.device) -> d
             dist.broadcast(tensor, 0)  # as DistributedDataParallel does
     # An in-place operation on a view would drop the hook that gathers weights for the backward pass.
     backbone.register_forward_hook(lambda module, inputs, output: output.clone() if output._is_view() else output)
-    if torch.__version__ < "2.14":  # which shards no other layout
-        backbone.to(memory_format=torch.contiguous_format)
+    backbone.to(memory_format=torch.contiguous_format)  # FSDP shards no other layout; images may still be channels-last
     mesh = init_device_mesh(device.type, (world_size(),))
     try:
         for block in blocks_of(backbone):
