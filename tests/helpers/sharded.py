@@ -206,7 +206,7 @@ def noted(function: Callable[..., Tensor], results: list[Tensor]) -> Callable[..
 
 
 def methods(on: Runtime, folder: Path, kinds: Sequence[str]) -> None:
-    """As `family.compare`, with the backbone shared out, and images channels-last as machines with bf16 units have them."""
+    """As `family.compare`, with the backbone shared out, and channels-last as on machines with bf16 units."""
     on.config, on.channels_last = replace(on.config, strategy="fsdp"), True
     for kind in kinds:
         run = family.trainer(kind, None, 10, on=on)
