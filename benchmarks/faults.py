@@ -33,7 +33,9 @@ OVER = "was over"
 """Outcome if the command ended before its moment came: this is no injection."""
 GOOD = ("goes on", "goes on and says so", "ended", "saved", OVER)
 _WRITTEN_EVERY = 20
-_TOLD = re.compile("(?i)cannot be read|could not be read|cut short|skipped|left out|unreadable|NaN|again|restored")
+_TOLD = re.compile(
+    "(?i)cannot be read|could not be read|cut short|skipped|left out|unreadable|lacks rows|NaN|again|restored"
+)
 
 Row = dict[str, Any]
 

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from tapetum.engine.callbacks import ProgressBar
-from tapetum.engine.loggers import CSVLogger, tensorboard_logger
+from tapetum.engine.loggers import CSVLogger, read_rows, tensorboard_logger
 
 
 def row(step, **more):
@@ -68,6 +68,18 @@ def test_missing_rows_are_announced_and_start_from_zero_forgets(tmp_path, capsys
     logger.on_start(0, 10)
     logger.on_end(0)
     assert (tmp_path / "metrics.csv").read_text() == ""
+
+
+def test_rows_that_are_gone_when_a_column_comes_are_announced(tmp_path, capsys):
+    logger = CSVLogger(tmp_path / "metrics.csv")
+    logger.on_start(0, 5)
+    logger.on_steps([{"step": 1, "a": 1.0}, {"step": 2, "a": 2.0}])
+    logger.on_checkpoint(2)
+    (tmp_path / "metrics.csv").write_text("step,a\n1,1.0\n")
+    logger.on_steps([{"step": 3, "a": 3.0, "b": 4.0}])
+    logger.on_end(3)
+    assert capsys.readouterr().err.count("metrics.csv lacks rows of the 2 steps") == 1
+    assert [row["step"] for row in read_rows(tmp_path / "metrics.csv")[1]] == ["1", "3"]
 
 
 def test_tensorboard_gets_evaluations_and_one_row_per_interval(tmp_path):

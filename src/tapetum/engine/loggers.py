@@ -36,8 +36,7 @@ class CSVLogger(Callback):
         self._close()
         self._columns, rows = read_rows(self.path) if step else ([], [])
         kept = [row for row in rows if int(row["step"]) <= step]
-        if [int(row["step"]) for row in kept] != list(range(1, step + 1)):
-            notify(f"{self.path} lacks rows of the {step} steps finished so far; new rows follow those that it has.")
+        self._tell_lacking(kept, step)
         self._rewrite(kept)
 
     def on_steps(self, rows: Sequence[Row]) -> None:
@@ -46,6 +45,7 @@ class CSVLogger(Callback):
         if columns != self._columns:
             self._close()
             _, written = read_rows(self.path)
+            self._tell_lacking(written, int(rows[0]["step"]) - 1)
             self._columns = columns
             self._rewrite(written)
         assert self._file is not None, "on_start comes before on_steps"
@@ -60,6 +60,10 @@ class CSVLogger(Callback):
 
     def on_end(self, step: int) -> None:
         self._close()
+
+    def _tell_lacking(self, rows: Sequence[Mapping[str, str]], step: int) -> None:
+        if [int(row["step"]) for row in rows] != list(range(1, step + 1)):
+            notify(f"{self.path} lacks rows of the {step} steps finished so far; new rows follow those that it has.")
 
     def _close(self) -> None:
         file, self._file = self._file, None
