@@ -58,11 +58,12 @@ def test_faults_that_pass_are_tried_again_and_said_once(server, capsys, fault):
 
 
 @pytest.mark.parametrize("fault", ["503", "cut", "reset"])
-def test_faults_that_stay_name_the_address(server, fault):
+def test_faults_that_stay_name_the_address(server, fault, monkeypatch):
+    monkeypatch.setenv("TAPETUM_PATIENCE", "0.5")  # time for more than one request on a busy machine, too
     server.fail(10**6, fault)
     with pytest.raises(Unreachable, match=r"/a/1\.bin cannot be read \(.*\), after \d+ seconds of trying: try again"):
         read_bytes(Address(server.address) / "a/1.bin", 2048)
-    assert 3 <= len(server.asked) <= 20, "0.001 s, and twice as long each time; aiohttp asks twice after a reset"
+    assert 2 <= len(server.asked) <= 24, "0.001 s, and twice as long each time; aiohttp asks twice after a reset"
 
 
 def test_requests_that_hang_use_up_the_patience(monkeypatch):

@@ -135,3 +135,18 @@ def test_a_folder_in_its_place_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be written"):
         ResumableFile(tmp_path / "file" / "table.csv", "key")
+
+
+@pytest.mark.parametrize("change", [lambda path: os.truncate(path, 5), lambda path: flip(path, 3)])
+def test_what_changed_before_the_end_gets_no_name(path, change):
+    with ResumableFile(path, "key", b"head\n") as table:
+        table.append(b"1\n", Counter(a=1))
+        change(table.written)
+        with pytest.raises(ValueError, match=r"table.csv.partial has changed since it was written: run the same"):
+            table.finish()
+    assert not path.exists()
+    with ResumableFile(path, "key", b"head\n") as table:
+        assert table.rows == 0
+        table.append(b"1\n", Counter(a=1))
+        table.finish()
+    assert path.read_bytes() == b"head\n1\n"

@@ -107,10 +107,17 @@ class ResumableFile:
             raise self._unwritable(error) from error
 
     def finish(self) -> None:
-        """Give the file its own name, and note its checksum."""
+        """Give the file its own name, and note its checksum.
+
+        Raises:
+            ValueError: there is no room, or something else has changed what was written.
+        """
         with self._open:
+            size = self._file.tell()
             self._file.close()
             try:
+                if self._partial.stat().st_size != size or _checksum_of(self._partial, size) != self._checksum:
+                    raise ValueError(f"{self._partial} has changed since it was written: run the same command again.")
                 found = checksum_of(self._partial)
                 # In this order no kill leaves a checksum beside a file that it is not of.
                 note_of(self.path).unlink(missing_ok=True)
