@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 import yaml
-from side_by_side import peaks
+from side_by_side import data_name, peaks
 
 import tapetum
 from tapetum.recipe.files import RECIPE
@@ -77,20 +77,14 @@ def command_of(name: str, recipe: str, overrides: list[str]) -> str:
 
 def _cut_path(override: str) -> str:
     key, _, value = override.partition("=")
-    return f"{key}={_name(value)}" if key.removeprefix("data.") in ("images", "test", "labels") else override
-
-
-def _name(place: str) -> str:
-    """The last folder of a path, or the one above it if that only says which part it is."""
-    path = Path(place)
-    return path.parent.name if path.name in ("train", "test") and path.parent.name else path.name
+    return f"{key}={data_name(value)}" if key.removeprefix("data.") in ("images", "test", "labels") else override
 
 
 def _recipe(folder: Path) -> dict[str, Any]:
     recipe: dict[str, Any] = yaml.safe_load((folder / RECIPE).read_text())
     for key in ("images", "test", "labels"):
         if recipe["data"].get(key):
-            recipe["data"][key] = _name(recipe["data"][key])
+            recipe["data"][key] = data_name(recipe["data"][key])
     return recipe
 
 

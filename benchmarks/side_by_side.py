@@ -168,6 +168,12 @@ def machine() -> dict[str, Any]:
     }
 
 
+def data_name(place: str | Path) -> str:
+    """The last folder of a path, or the one above it if that only says which part it is."""
+    path = Path(place)
+    return path.parent.name if path.name in ("train", "test") and path.parent.name else path.name
+
+
 def write_json(path: Path | None, result: dict[str, Any]) -> None:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from side_by_side import machine
+from side_by_side import data_name, machine
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -236,7 +236,7 @@ def main() -> None:
         "pool": len(split(data, 0, given.pool)[0]),
         "judges": len(split(data, 0, given.pool)[1]),
         "num_classes": data.labels.num_classes,
-        "data": Path(given.images).resolve().name,
+        "data": data_name(Path(given.images).resolve()),
         "embedding": json.loads((Path(given.run) / "summary.json").read_text())["method"],
         "embedding_steps": json.loads((Path(given.run) / "summary.json").read_text())["steps"],
         "paws_steps": given.paws_steps,

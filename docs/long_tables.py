@@ -31,6 +31,9 @@ def _row(name: str, row: Result) -> list[str]:
     if "mb_per_hour" in row:
         slope = f"{row['mb_per_hour']:+.1f} ± {row['standard_error']:.1f} (from {row['slope_from']:,} s)"
         highest = f"{row['highest_at']:,} s"
+        if row["what"].endswith(" predictions"):
+            a_second = int(row["what"].split()[0].replace(",", "")) / row["seconds"]
+            slope += f": {row['mb_per_hour'] * 1e6 / 3600 / a_second:.0f} bytes an image"
     ranges = (highest, _range(row["handles"]), _range(row["threads"]))
     return [
         f"[{row['what']}](results/reliability/{name}.json)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import zlib
@@ -113,12 +114,11 @@ class ResumableFile:
             ValueError: there is no room, or something else has changed what was written.
         """
         with self._open:
-            size = self._file.tell()
             self._file.close()
             try:
-                if self._partial.stat().st_size != size or _checksum_of(self._partial, size) != self._checksum:
+                found, checksum = _checksums_of(self._partial)
+                if checksum != self._checksum:
                     raise ValueError(f"{self._partial} has changed since it was written: run the same command again.")
-                found = checksum_of(self._partial)
                 # In this order no kill leaves a checksum beside a file that it is not of.
                 note_of(self.path).unlink(missing_ok=True)
                 os.replace(self._partial, self.path)
@@ -211,3 +211,13 @@ def _checksum_of(path: Path, size: int) -> int:
         while size > 0 and (part := file.read(min(size, 2**20))):
             found, size = zlib.crc32(part, found), size - len(part)
     return found
+
+
+def _checksums_of(path: Path) -> tuple[str, int]:
+    """SHA-256 and CRC-32 of a file, from one reading: both are of the same bytes."""
+    digest, found = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while part := file.read(2**20):
+            digest.update(part)
+            found = zlib.crc32(part, found)
+    return digest.hexdigest(), found
