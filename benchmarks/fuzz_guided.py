@@ -8,6 +8,7 @@ ends the process, as a hang does, another process goes on with what was kept.
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shutil
@@ -47,7 +48,9 @@ def guide(kind: str, seconds: float, keep: Path | None = None) -> dict[str, Any]
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) >= 1:
             command = [sys.executable, str(Path(__file__)), kind, str(int(left)), folder]
-            said = subprocess.run(command, capture_output=True, cwd=failed, check=False).stderr.decode(errors="replace")
+            environment = {**os.environ, "TAPETUM_CACHE": str(Path(folder, "cache"))}
+            done = subprocess.run(command, capture_output=True, cwd=failed, env=environment, check=False)
+            said = done.stderr.decode(errors="replace")
             reached += [int(count) for count in re.findall(r"\bcov: (\d+)", said)]
             if not reached:
                 raise RuntimeError(said[-2000:])
