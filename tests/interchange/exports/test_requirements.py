@@ -10,7 +10,9 @@ from tapetum.interchange.exports.torchvision import export_torchvision
 
 
 @pytest.mark.parametrize(
-    ("export", "format"), [(export_torchvision, "torchvision"), (export_torch_hub, "torch.hub")], ids=str
+    ("export", "format"),
+    [(export_torchvision, "torchvision"), (export_torch_hub, "torch.hub")],
+    ids=["torchvision", "torch.hub"],
 )
 def test_without_torchvision_the_command_that_brings_it_is_told(resnet, tmp_path, monkeypatch, export, format):
     monkeypatch.setitem(sys.modules, "torchvision", None)
