@@ -89,7 +89,7 @@ def test_a_wheel_in_an_empty_environment_runs_the_demo_and_then_takes_extras(
     assert found["broken"] == []
     missing = {extra["name"] for extra in found["extras"] if extra["missing"]}
     assert {"timm", "plots", "label", "onnx"} <= missing
-    assert "of 500 test images" in run(empty / "tapetum", "demo", "--output", "demo", **alone)
+    assert "Accuracy on 500 digits" in run(empty / "tapetum", "demo", "--output", "demo", **alone)
     refused = subprocess.run([empty / "tapetum", "plot", "demo"], capture_output=True, text=True, **alone)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "pip install 'tapetum[plots]'" in refused.stderr
