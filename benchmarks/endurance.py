@@ -124,7 +124,7 @@ def row_of(
     late = [look for look in looks if look[0] >= WARM * looks[-1][0]]
     row: Row = {
         "what": what,
-        "command": " ".join(["tapetum", *words]),
+        "command": " ".join(["tapetum", *(Path(word).name if word.startswith("/") else word for word in words)]),
         "seconds": round(seconds, 1),
         "processor_seconds": None if used is None else round(used, 1),
         "peak_mb": round(max(look[1] for look in looks)),
