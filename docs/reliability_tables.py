@@ -74,7 +74,7 @@ FINDINGS: Sequence[tuple[str, str, str]] = (
     ),
     (
         "predictions from 100,000 labelled images by a classifier",
-        "each part's similarities stayed until the last one was done: 11,856 MB (178.9 s) here",
+        "each part's similarities stayed in memory until the last one was done",
         "each part lets go of them: the table above",
     ),
     (

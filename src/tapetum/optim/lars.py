@@ -9,14 +9,15 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+
+from tapetum.optim.momentum import MomentumOptimizer, check_arguments
 
 
 def _norms(parameters: Sequence[Tensor], tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     return torch._foreach_norm(list(tensors))
 
 
-class LARS(Optimizer):
+class LARS(MomentumOptimizer):
     """SGD with momentum that scales the gradient of each tensor to the norm of its weights.
 
     In a group with `adapt=True`, for each parameter with ||p|| > 0 and ||g|| > 0:
@@ -64,29 +65,12 @@ class LARS(Optimizer):
         lr_in_buffer: bool = True,
     ) -> None:
         positive = {"lr": lr, "weight_decay": weight_decay, "trust_coefficient": trust_coefficient, "eps": eps}
-        for name, value in positive.items():
-            if value < 0:
-                raise ValueError(f"{name} is {value}: use 0 or more.")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum is {momentum}: use 0 or more and less than 1.")
+        check_arguments(momentum, **positive)
         switches = {"nesterov": nesterov, "adapt": adapt, "lr_in_buffer": lr_in_buffer}
         super().__init__(params, {**positive, "momentum": momentum, **switches})
 
     norms: Callable[[Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]] = staticmethod(_norms)
     """Given parameters and their tensors, the norm of each whole tensor; replaced where they are in parts."""
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step; returns the result of `closure`, which recomputes the loss, or None without a closure."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if parameters:
-                self._step_group(group, parameters)
-        return loss
 
     def _step_group(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
         momentum, lr = group["momentum"], group["lr"]
@@ -119,13 +103,6 @@ class LARS(Optimizer):
             steps = list(torch._foreach_mul(parameters, decays.unbind()))
             torch._foreach_add_(steps, gradients)
         return list(torch._foreach_mul(steps, scales.unbind()))
-
-    def _buffers(self, parameters: list[Tensor]) -> list[Tensor]:
-        for p in parameters:
-            state = self.state[p]
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = torch.zeros_like(p)
-        return [self.state[p]["momentum_buffer"] for p in parameters]
 
 
 def _decayed(group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:

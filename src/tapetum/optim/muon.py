@@ -3,18 +3,19 @@
 Symbols: W a kernel as a matrix of n rows (output channels), g its gradient, m the momentum buffer.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+
+from tapetum.optim.momentum import MomentumOptimizer, check_arguments
 
 _ITERATIONS = 5
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Muon's: singular values end near 1, those that begin small soonest
 
 
-class Muon(Optimizer):
+class Muon(MomentumOptimizer):
     """Muon for the kernels of convolutions, SGD with Nesterov's momentum for everything else.
 
     In a group with `orthogonal=True`:
@@ -54,26 +55,9 @@ class Muon(Optimizer):
         weight_decay: float = 0.0,
         orthogonal: bool = False,
     ) -> None:
-        for name, value in {"lr": lr, "weight_decay": weight_decay}.items():
-            if value < 0:
-                raise ValueError(f"{name} is {value}: use 0 or more.")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum is {momentum}: use 0 or more and less than 1.")
+        check_arguments(momentum, lr=lr, weight_decay=weight_decay)
         rates = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(params, {**rates, "orthogonal": orthogonal})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step; returns the result of `closure`, which recomputes the loss, or None without a closure."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if parameters:
-                self._step_group(group, parameters)
-        return loss
 
     def _step_group(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
         momentum, decay = group["momentum"], 0.0 if group["orthogonal"] else group["weight_decay"]
@@ -87,13 +71,6 @@ class Muon(Optimizer):
             torch._foreach_mul_(parameters, [len(p) ** 0.5 / length for p, length in zip(parameters, lengths)])
             gradients = [orthogonalised(g.flatten(1)).view_as(g) for g in gradients]
         torch._foreach_add_(parameters, gradients, alpha=-group["lr"])
-
-    def _buffers(self, parameters: list[Tensor]) -> list[Tensor]:
-        for p in parameters:
-            state = self.state[p]
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = torch.zeros_like(p)
-        return [self.state[p]["momentum_buffer"] for p in parameters]
 
 
 def is_kernel(parameter: Tensor) -> bool:

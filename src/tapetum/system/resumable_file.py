@@ -182,7 +182,7 @@ class ResumableFile:
             return Counter(), 0
         if self._partial.stat().st_size < size:
             return self._damaged(self._partial, "is cut short")
-        self._checksum = _checksum_of(self._partial, size)
+        _, self._checksum = _checksums_of(self._partial, size)
         if checksum not in (None, self._checksum):
             return self._damaged(self._partial, "has its whole length, but bits of it have changed")
         return counts, size
@@ -204,20 +204,11 @@ def _check(state: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(state, sort_keys=True).encode())
 
 
-def _checksum_of(path: Path, size: int) -> int:
-    """CRC-32 of the first bytes of a file."""
-    found = 0
+def _checksums_of(path: Path, size: int | None = None) -> tuple[str, int]:
+    """SHA-256 and CRC-32 of a file, or of its first bytes, from one reading."""
+    digest, found, left = hashlib.sha256(), 0, path.stat().st_size if size is None else size
     with path.open("rb") as file:
-        while size > 0 and (part := file.read(min(size, 2**20))):
-            found, size = zlib.crc32(part, found), size - len(part)
-    return found
-
-
-def _checksums_of(path: Path) -> tuple[str, int]:
-    """SHA-256 and CRC-32 of a file, from one reading: both are of the same bytes."""
-    digest, found = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while part := file.read(2**20):
+        while left > 0 and (part := file.read(min(left, 2**20))):
             digest.update(part)
-            found = zlib.crc32(part, found)
+            found, left = zlib.crc32(part, found), left - len(part)
     return digest.hexdigest(), found
