@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -25,6 +26,18 @@ _REACHES = ("socket.connect", "socket.bind", "socket.sendto", "urllib.Request", 
 _CHANGES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.chmod", "os.chown", "os.link", "os.symlink")
 _LATE = (signal.SIGPROF, signal.SIGALRM)
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+_HELPER = [sys.executable, "-P", "-m", "tapetum.interchange.weights.keras_h5"]
+"""The one program that a reader may start. It is watched, too: Python runs the following when it starts, which loads
+what the program needs before the watch."""
+_IN_HELPER = """
+import atexit, os, sys
+import h5py, numpy, zipfile
+import tapetum.system.strangers
+sys.path.append({benchmarks!r})
+from fuzz_child import Watch
+watch = Watch({folder!r})
+atexit.register(lambda: open({told!r}, "a").write("".join(f"{{seen}}; " for seen in watch.seen)))
+"""
 
 
 @dataclass
@@ -62,7 +75,28 @@ class Watch:
         self.folder = os.path.realpath(folder)
         sys.addaudithook(self._hook)
 
+    def watch_helper(self) -> None:
+        """Let a reader start its helper, and have that watched."""
+        own = Path(self.folder, "helper")
+        own.mkdir(exist_ok=True)
+        values = {"benchmarks": str(Path(__file__).parent), "folder": self.folder, "told": str(own / "seen")}
+        Path(own, "sitecustomize.py").write_text(_IN_HELPER.format(**values))
+        sys.path.insert(0, str(own))  # the helper gets the same
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        tempfile.tempdir = self.folder
+
+    def told(self) -> list[str]:
+        """What was seen since the last call, here and in a helper."""
+        found, seen = self.seen[:], Path(self.folder, "helper", "seen")
+        self.seen.clear()
+        if seen.is_file():
+            found += [line for line in seen.read_text().split("; ") if line]
+            seen.write_text("")
+        return found
+
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "subprocess.Popen" and arguments[1][: len(_HELPER)] == _HELPER:
+            return
         if event in _RUNS or event in _REACHES:
             self.seen.append(f"{event} {arguments[:1]!r}"[:200])
         elif event == "exec" and not str(getattr(arguments[0], "co_filename", "")).startswith(_TRUSTED):
@@ -98,14 +132,14 @@ def _one(number: int, prepare: Prepare, watch: Watch) -> Outcome:
     call, clean_up = prepare(number)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before, begun = _memory("VmHWM"), time.process_time()
-    watch.seen.clear()
+    watch.told()
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     signal.setitimer(signal.ITIMER_REAL, PATIENCE)
     fate, said, starved = call()
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.setitimer(signal.ITIMER_PROF, 0)
     seconds, memory = time.process_time() - begun, max(0, _memory("VmHWM") - before)
-    seen = "; ".join(watch.seen)
+    seen = "; ".join(watch.told())
     clean_up()
     if seen:
         fate, said = "execution", seen
@@ -116,6 +150,7 @@ def _one(number: int, prepare: Prepare, watch: Watch) -> Outcome:
 
 def _child(numbers: range, prepare: Prepare, folder: Path, pipe: int) -> None:
     watch = Watch(folder)
+    watch.watch_helper()
     limited()
     with os.fdopen(pipe, "w") as told:
         for number in numbers:

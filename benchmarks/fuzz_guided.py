@@ -84,6 +84,7 @@ class Target:
                 (folder / "corpus" / f"valid-{first}-{second}").write_bytes(data)
                 self.read(data)  # loads what is loaded late, before the watch
         self.watch = Watch(folder)
+        self.watch.watch_helper()
         limited()
 
     def read(self, data: bytes) -> tuple[str, str]:
@@ -96,10 +97,10 @@ class Target:
             return self.fuzz.judged(call, (Path(own).name, *(Path(name).name for name in seed.files)))[:2]
 
     def __call__(self, data: bytes) -> None:
-        self.watch.seen.clear()
+        self.watch.told()
         fate, said = self.read(data)
-        if self.watch.seen:
-            fate, said = "execution", "; ".join(self.watch.seen)
+        if seen := self.watch.told():
+            fate, said = "execution", "; ".join(seen)
         sort = fate + said.split(":")[0][:60]
         if fate in self.fuzz.FAILURES and sort not in self.sorts:
             self.sorts.add(sort)

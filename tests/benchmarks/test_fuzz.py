@@ -108,8 +108,12 @@ def run_code(path, pool):
     exec(path.read_text() and "1 + 1")
 
 
+ELSEWHERE = Path(tempfile.gettempdir(), "tapetum-fuzz-elsewhere")
+"""Known before a child sets another folder for what is temporary."""
+
+
 def write_elsewhere(path, pool):
-    Path(tempfile.gettempdir(), "tapetum-fuzz-elsewhere").write_text("")
+    ELSEWHERE.write_text("")
 
 
 def traceback(path, pool):

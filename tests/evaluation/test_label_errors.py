@@ -86,6 +86,19 @@ def test_flipped_labels_come_first():
     assert float(off) == pytest.approx(int(wrong.sum()), rel=0.35)
 
 
+@pytest.mark.parametrize("at_least", [0, 10, 150, 10_000])
+def test_the_list_of_errors_goes_on_to_the_labels_most_in_doubt(at_least):
+    shares, given, _ = noisy(200, 4, 0.2)
+    found = find_label_errors(shares, given)
+    errors, order = set(found.ranked.tolist()), (1 - shares[torch.arange(200), given]).argsort(descending=True).tolist()
+    others = [row for row in order if row not in errors][: max(0, at_least - len(errors))]
+    assert 10 < len(errors) < 150
+    assert found.most_doubtful(at_least).tolist() == [row for row in order if row in errors or row in others]
+    assert (found.suggested != given).all()
+    best = shares.argmax(dim=1)
+    assert torch.equal(found.suggested[best != given], best[best != given])
+
+
 def test_right_labels_are_let_be():
     shares = 0.05 + 0.85 * torch.eye(3).repeat(20, 1)
     found = find_label_errors(shares, torch.arange(60) % 3)

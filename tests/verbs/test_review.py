@@ -78,6 +78,22 @@ def test_a_run_that_learned_nothing_is_blamed_rather_than_the_labels(recipe, cap
     assert "So many speak against the run rather than the labels" in capsys.readouterr().out
 
 
+def test_the_twentieth_of_labels_that_trained_the_network_is_listed_if_it_agrees_with_all(recipe, capsys):
+    """It may agree because it has learned mistakes."""
+    colours("pool", wrong=0)
+    tapetum.train(recipe, "run", [*LEARNS, "data.images=pool", "data.labels=labels.csv"])
+    found = tapetum.review("run", "out")
+    rows = table("out/label_errors.csv")
+    assert (found["label_errors"], found["listed"], len(rows)) == (0, 2, 2)
+    assert all(row["suggested"] != row["label"] for row in rows)
+    doubts = [float(row["doubt"]) for row in rows]
+    sample = out_of_sample(open_trained_run("run"))
+    expected = 1 - sample.probabilities.gather(1, sample.labels[:, None])[:, 0]
+    np.testing.assert_allclose(doubts, expected.sort(descending=True).values[:2], rtol=1e-5)
+    assert "So label_errors.csv goes on, to the 2 labels that are most in doubt." in capsys.readouterr().out
+    assert "So the list goes on, to the 2 labels most in doubt." in Page(Path("out/review.html").read_text()).text
+
+
 def test_the_network_that_has_seen_the_labels_is_told_of(recipe):
     trained(recipe, "trainer.steps=2", "data.held_out_per_class=5")
     basis = tapetum.review("run", "out")["basis"]

@@ -37,7 +37,7 @@ class LabelErrors:
     joint: Tensor
     """(C, C) Q: estimated numbers of images by given label (row) and true class (column)."""
     suggested: Tensor
-    """(N,) int64: the most probable class; of errors, never the given one."""
+    """(N,) int64: the most probable of the classes that are not the given one."""
     doubt: Tensor
     """(N,) from 0 to 1: how much speaks against each label, by the ranking."""
     is_error: Tensor
@@ -46,8 +46,21 @@ class LabelErrors:
     @property
     def ranked(self) -> Tensor:
         """(K,) row numbers of the errors, the most doubtful label first."""
-        rows = self.is_error.nonzero()[:, 0]
-        return rows[self.doubt[rows].argsort(descending=True, stable=True)]
+        return self.most_doubtful(0)
+
+    def most_doubtful(self, at_least: int) -> Tensor:
+        """(K,) row numbers of the errors, and of the most doubtful other labels where there are too few of them.
+
+        Args:
+            at_least: K is no less, if there are as many labels.
+
+        Returns:
+            all in one order, the most doubtful label first.
+        """
+        order = self.doubt.argsort(descending=True, stable=True)
+        is_error = self.is_error[order]
+        missing = max(0, at_least - int(is_error.sum()))
+        return order[is_error | ((~is_error).cumsum(0) <= missing)]
 
 
 @torch.no_grad()
@@ -74,11 +87,10 @@ def find_label_errors(probabilities: Tensor, labels: Tensor, rank_by: Ranking = 
     _check(probabilities, labels, rank_by)
     p = probabilities.double()
     thresholds, joint = confident_joint(p, labels)
-    suggested = p.argmax(dim=1)
     own = p.gather(1, labels[:, None])[:, 0]
-    others = p.scatter(1, labels[:, None], -1.0).amax(dim=1)
+    others, suggested = p.scatter(1, labels[:, None], -1.0).max(dim=1)
     doubt = 1 - own if rank_by == "self_confidence" else (1 - own + others) / 2
-    is_error = _pruned(p, labels, joint) & (suggested != labels)
+    is_error = _pruned(p, labels, joint) & (p.argmax(dim=1) != labels)
     return LabelErrors(thresholds, joint, suggested, doubt, is_error)
 
 

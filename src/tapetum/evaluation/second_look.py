@@ -20,16 +20,20 @@ class OutOfSample(NamedTuple):
     """(N, C)."""
     basis: str
     """How they were made, in a sentence for people."""
+    num_seen: int
+    """How many of the labels trained the network that predicted them: it may have learned their mistakes."""
 
 
 class SuspectLabels(NamedTuple):
-    """K labels that are probably wrong, most doubtful first."""
+    """K labels to look at, most doubtful first."""
 
     predicted: Predicted
     """`truth` is the given class, `labels` the suggested one, `confidence` its probability; an image is not among its
     own neighbours."""
     doubt: Floats
     """(K,) how much speaks against each label, 0 to 1."""
+    num_errors: int
+    """How many of them are probably wrong by confident learning."""
     num_judged: int
     """How many labels were looked at."""
     basis: str

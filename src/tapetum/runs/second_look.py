@@ -22,6 +22,9 @@ from tapetum.system.machine import available_threads
 from tapetum.system.notices import notify
 
 _TOLD_EVERY = 10_000  # images
+_SHARE_OF_SEEN = 0.05
+"""Of the labels that trained the network, so many are listed whatever confident learning says: a network that has
+learned mistakes agrees with them, and few look wrong to it, but they still are among the labels it is least sure of."""
 
 
 def look_again(trained: TrainedRun, neighbours: int) -> SecondLook:
@@ -53,10 +56,10 @@ def look_again(trained: TrainedRun, neighbours: int) -> SecondLook:
 
 
 def suspect_labels(trained: TrainedRun, neighbours: int) -> SuspectLabels:
-    """Find the labels of the pool that are probably wrong, most doubtful first, by confident learning."""
+    """Find the labels of the pool that somebody should look at, most doubtful first, by confident learning."""
     sample = out_of_sample(trained)
     found = find_label_errors(sample.probabilities, sample.labels)
-    ranked, all_labels = found.ranked, trained.all_labels
+    ranked, all_labels = found.most_doubtful(round(_SHARE_OF_SEEN * sample.num_seen)), trained.all_labels
     rows = sample.rows[ranked.numpy()]
     nearest = _without_themselves(trained, np.searchsorted(all_labels.labelled, rows), neighbours)
     suggested = found.suggested[ranked]
@@ -70,7 +73,8 @@ def suspect_labels(trained: TrainedRun, neighbours: int) -> SuspectLabels:
         weights=nearest.weights.numpy(),
         embeddings=np.empty((len(rows), 0), np.float32),
     )
-    return SuspectLabels(predicted, found.doubt[ranked].numpy(), len(sample.rows), sample.basis)
+    doubt, num_errors = found.doubt[ranked].numpy(), int(found.is_error.sum())
+    return SuspectLabels(predicted, doubt, num_errors, len(sample.rows), sample.basis)
 
 
 def out_of_sample(trained: TrainedRun) -> OutOfSample:
@@ -106,6 +110,7 @@ def _by_folds(trained: TrainedRun) -> OutOfSample | None:
         labels=torch.from_numpy(trained.all_labels.values[rows[order]]),
         probabilities=torch.cat([shares for _, shares in parts])[torch.from_numpy(order)],
         basis=f"Each of {len(rows)} labels was predicted by one of {folds} short runs that had not seen it.",
+        num_seen=0,
     )
 
 
@@ -115,14 +120,16 @@ def _by_others(trained: TrainedRun) -> OutOfSample:
     found = _without_themselves(trained, np.arange(len(rows)), 0)
     basis = f"Each of {len(rows)} labels was predicted by the other labelled images"
     seen = len(rows) if trained.held_out is None else len(trained.labels.labelled)
-    if trained.parts.method.uses_support and trained.checkpoint.step:
+    if not (trained.parts.method.uses_support and trained.checkpoint.step):
+        seen = 0
+    if seen:
         basis += (
             f", with a network that was trained on {seen} of the labels and may have learned their mistakes. A run of "
             "`tapetum fit --folds 5` would predict each label by a network that has not seen it."
         )
     else:
         basis += ", with a network that has seen no label."
-    return OutOfSample(rows, trained.supports.labels[: len(rows)], torch.softmax(found.scores, dim=1), basis)
+    return OutOfSample(rows, trained.supports.labels[: len(rows)], torch.softmax(found.scores, dim=1), basis, seen)
 
 
 def _without_themselves(trained: TrainedRun, own: Integers, neighbours: int) -> Predictions:

@@ -43,7 +43,8 @@ def review(
         output: a new folder for
 
             - label_errors.csv (path, label, suggested, doubt): labels that are probably wrong by confident learning
-              (`tapetum.evaluation.label_errors`), most doubtful first;
+              (`tapetum.evaluation.label_errors`), most doubtful first; if the network was trained with the labels, the
+              twentieth of them that is most in doubt, at least;
             - conflicts.csv (group, path, label): copies of one image with different labels;
             - predictions.csv: the unlabelled images of the pool, least certain first, with the columns of `predict`;
             - review.html: the first of each with pictures, beside the labelled images behind them.
@@ -51,8 +52,8 @@ def review(
         images, labels: where the run's own images and labels are now, if they have been moved.
 
     Returns:
-        `labels` (number of labels looked at), `label_errors`, `conflicts` (number of groups), `predictions`, `basis`
-        (how the labels were predicted, in words).
+        `labels` (number of labels looked at), `label_errors` (that are probably wrong), `listed` (in label_errors.csv),
+        `conflicts` (number of groups), `predictions`, `basis` (how the labels were predicted, in words).
 
     Raises:
         ValueError: there is no run folder, no checkpoint or no label, an image cannot be read, or the folder is not
@@ -79,7 +80,8 @@ def review(
             (partial / _PAGE).write_bytes(page)
     result = {
         "labels": look.suspects.num_judged,
-        "label_errors": len(look.suspects.predicted),
+        "label_errors": look.suspects.num_errors,
+        "listed": len(look.suspects.predicted),
         "conflicts": len(look.copies),
         "predictions": len(look.unlabelled),
         "basis": look.suspects.basis,
@@ -113,6 +115,8 @@ def _predictions(look: SecondLook) -> Iterator[Row]:
 
 def _tell(result: dict[str, Any], look: SecondLook, folder: Path, trained: TrainedRun) -> None:
     print(f"{result['label_errors']} of {result['labels']} labels are probably wrong. {result['basis']}")
+    if result["listed"] > result["label_errors"]:
+        print(f"So {TABLES['errors']} goes on, to the {result['listed']} labels that are most in doubt.")
     if result["label_errors"] > _TOO_MANY * result["labels"]:
         print("So many speak against the run rather than the labels: train it longer before you trust this.")
     copies = "Copies" if look.finds_near_copies else "Copies (of the same pixels, as the images look too alike)"

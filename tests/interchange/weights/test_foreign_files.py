@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tapetum.interchange.weights import keras_h5
 from tapetum.interchange.weights.initial_weights import load_initial_weights
 from tapetum.interchange.weights.networks import network_of
 from tapetum.interchange.weights.weight_files import read_weights
@@ -227,6 +228,34 @@ def test_what_reads_hdf5_may_be_missing(tmp_path, monkeypatch):
     (tmp_path / "a.h5").write_bytes(b"")
     with pytest.raises(ValueError, match=r"a\.h5 needs h5py, which is not installed: pip install 'tapetum\[keras\]'"):
         read_weights(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "HDF5 died of it: Segmentation fault"),
+        ("import time; time.sleep(60)", "reading it took more than 2 s"),
+        ("while True: pass", "HDF5 died of it: CPU time limit exceeded"),
+        ("import sys; sys.exit('out of luck')", "its reader ended with code 1: out of luck"),
+    ],
+    ids=["dies", "waits", "computes", "ends"],
+)
+def test_hdf5_may_die_of_a_file(tmp_path, monkeypatch, code, reason):
+    (tmp_path / "h5py.py").write_text(f"{code}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(keras_h5, "SECONDS", 2 if "sleep" in code else 60)
+    monkeypatch.setattr(keras_h5, "COMPUTING", 1)
+    (tmp_path / "a.h5").write_bytes(b"")
+    with pytest.raises(ValueError, match=rf"a\.h5 is cut short or no file of Keras weights \({reason}\): get it again"):
+        read_weights(tmp_path / "a.h5")
+
+
+def test_nothing_in_the_present_folder_is_imported_by_the_reader_of_hdf5(tmp_path, monkeypatch):
+    path = written_layers(tmp_path / "a.h5", [(4, 4)])
+    for name in ("h5py", "numpy", "json"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.chdir(tmp_path)
+    assert [list(layer) for layer in keras_h5.read_h5(path)] == [["kernel"]]
 
 
 def test_other_weights_of_paddle_are_refused_by_their_first_difference(tmp_path):

@@ -6,24 +6,19 @@ layers of one kind from the first to the last, and only its shortcuts are convol
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tapetum.interchange.weights.keras_h5 import NORMALIZATION, Layer, read_h5
 from tapetum.interchange.weights.tensor_bundles import read_bundle
-from tapetum.system.strangers import refuse_bomb, short_reason
-
-Layer = dict[str, np.ndarray]
-"""The arrays of a layer: kernel, bias; gamma, beta, moving_mean, moving_variance; or others."""
-Read = Callable[[Any], np.ndarray]
 
 _BUNDLE = Path("variables", "variables.index")
 _IN_BUNDLE = re.compile(r"((?:layer_with_weights-\d+/)+)(\w+)/\.ATTRIBUTES/VARIABLE_VALUE")
-_NORMALIZATION = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+_NORMALIZATION = dict(zip(("weight", "bias", "running_mean", "running_var"), NORMALIZATION, strict=True))
 _HEADS = ("fc.fc1", "fc.fc2", "fc.fc3", "pred.fc1", "pred.fc2")
 _HEADS_NORMALIZATION = ("fc.bn1", "fc.bn2", "pred.bn1", "pred.bn2")
 _NUM_HEADS = {0: 0, 3: 2, 5: 4}
@@ -46,7 +41,7 @@ def read_keras(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: the file is damaged or of another network; h5py is needed and not installed.
     """
-    layers, others = _layers_in_bundle(path / _BUNDLE) if path.is_dir() else (_layers_in_h5(path), {})
+    layers, others = _layers_in_bundle(path / _BUNDLE) if path.is_dir() else (read_h5(path), {})
     try:
         return _wide_resnet(layers, path) | {name: torch.from_numpy(array) for name, array in others.items()}
     except (LookupError, TypeError, RuntimeError) as error:
@@ -65,76 +60,6 @@ def _layers_in_bundle(index: Path) -> tuple[list[Layer], Mapping[str, np.ndarray
             place = tuple(int(number) for number in re.findall(r"\d+", match[1]))
             layers.setdefault(place, {})[match[2]] = array
     return [layers[place] for place in sorted(layers)], others
-
-
-def _layers_in_h5(path: Path) -> list[Layer]:
-    try:
-        import h5py
-    except ImportError as error:
-        raise ValueError(f"{path} needs h5py, which is not installed: pip install 'tapetum[keras]'.") from error
-    try:
-        with h5py.File(path) as file:
-            _refuse_links(file)
-            read, root = _reader(path), file.get("model_weights", file)
-            if "layer_names" in root.attrs:
-                return [layer for name in root.attrs["layer_names"] if (layer := _layer(root[name], read))]
-            names = sorted(root["layers"], key=_number)
-            return [_numbered(variables, read) for name in names if len(variables := root["layers"][name]["vars"])]
-    except Exception as error:  # HDF5 and h5py fail in many ways on files that they were not made for
-        reason = short_reason(error)[:120]
-        raise ValueError(f"{path} is cut short or no file of Keras weights ({reason}): get it again.") from error
-
-
-def _refuse_links(file: Any) -> None:
-    """Refuse links, which may lead into other files; they are looked at, not followed."""
-    import h5py
-
-    seen, left = set(), [file]
-    while left:
-        group = left.pop()
-        for name in group:
-            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise ValueError(f"{name[:80]!r} is a link")
-            part = group[name]
-            place = h5py.h5o.get_info(part.id).addr
-            if isinstance(part, h5py.Group) and place not in seen:  # groups may hold each other
-                left.append(part)
-            seen.add(place)
-
-
-def _reader(path: Path) -> Read:
-    """Make what reads arrays of numbers that lie in the file itself, and of them no more than a file may unpack to."""
-    size = 0
-
-    def read(values: Any) -> np.ndarray:
-        nonlocal size
-        if values.external or values.is_virtual or values.dtype.kind not in "biuf":
-            raise ValueError(f"{values.name[:80]!r} lies elsewhere, or is no array of numbers")
-        size += values.nbytes
-        refuse_bomb(path, size)
-        return np.asarray(values, dtype=values.dtype.newbyteorder("="))
-
-    return read
-
-
-def _number(name: str) -> int:
-    """That of a layer among its kind: 0 for conv2d, 3 for conv2d_3."""
-    match = re.search(r"_(\d+)$", name)
-    return 0 if match is None else int(match[1])
-
-
-def _layer(group: Any, read: Read) -> Layer:
-    """A layer as Keras 2 writes it, and Keras 3 in a model's .h5."""
-    names = [name.decode() if isinstance(name, bytes) else name for name in group.attrs["weight_names"]]
-    return {name.rpartition("/")[2].partition(":")[0]: read(group[name]) for name in names}
-
-
-def _numbered(group: Any, read: Read) -> Layer:
-    """A layer as Keras 3 writes it in .weights.h5: without names, in the order in which the layer made them."""
-    arrays = [read(group[str(number)]) for number in range(len(group))]
-    if len(arrays) == 4:
-        return dict(zip(_NORMALIZATION.values(), arrays, strict=True))
-    return dict(zip(("kernel", "bias") if arrays[0].ndim > 1 else ("mean", "variance", "count"), arrays, strict=False))
 
 
 def _wide_resnet(layers: list[Layer], path: Path) -> dict[str, Tensor]:
