@@ -19,37 +19,30 @@ def noisy(count: int = 600, classes: int = 5, share: float = 0.1, seed: int = 0)
     return torch.from_numpy(shares), torch.from_numpy(given), torch.from_numpy(true)
 
 
-def plain(shares: list[list[float]], labels: list[int]) -> tuple[list[float], list[list[float]], set[int]]:
-    """The docstring's formulas, one image after the other: thresholds, joint and errors."""
+def plain(shares: list[list[float]], labels: list[int]) -> tuple[list[float], list[int]]:
+    """The docstring's formulas, one image after the other: thresholds, and errors in their order."""
     classes, images = range(len(shares[0])), range(len(labels))
     thresholds = []
     for j in classes:
         own = [shares[i][j] for i in images if labels[i] == j]
         thresholds.append(sum(own) / len(own) if own else float("inf"))
-    counts = [[0.0 for _ in classes] for _ in classes]
+    number, may_be = 0, []
     for i in images:
+        if max(classes, key=lambda j: shares[i][j]) == labels[i] or labels.count(labels[i]) == 1:
+            continue
+        may_be.append(i)
         sure = [j for j in classes if shares[i][j] >= thresholds[j] - 1e-6]
-        if sure:
-            counts[labels[i]][max(sure, key=lambda j: shares[i][j])] += 1
-    joint = []
-    for j in classes:
-        counts[j][j] = max(1, counts[j][j])
-        joint.append([count / sum(counts[j]) * labels.count(j) for count in counts[j]])
-    errors = set()
-    for i, j in ((i, j) for i in classes for j in classes if i != j):
-        those = sorted((n for n in images if labels[n] == i), key=lambda n: shares[n][i] - shares[n][j])
-        errors |= set(those[: round(joint[i][j])]) if len(those) > 1 else set()
-    return thresholds, joint, {n for n in errors if max(classes, key=lambda j: shares[n][j]) != labels[n]}
+        number += bool(sure) and max(sure, key=lambda j: shares[i][j]) != labels[i]
+    return thresholds, sorted(may_be, key=lambda i: shares[i][labels[i]])[:number]
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_it_is_what_the_formulas_say(seed):
     shares, given, _ = noisy(200, 4, 0.2, seed)
     found = find_label_errors(shares, given)
-    thresholds, joint, errors = plain(shares.tolist(), given.tolist())
+    thresholds, errors = plain(shares.tolist(), given.tolist())
     np.testing.assert_allclose(found.thresholds, thresholds)
-    np.testing.assert_allclose(found.joint, joint)
-    assert set(found.ranked.tolist()) == errors
+    assert found.ranked.tolist() == errors
     assert len(errors) > 10
 
 
@@ -69,11 +62,12 @@ def test_cleanlab_ranks_the_same(seed):
         found = find_label_errors(shares, given, ours)
         scores = rank.get_label_quality_scores(given.numpy(), shares.numpy(), method=theirs)
         np.testing.assert_allclose(found.doubt, 1 - scores, atol=1e-9)
-        issues = filters.find_label_issues(given.numpy(), shares.numpy(), return_indices_ranked_by=theirs, n_jobs=1)
-        both = set(issues.tolist()) & set(found.ranked.tolist())
-        # It counts an image that is sure of several classes for the likeliest of all, and rounds otherwise.
-        assert len(both) >= 0.95 * max(len(issues), len(found.ranked)) > 30
-        assert [i for i in issues.tolist() if i in both] == [i for i in found.ranked.tolist() if i in both]
+        way = {"filter_by": f"low_{theirs}", "return_indices_ranked_by": theirs, "n_jobs": 1}
+        issues = filters.find_label_issues(given.numpy(), shares.numpy(), **way)
+        likeliest = shares.argmax(dim=1).numpy() == given.numpy()
+        assert len(found.ranked) > 30
+        assert [i for i in issues.tolist() if not likeliest[i]] == found.ranked.tolist()[: sum(~likeliest[issues])]
+        assert abs(len(issues) - len(found.ranked)) <= 2
 
 
 def test_flipped_labels_come_first():
@@ -82,8 +76,7 @@ def test_flipped_labels_come_first():
     wrong = given != true
     assert wrong[found.ranked[:50]].double().mean() > 0.9
     assert (found.suggested == true)[found.ranked[:50]].double().mean() > 0.9
-    off = found.joint.sum() - found.joint.diagonal().sum()
-    assert float(off) == pytest.approx(int(wrong.sum()), rel=0.35)
+    assert 0.5 * int(wrong.sum()) < len(found.ranked) < int(wrong.sum())  # some images are not sure of anything
 
 
 @pytest.mark.parametrize("at_least", [0, 10, 150, 10_000])
@@ -103,7 +96,6 @@ def test_right_labels_are_let_be():
     shares = 0.05 + 0.85 * torch.eye(3).repeat(20, 1)
     found = find_label_errors(shares, torch.arange(60) % 3)
     assert found.ranked.tolist() == []
-    np.testing.assert_allclose(found.joint, 20 * np.eye(3))
 
 
 def test_the_only_label_of_a_class_is_no_error_and_a_class_may_have_none():
@@ -111,13 +103,12 @@ def test_the_only_label_of_a_class_is_no_error_and_a_class_may_have_none():
     found = find_label_errors(shares, torch.tensor([0] * 4 + [1] * 4 + [2]))
     assert not found.is_error.any()
     assert torch.isinf(found.thresholds[3])
-    assert torch.isfinite(found.joint).all()
 
 
-def test_predictions_that_agree_are_no_errors_whatever_the_joint_says():
+def test_predictions_that_agree_are_no_errors_whatever_an_image_is_sure_to_be():
     shares = torch.tensor([[0.9, 0.1]] * 6 + [[0.54, 0.46]] * 2 + [[0.55, 0.45]] * 8)
     found = find_label_errors(shares, torch.tensor([0] * 8 + [1] * 8))
-    np.testing.assert_allclose(found.joint[0], [6, 2])  # two are sure to be 1, but 0 is likelier still
+    np.testing.assert_allclose(found.thresholds, [0.81, 0.45])  # two are sure to be 1, but 0 is likelier still
     assert found.ranked.tolist() == []
 
 

@@ -59,3 +59,26 @@ def test_label_studio_converter(photos):
     convert.convert_to_json_min("export.json", "min", is_dir=False)
     found = {row["tapetum_path"]: row["choice"] for row in json.loads(Path("min/result.json").read_text())}
     assert found == {name: label for name, label in NAMES.items() if label}
+
+
+def test_fiftyone(photos):
+    """By its importer and its exporter: a `fiftyone.Dataset` would need a MongoDB."""
+    of_data = pytest.importorskip("fiftyone.utils.data")
+    write("fiftyone", "fiftyone.json")
+    reader = of_data.FiftyOneImageClassificationDatasetImporter(data_path=str(photos), labels_path="fiftyone.json")
+    writer = of_data.FiftyOneImageClassificationDatasetExporter(
+        "again", include_confidence=True, classes=["cat", "a&b", "dog"]
+    )
+    found = {}
+    with reader, writer:
+        for path, metadata, label in reader:
+            name = Path(path).relative_to(photos.resolve()).as_posix()
+            found[name] = None if label is None else label.label
+            if label is not None:
+                label.confidence = 0.5
+                writer.export_sample(path, label, metadata=metadata)
+    assert found == NAMES
+    with contextlib.redirect_stdout(io.StringIO()):
+        tapetum.labels("again/labels.json", "again.csv", "csv", images="again/data")
+    lines = Path("again.csv").read_text().splitlines()[1:]
+    assert sorted(line.rpartition(",")[2] for line in lines) == sorted(label for label in NAMES.values() if label)

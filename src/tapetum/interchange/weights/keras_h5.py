@@ -27,7 +27,7 @@ Read = Callable[[Any], np.ndarray]
 
 NORMALIZATION = ("gamma", "beta", "moving_mean", "moving_variance")
 """The arrays of a BatchNorm, in the order in which Keras makes them."""
-SECONDS, COMPUTING = 60, 10
+SECONDS, COMPUTING = 60, 5
 """Seconds that a file may take, waiting and computing, and as many again for each `_BYTES` of it."""
 _BYTES = 2**28
 _REFUSED = 3
