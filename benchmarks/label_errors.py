@@ -96,7 +96,8 @@ def rankings(probabilities: Tensor, labels: Tensor) -> Iterator[tuple[str, list[
         found = find_label_errors(probabilities, labels, way)
         yield f"{way} of all labels", found.doubt.argsort(descending=True, stable=True).tolist()
         yield way, found.ranked.tolist()
-        yield f"{way}, {FIRST} at least", found.most_doubtful(FIRST).tolist()
+    found = find_label_errors(probabilities, labels)
+    yield f"{RANKINGS[0]}, {FIRST} at least", found.most_doubtful(FIRST).tolist()
     if importlib.util.find_spec("cleanlab") is None:
         return
     from cleanlab.filter import find_label_issues

@@ -22,7 +22,7 @@ GUIDED_INTRODUCTION = """### Guided by what they reach
 
 The same readers, {seconds} seconds for each kind, with inputs that atheris (libFuzzer for Python) chose: what reaches
 new places in Tapetum's code is kept and changed further (`benchmarks/fuzz.py --guided {seconds}`). *Places* are edges
-between lines, of the code that any kind loads.
+between lines, of the code that any kind loads. Inputs for Keras are few: each is read by a process of its own.
 """
 NAMES = FUZZ, BEFORE, GUIDED = "fuzz", "fuzz_before", "fuzz_guided"
 """Names of the files in docs/results/reliability: what was found; before anything was mended; guided by coverage."""

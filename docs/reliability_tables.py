@@ -78,6 +78,11 @@ FINDINGS: Sequence[tuple[str, str, str]] = (
         "each part lets go of them: the table above",
     ),
     (
+        "a damaged `.h5` file of Keras",
+        "HDF5 ended the process, by a segmentation fault, or never came back",
+        "HDF5 reads it in a process of its own; its death, or five seconds of computing, becomes one sentence",
+    ),
+    (
         "a checkpoint is damaged",
         "`resume` could not tell changed bits from a file that was cut, and read weights with a flipped bit",
         "each has a checksum; the checkpoint before it is used, and said",

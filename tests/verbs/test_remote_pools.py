@@ -37,7 +37,7 @@ def photos(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number}.png")
     monkeypatch.setattr(pool, "decoded", lambda store, report: store)
     monkeypatch.setattr(remote, "_FIRST_WAIT", 0.001)
-    monkeypatch.setenv("TAPETUM_PATIENCE", "0.05")
+    monkeypatch.setenv("TAPETUM_PATIENCE", "1")
     return folder
 
 

@@ -232,7 +232,7 @@ def _tried(address: Address, request: Callable[[], T]) -> T:
                     "environment"
                 ) from error
             tried_for = time.monotonic() - began  # in requests that hang, too
-            if tried_for >= patience():
+            if tried_for >= patience() and wait > _FIRST_WAIT:  # once more, at least
                 raise Unreachable(
                     f"{address} cannot be read ({_reason(error)}), after {tried_for:.0f} seconds of trying: try again "
                     f"later; `tapetum resume` continues a run from its last checkpoint"
