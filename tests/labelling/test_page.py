@@ -346,6 +346,49 @@ def test_wrong_labels_and_copies_are_shown_with_what_speaks_against_them(driver,
         driver.get("about:blank")
 
 
+HOLD = """
+const usual = window.fetch;
+window.fetch = async (...asked) => {
+  const answer = await usual(...asked);
+  if (String(asked[0]).includes(arguments[0])) await new Promise((goOn) => { window.goOn = goOn; });
+  return answer;
+};
+"""
+CHOOSE = """
+const box = document.querySelector('select');
+box.value = arguments[0];
+box.dispatchEvent(new Event('change'));
+"""
+
+
+@pytest.mark.parametrize(
+    ("view", "held", "late", "wanted", "shown"),
+    [("review", "what=labels", "labels", "doubt", ".row"), ("grid", "show=skipped", "skipped", "all", ".tile")],
+    ids=["review", "grid"],
+)
+def test_an_answer_that_comes_late_does_not_replace_what_was_asked_for_since(
+    driver, found, view, held, late, wanted, shown
+):
+    found.answer({2: "blue", 6: "red", 9: "blue"}, "grid", "tab")
+    with served(found) as address:
+        page = Page(driver, address)
+        page.open(view)
+        page.run(CHOOSE, wanted)
+        until(lambda: page.texts(shown))
+        expected = page.texts(shown)
+        page.run(HOLD, held)
+        page.run(CHOOSE, late)
+        until(lambda: page.run("return Boolean(window.goOn)"))
+        page.run(CHOOSE, wanted)
+        until(lambda: page.texts(shown) == expected)
+        page.run("window.goOn()")
+        time.sleep(0.3)  # time enough to go wrong
+        assert page.texts(shown) == expected
+        assert page.run("return document.querySelector('select').value") == wanted
+        assert page.complaints() == []
+        driver.get("about:blank")
+
+
 @pytest.mark.slow
 def test_images_of_all_kinds_are_asked_first_after_a_training_without_labels(photos, driver, open_session):
     session = open_session()

@@ -47,6 +47,10 @@ function toast(text, isBad = false) {
   toastTimer = setTimeout(() => { $("toast").textContent = ""; }, isBad ? 8000 : 2500);
 }
 
+function told(work) {                   // beside what goes on: whoever looks elsewhere need not wait for the first answer
+  return work.catch((error) => toast(error.message, true));
+}
+
 async function guarded(work) {          // one thing at a time: what is not on disk is not passed over
   if (busy) return undefined;
   busy = true;
@@ -222,7 +226,7 @@ function labelView(first = null) {
 function gridView() {
   let source = null, isGroup = false, name = "", chosen = new Set(), at = 0, anchor = null, opened = 0;
   let tiles = new Map(), columns = 1;
-  const select = el("select", { "aria-label": "Which images", onchange: () => open(select.value) });
+  const select = el("select", { "aria-label": "Which images", onchange: () => told(open(select.value)) });
   const actions = el("div", { class: "actions" });
   const spacer = el("div", { class: "spacer" });
   const scroller = el("div", { class: "scroller", onscroll: () => requestAnimationFrame(draw) }, spacer);
@@ -394,7 +398,7 @@ function gridView() {
 
 function reviewView() {
   let items = [], rows = [], at = 0, total = 0, what = "doubt", loaded = 0;
-  const select = el("select", { "aria-label": "Which predictions", onchange: () => guarded(() => load(select.value)) },
+  const select = el("select", { "aria-label": "Which predictions", onchange: () => told(load(select.value)) },
     el("option", { value: "doubt" }, "the most doubtful first"),
     el("option", { value: "labels" }, "labels that are probably wrong"));
   const head = el("div", { class: "actions" }), list = el("div", { class: "rows" });
