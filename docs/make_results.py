@@ -79,6 +79,7 @@ PERFORMANCE: Sections = {
 
 SPEEDRUN: Sections = {
     "speedrun": (speedrun_runs.INTRODUCTION, speedrun_runs.runs),  # benchmarks/record_run.py
+    "goals": (speedrun_runs.GOALS_INTRODUCTION, speedrun_runs.goals),
     "pairs": (speedrun_runs.PAIRS_INTRODUCTION, speedrun_runs.pairs),
     "ingredients": (speedrun_tables.INGREDIENTS_INTRODUCTION, speedrun_tables.ingredients),
 }
@@ -162,7 +163,7 @@ def read_sections() -> dict[str, dict[str, Result]]:
     """What the benchmarks found: section -> name of a file -> its content. The speedrun is of all recorded runs."""
     found = {section: read_folder(section) for section in (SECTIONS | PERFORMANCE | SPEEDRUN | INSTALL)}
     found["pairs"] = found["speedrun"]
-    found["speedrun"] = found["speedrun"] | {result["name"]: result for result in read_results()}
+    found["goals"] = found["speedrun"] = found["speedrun"] | {result["name"]: result for result in read_results()}
     return found
 
 
