@@ -39,13 +39,19 @@ def minutes(result: Result) -> float:
     return seconds / 60 * (sum(peaks) / 2) / REFERENCE_GFLOPS
 
 
+def num_labels(result: Result) -> int:
+    """Of CIFAR-10's, how many were given; `fit` holds some of them out of the training."""
+    per_class: int | None = result["recipe"]["data"].get("labels_per_class")
+    return 10 * per_class if per_class else int(result["summary"]["num_labels"])
+
+
 def eligible(results: Sequence[Result]) -> list[Result]:
     """Runs on CIFAR-10 (JPEG) that learned from 4,000, 250 or 40 labels, from images and from nothing else."""
     return [
         r
         for r in results
         if data_set(r) == "CIFAR-10 (JPEG)"
-        and r["summary"]["num_labels"] in GOALS
+        and num_labels(r) in GOALS
         and r["recipe"]["method"]["kind"] not in ("pixels", "frozen")
         and not is_without_labels(r)
         and not r["recipe"].get("init")
@@ -56,8 +62,8 @@ def runs(found: Mapping[str, Result]) -> str:
     """A line for each run, by number of labels and minutes."""
     results = eligible(list(found.values()))
     rows = []
-    for result in sorted(results, key=lambda r: (-r["summary"]["num_labels"], minutes(r), r["name"])):
-        labels, took, top1 = result["summary"]["num_labels"], minutes(result), result["summary"]["test_top1"]
+    for result in sorted(results, key=lambda r: (-num_labels(r), minutes(r), r["name"])):
+        labels, took, top1 = num_labels(result), minutes(result), result["summary"]["test_top1"]
         goal = next((goal for limit, goal in GOALS[labels].items() if took <= limit * LONGEST_OVER_SHORTEST), None)
         beside = _supervised_beside(result, results)
         rows.append(
@@ -100,7 +106,7 @@ def goals(found: Mapping[str, Result]) -> str:
             those = [
                 r
                 for r in results
-                if r["summary"]["num_labels"] == labels
+                if num_labels(r) == labels
                 and minutes(r) <= limit * LONGEST_OVER_SHORTEST
                 and r["recipe"]["method"]["kind"] != "supervised"
             ]
@@ -121,6 +127,8 @@ def _title(result: Result) -> str:
         said += ", wider network"
     if result["name"].startswith("speedrun/chosen_"):
         said += ", labels chosen by `suggest`"
+    if num_labels(result) != result["summary"]["num_labels"]:
+        said += ", a part of the labels held out"
     return f"{method(result)}{said}, seed {recipe.get('seed', 0)}"
 
 
@@ -135,7 +143,7 @@ def _supervised_beside(result: Result, others: Sequence[Result]) -> list[float]:
         other["summary"]["test_top1"]
         for other in others
         if other["recipe"]["method"]["kind"] == "supervised"
-        and other["summary"]["num_labels"] == result["summary"]["num_labels"]
+        and num_labels(other) == num_labels(result)
         and max(minutes(other), minutes(result)) <= LONGEST_OVER_SHORTEST * min(minutes(other), minutes(result))
     ]
 
@@ -201,7 +209,7 @@ def plot(found: Mapping[str, Result]) -> str:
             parts.append(f'<path d="M{x - 5:.1f} {y:.1f}h10m-5 -5v10" stroke="{COLOURS[labels]}" stroke-width="1.5"/>')
     for result in eligible(list(found.values())):
         x, y = _place(minutes(result), result["summary"]["test_top1"])
-        colour = COLOURS[result["summary"]["num_labels"]]
+        colour = COLOURS[num_labels(result)]
         fill = "none" if result["recipe"]["method"]["kind"] == "supervised" else colour
         what = f"{_title(result)}: {result['summary']['test_top1']:.2f}"
         parts.append(
