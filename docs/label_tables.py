@@ -11,9 +11,9 @@ ERRORS_INTRODUCTION = """## Which labels are wrong?
 Labels were drawn, some of them were given another class, and `tapetum review`'s rankings
 ([how](verbs/review.md)) were asked which: the share of the first ones that was flipped, in percent. Rankings "of all
 labels" do not ask confident learning how many are wrong; "50 at least" go on beyond these, as `review` does if the
-network was trained with the labels. Those of cleanlab got the same probabilities. Runs
-lent their embeddings to draws of labels that they had not seen, unless they were trained with the flipped labels
-themselves. `benchmarks/label_errors.py` wrote the [files](results/label_errors).
+network was trained with the labels. Those of cleanlab got the same probabilities. Runs lent their embeddings to draws
+of labels that they had not seen, unless they were trained with the flipped labels themselves.
+`benchmarks/label_errors.py` wrote the [files](results/label_errors).
 """
 OUT_OF_CLASS_INTRODUCTION = """## Images of no class
 

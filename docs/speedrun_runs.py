@@ -85,15 +85,16 @@ GOALS_INTRODUCTION = """## What was aimed for
 
 The best run for each goal, of those that took no longer; a quarter more minutes counts as the same. *Tried*: different
 recipes, the supervised one left out. No run chose anything by test images. Where `suggest` chose the labels, the
-training without labels that it chose by is not counted.
+training without labels that it chose by is not counted. *Mirrored*: predicted by the mean over each image and its
+mirror image.
 """
 NEXT = """Tried for the goals, besides these runs: each ingredient [below](#what-each-ingredient-gains) for itself, and
 a self-supervised [warm start](results.md#does-a-warm-start-pay), which lost. What promises most, by these tables:
 
-1. *pseudo-labels beside view assignments in whole runs*, balanced by class and from an averaged teacher, with labels
-   first and Muon: the best rung of the longer trainings with 4,000 labels;
-2. *views that grow*, from 14 to 20 or 24 pixels: a gain at every number of labels, for no time;
-3. *a wider network for longer runs*: narrow ones learn sooner, and wide ones fill the units better and learn more.
+1. *pseudo-labels in whole runs*, balanced by class, with labels first and Muon: the best rung of the longer trainings
+   with 4,000 labels; an averaged teacher for them gained in short ones, too;
+2. *views that grow*, from 14 to 20 or 24 pixels: a small gain at every number of labels, for no time;
+3. *wider networks in longer runs*: the best run so far is one, but no narrow one was trained for as long.
 """
 
 
@@ -125,6 +126,8 @@ def _title(result: Result) -> str:
     said += ", Muon" if _is_muon(result) else ""
     if max(recipe["backbone"].get("widths", [0])) > _USUAL_WIDTH:
         said += ", wider network"
+    if recipe["views"]["evaluation"].get("mirrored"):
+        said += ", mirrored"
     if result["name"].startswith("speedrun/chosen_"):
         said += ", labels chosen by `suggest`"
     if num_labels(result) != result["summary"]["num_labels"]:

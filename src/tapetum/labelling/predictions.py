@@ -149,7 +149,7 @@ def read_suggestions(path: Path, index: Mapping[str, int]) -> list[Suggestion]:
 
 
 def read_suspects(folder: Path, index: Mapping[str, int]) -> list[Suspect]:
-    """Read what `review` found: labels that are probably wrong, then copies with different labels."""
+    """Read what `review` found: labels to look at again, then copies with different labels."""
     found = []
     for row in _rows(folder / "label_errors.csv", "label", "suggested", "doubt"):
         reason = f"doubt {float(row['doubt']):.2f}"

@@ -204,7 +204,7 @@ class Session:
         return {"id": image, "name": shown(self.pool.names[image]), "label": label}
 
     def _suspects(self) -> dict[int, Suspect]:
-        """Return the labels that are probably wrong and that nobody has changed or confirmed since."""
+        """Return the labels to look at again that nobody has changed or confirmed since."""
         labels, seen = self.answers.labels, self.answers.confirmed
         found: dict[int, Suspect] = {}
         for suspect in self.suspects:

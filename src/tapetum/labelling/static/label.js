@@ -400,7 +400,7 @@ function reviewView() {
   let items = [], rows = [], at = 0, total = 0, what = "doubt", loaded = 0;
   const select = el("select", { "aria-label": "Which predictions", onchange: () => told(load(select.value)) },
     el("option", { value: "doubt" }, "the most doubtful first"),
-    el("option", { value: "labels" }, "labels that are probably wrong"));
+    el("option", { value: "labels" }, "labels to look at again"));
   const head = el("div", { class: "actions" }), list = el("div", { class: "rows" });
 
   async function load(wanted = what) {
