@@ -53,6 +53,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "deepcluster": (PROTOTYPES,),
     "sela": (PROTOTYPES,),
     "suave": (),
+    "fixmatch": ("method.threshold=null", "method.even_classes=true", "method.teacher_decay=0.9"),
     "supervised": (),
 }
 BF16 = ("runtime.precision=bf16", "runtime.channels_last=true")

@@ -19,6 +19,7 @@ METHODS = {
     "ropaws": "RoPAWS",
     "suncet": "SimCLR+CT (SuNCEt)",
     "suave": "Suave",
+    "fixmatch": "FixMatch",
     "simclr": "SimCLR",
     "swav": "SwAV",
     "deepcluster": "DeepCluster-v2",

@@ -122,7 +122,7 @@ def goals(found: Mapping[str, Result]) -> str:
 
 def _title(result: Result) -> str:
     recipe = result["recipe"]
-    said = ", labels first" if recipe["method"].get("paws_start") else ""
+    said = ", labels first" if any(recipe["method"].get(key) for key in ("paws_start", "unlabelled_start")) else ""
     said += ", Muon" if _is_muon(result) else ""
     if max(recipe["backbone"].get("widths", [0])) > _USUAL_WIDTH:
         said += ", wider network"

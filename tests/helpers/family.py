@@ -50,6 +50,14 @@ CASES: dict[str, dict[str, Any]] = {
     "sela": {"num_prototypes": (5, 4, 3), "head": HEAD},
     "simclr": {"head": HEAD},
     "suncet": {"head": HEAD, "supervised_epochs": 1.5},
+    "fixmatch": {
+        "head": HEAD,
+        "threshold": None,
+        "unlabelled_ramp": 0.1,
+        "even_classes": True,
+        "teacher_decay": 0.9,
+        "suncet_weight": 0.5,
+    },
     "finetune": {"projector_layers": 1, "projector_hidden": 12},
 }
 """Settings with which every kind of state of a method comes into play within 9 steps."""

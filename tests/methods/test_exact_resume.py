@@ -18,7 +18,19 @@ from tapetum.engine.callbacks import TIME_COLUMNS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-METHODS = ("paws", "ropaws", "suave", "supervised", "simclr", "suncet", "swav", "deepcluster", "sela", "finetune")
+METHODS = (
+    "paws",
+    "ropaws",
+    "suave",
+    "supervised",
+    "simclr",
+    "suncet",
+    "swav",
+    "deepcluster",
+    "sela",
+    "finetune",
+    "fixmatch",
+)
 LOCAL = {"swav": {"queue"}, "suave": {"queue"}, "deepcluster": {"bank", "pool", "labels"}}
 LOCAL["sela"] = LOCAL["deepcluster"]
 """What each process keeps for itself."""

@@ -102,6 +102,11 @@ class ShardedWeights(Weights):
                 "runtime.strategy is fsdp, which splits the kernels that optimizer.kind muon needs whole: use ddp, or "
                 "another optimizer."
             )
+        if getattr(method, "teacher", None) is not None:
+            raise ValueError(
+                "runtime.strategy is fsdp, which splits the weights that the teacher averages: use ddp, or set "
+                "method.teacher_decay to 0."
+            )
         names = {id(parameter): name for name, parameter in method.named_parameters()}
         self._sharded = _fully_shard(method, backbone, device)
         self._own = {name: _rows_here(parameter) for name, parameter in self._sharded.items()}

@@ -65,7 +65,8 @@ def _seconds_left(recipe: Mapping[str, Any], rows: Sequence[Mapping[str, str]]) 
     steps = recipe.get("trainer", {}).get("steps")
     if steps is None or not rows:
         return None
-    early = int(recipe.get("method", {}).get("paws_start", 0) * steps)
+    method = recipe.get("method", {})
+    early = int(method.get("paws_start", method.get("unlabelled_start", 0)) * steps)
     times = {int(row["step"]): _number(row, "train_seconds") for row in rows}
     step, begin = max(times), max((step for step in times if step <= early), default=0)
     if step <= early:

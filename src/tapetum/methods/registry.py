@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 METHODS = {
     "deepcluster": "tapetum.methods.deepcluster:DeepCluster",
     "finetune": "tapetum.methods.finetune:Finetune",
+    "fixmatch": "tapetum.methods.fixmatch:FixMatch",
     "frozen": "tapetum.methods.frozen:Frozen",
     "paws": "tapetum.methods.paws:PAWS",
     "ropaws": "tapetum.methods.ropaws:RoPAWS",

@@ -1,0 +1,161 @@
+"""FixMatch: its terms by hand, its teacher, what it refuses, and a training on images."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from tapetum.data.batch import Views
+from tapetum.losses.fixmatch import aligned, mean_probabilities, pseudo_label_loss
+from tapetum.losses.suncet import suncet_loss
+from tapetum.methods.base import Progress
+from tapetum.methods.fixmatch import CLASS_MEAN_DECAY, FixMatchConfig
+from tapetum.ops.soft_neighbours import smooth_one_hot
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+PLAIN = {"threshold": 0.47, "even_classes": False, "teacher_decay": 0.0, "suncet_weight": 0.0, "unlabelled_ramp": 0.0}
+
+
+def slow_probabilities(logits: list[list[list[float]]]) -> list[list[float]]:
+    """The mean over views (V, B, C) of softmax, number by number."""
+    found = []
+    for image in zip(*logits, strict=True):
+        views = [[math.exp(x) / sum(map(math.exp, view)) for x in view] for view in image]
+        found.append([sum(column) / len(views) for column in zip(*views, strict=True)])
+    return found
+
+
+def test_losses_equal_slow_plain_ones():
+    torch.manual_seed(0)
+    weak, strong = 2 * torch.randn(2, 5, 3, dtype=torch.float64), 2 * torch.randn(4, 5, 3, dtype=torch.float64)
+    expected = slow_probabilities(weak.tolist())
+    probabilities = mean_probabilities(weak.flatten(0, 1), 2)
+    torch.testing.assert_close(probabilities, torch.tensor(expected, dtype=torch.float64))
+
+    mean = [0.5, 0.2, 0.3]
+    even = [[p / m for p, m in zip(row, mean, strict=True)] for row in expected]
+    even = [[p / sum(row) for p in row] for row in even]
+    found = aligned(probabilities, torch.tensor(mean, dtype=torch.float64))
+    torch.testing.assert_close(found, torch.tensor(even, dtype=torch.float64))
+
+    weights = [max(row) for row in even]
+    total = 0.0
+    for view in strong.tolist():
+        for logits, row, weight in zip(view, even, weights, strict=True):
+            total -= weight * (logits[row.index(max(row))] - math.log(sum(map(math.exp, logits))))
+    largest, labels = found.max(dim=1)
+    loss = pseudo_label_loss(strong.flatten(0, 1), labels, largest)
+    assert float(loss) == pytest.approx(total / 20, rel=1e-12)
+
+
+def test_forward_and_gradients_by_hand(family):
+    method, batch = family.make("fixmatch", **PLAIN, label_smoothing=0.2), family.batch_of(0)
+    output = method(batch, family.progress_of(0))
+    weak, strong = batch.views.groups
+    labels = batch.support_labels.repeat(2)
+    logits = method.classifier(method.backbone(batch.support.groups[0]))
+    with torch.no_grad():
+        p = method.classifier(method.backbone(weak)).softmax(1).unflatten(0, (2, 8)).mean(0)
+    kept = p.amax(1) >= 0.47
+    assert 0 < kept.sum() < len(kept)  # the threshold matters
+    each = cross_entropy(method.classifier(method.backbone(strong)), p.argmax(1).repeat(2), reduction="none")
+    expected = cross_entropy(logits, labels, label_smoothing=0.2) + (each * kept.repeat(2)).sum() / 16
+    results = []
+    for loss in (output.loss, expected):
+        method.zero_grad()
+        loss.backward()
+        results.append([loss.detach(), *(parameter.grad.clone() for parameter in method.parameters())])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
+    assert float(output.metrics["pseudo_label_weight"]) == pytest.approx(float(kept.double().mean()))
+
+
+def test_supports_and_strong_views_of_one_size_share_a_call(family):
+    method, batch = family.make("fixmatch", **PLAIN), family.batch_of(0)
+    batch.views = Views((batch.views.groups[0], batch.views.groups[0].flip(3)), (2, 2))
+    method(batch, family.progress_of(0))
+    assert method.backbone.calls == [24 + 16, 16]
+
+
+def test_suncet_trains_the_projector_that_embeds(family):
+    method, batch = family.make("fixmatch", **PLAIN | {"suncet_weight": 0.5}), family.batch_of(0)
+    output = method(batch, family.progress_of(0))
+    z = method.projector(method.backbone(batch.support.groups[0]))
+    smoothed = smooth_one_hot(batch.support_labels.repeat(2), batch.support_classes, 0.0)
+    torch.testing.assert_close(output.metrics["suncet"], suncet_loss(z, smoothed, 0.1))
+    parts = output.metrics["supervised"] + 0.5 * output.metrics["suncet"] + output.metrics["pseudo_labels"]
+    torch.testing.assert_close(output.metrics["loss"], parts)
+    torch.testing.assert_close(method.eval().embed(batch.support.groups[0]).shape, torch.Size([24, 6]))
+    assert family.make("fixmatch", **PLAIN).projector is None
+
+
+def test_even_classes_divides_by_a_running_mean(family):
+    method, batch = family.make("fixmatch", **PLAIN | {"even_classes": True, "threshold": None}), family.batch_of(0)
+    with torch.no_grad():
+        p = method.classifier(method.backbone(batch.views.groups[0])).softmax(1).unflatten(0, (2, 8)).mean(0)
+    output = method(batch, family.progress_of(0))
+    mean = torch.full((3,), 1 / 3).double() * CLASS_MEAN_DECAY + (1 - CLASS_MEAN_DECAY) * p.mean(0)
+    torch.testing.assert_close(method.class_mean, mean)
+    weights = aligned(p, mean).amax(1)
+    torch.testing.assert_close(output.metrics["pseudo_label_weight"], weights.mean())
+
+
+def test_teacher_is_an_average_that_gives_the_pseudo_labels_and_learns_by_no_gradient(family):
+    method, batch = family.make("fixmatch", **PLAIN | {"teacher_decay": 0.9}), family.batch_of(0)
+    first = {name: tensor.clone() for name, tensor in method.teacher.state_dict().items()}
+    with torch.no_grad():
+        for parameter in (*method.backbone.parameters(), *method.classifier.parameters()):
+            parameter.add_(1.0)
+    output = method(batch, Progress(60, 4, 100))
+    assert method.backbone.calls == [24, 16]  # supports and strong views; the teacher saw the weak ones
+    assert all(parameter.grad is None for parameter in method.teacher.parameters())
+    output.loss.backward()
+    assert all(parameter.grad is None for parameter in method.teacher.parameters())
+    method.after_step(output, batch)
+    learner = nn.Sequential(method.backbone, method.classifier).state_dict()
+    decay = min(0.9, 61 / 71)
+    for name, mean in method.teacher.state_dict().items():
+        if mean.is_floating_point():
+            torch.testing.assert_close(mean, decay * first[name] + (1 - decay) * learner[name], msg=name)
+
+
+def test_labels_come_first(family):
+    method, batch = family.make("fixmatch", unlabelled_start=0.5, unlabelled_ramp=0.2), family.batch_of(0)
+    assert method.first_with_views(100) == 50
+    views, batch.views = batch.views, None
+    early = method(batch, Progress(49, 4, 100))
+    assert "pseudo_labels" not in early.metrics
+    batch.views = views
+    for step, weight in ((50, 0.0), (60, 0.5), (70, 1.0), (90, 1.0)):
+        metrics = method(batch, Progress(step, 4, 100)).metrics
+        expected = metrics["supervised"] + 0.5 * metrics["suncet"] + weight * metrics["pseudo_labels"]
+        torch.testing.assert_close(metrics["loss"], expected)
+
+
+def test_without_small_views_it_says_what_is_missing(family):
+    batch = family.batch_of(0)
+    batch.views = Views(batch.views.groups[:1], (2,))
+    with pytest.raises(ValueError, match=r"^views.small is null, but FixMatch learns from small views"):
+        family.make("fixmatch")(batch, family.progress_of(0))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("threshold", 1.5),
+        ("threshold", -0.1),
+        ("unlabelled_weight", -1.0),
+        ("unlabelled_start", 1.0),
+        ("unlabelled_ramp", 1.1),
+        ("teacher_decay", 1.0),
+        ("label_smoothing", 1.0),
+        ("suncet_weight", -0.5),
+    ],
+    ids=lambda value: str(value),
+)
+def test_bad_settings_name_field_and_value(field, value):
+    with pytest.raises(ValueError, match=f"^{field} is {value}: use "):
+        FixMatchConfig(**{field: value})
