@@ -79,6 +79,7 @@ def test_steps_without_views_are_timed_apart(toy, clock):
     )  # fmt: skip
     assert (costs.step, costs.early_step) == pytest.approx((0.01, 0.004))
     assert costs.epoch == pytest.approx(3)
+    assert clock.steps == pytest.approx(60 + 150, abs=10)  # 0.6 seconds of each
 
 
 @pytest.mark.parametrize("hiccups", [{12}, {2}, {70, 90}])
@@ -99,7 +100,7 @@ def test_what_recurs_counts_as_often_as_it_happens(toy, clock):
         (1, 26),
         (60, 120 - 1),  # 1.2 seconds
         (120, 240 - 1),
-        (3600, 26 + 4 + 280),  # 300 are timed
+        (3600, 26 + 4 + 980),  # 1,000 are timed
     ],
 )
 def test_more_minutes_time_more_steps(toy, clock, seconds, steps):

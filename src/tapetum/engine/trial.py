@@ -29,7 +29,7 @@ SHARE = 0.02
 GROUP = 5
 """Steps that are timed together: the device is waited for after each group only."""
 LEAST_TIMED = 20
-MOST_TIMED = 300
+MOST_TIMED = 1000
 _FIRST = GROUP + LEAST_TIMED
 _TRIMMED = 0.1
 
@@ -54,8 +54,9 @@ def measure_costs(
     """Measure what steps, epochs, evaluations and checkpoints take on this machine, as busy as it is now.
 
     After 5 steps to warm up, times 20 steps and the first two calls of `before_epoch`, on copies of the method and
-    optimizer; then, if `seconds` are many, as many more steps as fit into 2% of them, 300 at most. Weights, buffers,
-    optimizer state, modes and torch's generators stay unchanged. Call it before building the `Trainer`.
+    optimizer; then, if `seconds` are many, as many more steps as fit into 2% of them, 1,000 at most, half of them steps
+    without views if there are such. Weights, buffers, optimizer state, modes and torch's generators stay unchanged.
+    Call it before building the `Trainer`.
 
     Args:
         method, optimizer, batches, runtime, seed: as for `Trainer`; the method is not set up yet.
@@ -82,15 +83,12 @@ def measure_costs(
     with torch.random.fork_rng([runtime.device] if runtime.device.type == "cuda" else []):
         trainer = Trainer(trial, trial_optimizer, _keep_rates, batches, callbacks=[step_watch], **length, **shared)
         try:
-            trainer.fit()
-            more = runtime.broadcast(step_watch.more_steps(SHARE * seconds) if runtime.rank == 0 else 0)
-            if more:
-                # The same trainer goes on, and begins no further epoch.
-                trainer.total_steps = trainer.steps_per_epoch = trainer.total_steps + more
-                trainer.fit()
+            timed_for = SHARE * seconds / (1 if early_batches is None else 2)
+            _time_steps(trainer, step_watch, timed_for, runtime)
             if early_batches is not None:
                 early = {**length, "callbacks": [early_watch], **shared, "embed_all": None}
-                Trainer(trial, trial_optimizer, _keep_rates, early_batches, **early).fit()
+                trainer = Trainer(trial, trial_optimizer, _keep_rates, early_batches, **early)
+                _time_steps(trainer, early_watch, timed_for, runtime)
         except Interrupted:
             raise KeyboardInterrupt from None  # there is nothing to save or resume yet
         evaluation, finish, folding = evaluations(trial) if evaluations is not None else (0.0, 0.0, 0.0)
@@ -110,6 +108,16 @@ def measure_costs(
     costs = runtime.broadcast(costs)
     assert costs is not None
     return costs
+
+
+def _time_steps(trainer: Trainer, watch: "_StepWatch", seconds: float, runtime: Runtime) -> None:
+    """Train the first steps, and more if `seconds` are many."""
+    trainer.fit()
+    more = runtime.broadcast(watch.more_steps(seconds) if runtime.rank == 0 else 0)
+    if more:
+        # The same trainer goes on, and begins no further epoch.
+        trainer.total_steps = trainer.steps_per_epoch = trainer.total_steps + more
+        trainer.fit()
 
 
 def _trial_config(config: TrainerConfig) -> TrainerConfig:
