@@ -141,6 +141,7 @@ class Rung:
 
 
 LABELS, SUNCET, PAWS, FIRST, PSEUDO = "labels alone", "labels + SuNCEt", "PAWS", "labels first", "pseudo-labels"
+BOTH = "balanced with teacher"
 UNTRAINED, PIXELS = "untrained network", "k-NN on pixels"
 RUNGS: dict[str, Rung] = {
     PIXELS: Rung(None, {}, "20 votes by cosine, training nothing"),
@@ -167,6 +168,9 @@ RUNGS: dict[str, Rung] = {
     "labels + SuNCEt by Muon": Rung(SUNCET, {"optimizer": "muon"}, "https://kellerjordan.github.io/posts/muon/"),
     "labels first by Muon": Rung(FIRST, {"optimizer": "muon"}, "https://kellerjordan.github.io/posts/muon/"),
     "class-balanced by Muon": Rung("class-balanced", {"optimizer": "muon"}, "the same, with pseudo-labels"),
+    BOTH: Rung("class-balanced", {"teacher": 0.99}, "as `fixmatch_cifar10_cpu`, but for the optimizer"),
+    f"{BOTH} by Muon": Rung(BOTH, {"optimizer": "muon"}, "as `fixmatch_cifar10_cpu`"),
+    f"{BOTH} sooner": Rung(BOTH, {"start": 0.2, "ramp": 0.2, "hold": 0.3}),
     "whitening": Rung(PAWS, {"whiten": True}, "https://arxiv.org/abs/2404.00498"),
     "progressive size": Rung(PAWS, {"first_size": (0.5, 14)}, "https://arxiv.org/abs/2104.00298"),
     "smaller views": Rung(PAWS, {"size": 16}),

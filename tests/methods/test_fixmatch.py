@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,6 +14,8 @@ from tapetum.losses.suncet import suncet_loss
 from tapetum.methods.base import Progress
 from tapetum.methods.fixmatch import CLASS_MEAN_DECAY, FixMatchConfig
 from tapetum.ops.soft_neighbours import smooth_one_hot
+from tapetum.recipe.recipe import load_recipe
+from tapetum.runs.run import assemble
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -89,7 +92,9 @@ def test_suncet_trains_the_projector_that_embeds(family):
     parts = output.metrics["supervised"] + 0.5 * output.metrics["suncet"] + output.metrics["pseudo_labels"]
     torch.testing.assert_close(output.metrics["loss"], parts)
     torch.testing.assert_close(method.eval().embed(batch.support.groups[0]).shape, torch.Size([24, 6]))
-    assert family.make("fixmatch", **PLAIN).projector is None
+    plain = family.make("fixmatch", **PLAIN)
+    assert plain.projector is None
+    assert [one.predicts_by for one in (method, plain)] == ["soft_neighbours", "classifier"]
 
 
 def test_even_classes_divides_by_a_running_mean(family):
@@ -135,11 +140,11 @@ def test_labels_come_first(family):
         torch.testing.assert_close(metrics["loss"], expected)
 
 
-def test_without_small_views_it_says_what_is_missing(family):
-    batch = family.batch_of(0)
-    batch.views = Views(batch.views.groups[:1], (2,))
-    with pytest.raises(ValueError, match=r"^views.small is null, but FixMatch learns from small views"):
-        family.make("fixmatch")(batch, family.progress_of(0))
+def test_without_small_views_it_says_what_is_missing(tmp_path):
+    np.savez(tmp_path / "noise.npz", x_train=np.zeros((20, 8, 8), dtype=np.uint8), y_train=np.arange(20) % 2)
+    settings = [f"data.images={tmp_path / 'noise.npz'}", "data.test=null", "data.labels_per_class=null"]
+    with pytest.raises(ValueError, match=r"^views.small is null, but fixmatch learns from small views"):
+        assemble(load_recipe("paws_digits", [*settings, "method.kind=fixmatch"]))
 
 
 @pytest.mark.parametrize(

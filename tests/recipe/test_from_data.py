@@ -5,7 +5,7 @@ from PIL import Image
 from tapetum.data.images.stores import ArrayStore, FileStore
 from tapetum.data.labels.labels import labels_from_values
 from tapetum.optim.schedules import value
-from tapetum.recipe.from_data import FEW_LABELS, MANY_LABELS, Glance, choose, describe, glance
+from tapetum.recipe.from_data import FEW_LABELS, MANY_LABELS, MANY_LABELS_PAWS, Glance, choose, describe, glance
 from tapetum.recipe.recipe import load_recipe, parse_recipe
 from tapetum.recipe.yaml_with_lines import write_yaml
 
@@ -33,8 +33,8 @@ def seen(**changes):
     return Glance(**(values | changes))
 
 
-def recipe_for(trainer, shrink=False, overrides=(), **changes):
-    sections, choices = choose(seen(**changes), shrink=shrink)
+def recipe_for(trainer, shrink=False, overrides=(), method=None, **changes):
+    sections, choices = choose(seen(**changes), shrink=shrink, method=method)
     sections["trainer"] = sections.get("trainer", {}) | trainer
     assert len(describe(choices).splitlines()) == len(choices)
     return parse_recipe(write_yaml(sections), "the test", overrides)
@@ -149,8 +149,21 @@ def test_few_labels_are_seen_in_strong_views(size):
     assert few.views.support is None  # as the unlabelled ones
     assert many.views.support.jitter == 0
     assert few.method == load_recipe(FEW_LABELS).method
-    assert many.method == load_recipe(MANY_LABELS).method
+    assert many.method == load_recipe(MANY_LABELS if size == 32 else MANY_LABELS_PAWS).method
     assert "3 labels per class are soon memorised" in describe(choose(seen(num_labels=30), shrink=True)[1])
+
+
+@pytest.mark.parametrize("kind", ["paws", "ropaws", "supervised", "suave"])
+def test_a_method_that_the_user_names_gets_views_that_suit_it(kind):
+    recipe = recipe_for({"minutes": 1}, num_labels=4000, overrides=[f"method.kind={kind}"], method=kind)
+    assert (recipe.method.kind, recipe.views.large.count, recipe.views.small) == (kind, 2, None)
+
+
+def test_with_many_labels_weak_views_teach_strong_ones_of_their_size():
+    views = recipe_for({"minutes": 1}, num_labels=4000).views
+    assert (views.large.count, views.small.count) == (1, 1)
+    assert views.large.size == views.small.size == views.support.size
+    assert views.large.jitter == 0 < views.small.jitter
 
 
 @pytest.mark.parametrize("num_labels", [30, 5000])

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 import tapetum
 from tapetum.ops.intervals import wilson
 from tapetum.ops.randomness import make_keys, uniform
+from tapetum.recipe import from_data
 from tapetum.recipe.recipe import load_recipe
 from tapetum.verbs.evaluate import evaluate
 from tapetum.verbs.fit import fit
@@ -67,6 +68,14 @@ def test_it_says_what_it_chose_and_trains(capsys):
     assert said.splitlines()[-1] == "Next: tapetum report run"
     assert (summary["steps"], summary["num_labels"], summary["num_images"]) == (2, 9, 21)
     assert summary["test"]["soft_neighbours"]["count"] == 6
+
+
+@pytest.mark.parametrize("named", [None, "ropaws", "supervised"])
+def test_many_labels_choose_fixmatch_unless_another_method_is_named(named, monkeypatch):
+    monkeypatch.setattr(from_data, "FEW_UP_TO", 1)
+    quick(overrides=[*QUICK, *([] if named is None else [f"method.kind={named}"])])
+    recipe = load_recipe(Path("run/recipe.yaml"))
+    assert recipe.method.kind == named or (recipe.method.kind, named) == ("fixmatch", None)
 
 
 def test_a_fifth_of_the_labels_trains_nothing_and_measures(capsys):

@@ -95,9 +95,11 @@ class Method(nn.Module):
     """Whether a batch carries views of unlabelled images."""
     num_large_views: ClassVar[int | None] = None
     """How many large views of each image `forward` needs; None: any number."""
+    needs_small_views: ClassVar[bool] = False
+    """Whether `forward` needs small views, too."""
     uses_support: ClassVar[bool] = False
     """Whether a batch carries labelled support images."""
-    predicts_by: ClassVar[Literal["soft_neighbours", "classifier"]] = "soft_neighbours"
+    predicts_by: Literal["soft_neighbours", "classifier"] = "soft_neighbours"
     """What predicts an image's class: its soft nearest neighbours among the labelled images, or `classify`."""
     starts_anew: ClassVar[tuple[str, ...]] = ()
     """Parts that are never taken from the weights that training starts from (a recipe's `init`)."""

@@ -103,8 +103,8 @@ class FixMatch(Method):
     """Trains backbone and classifier, and a projector beside it if SuNCEt is added."""
 
     Config = FixMatchConfig
+    needs_small_views = True
     uses_support = True
-    predicts_by = "classifier"
 
     def __init__(self, config: FixMatchConfig, backbone: nn.Module, *, num_classes: int, num_images: int) -> None:
         super().__init__()
@@ -113,6 +113,8 @@ class FixMatch(Method):
         num_features: Any = backbone.num_features
         self.classifier = nn.Linear(num_features, num_classes)
         self.projector = build_heads(config.head, num_features)[0] if config.suncet_weight else None
+        # Neighbours that were trained to be of one class predict as well, say why, and take in new classes at once.
+        self.predicts_by = "classifier" if self.projector is None else "soft_neighbours"
         self.teacher: nn.Sequential | None = None
         if config.teacher_decay:
             self.teacher = copy.deepcopy(nn.Sequential(backbone, self.classifier)).requires_grad_(False)
@@ -146,7 +148,7 @@ class FixMatch(Method):
         """Embed supports and strong views, in one call of the backbone if they have the same size."""
         if views is None:
             return embed_in_chunks(self.backbone, supports, self.support_chunk)
-        strong = _strong(views)
+        _, strong = views.groups
         if strong.shape[1:] == supports.shape[1:]:
             return embed_with_supports(self.backbone, supports, [strong], self.support_chunk)
         features = embed_in_chunks(self.backbone, supports, self.support_chunk)
@@ -213,12 +215,3 @@ class FixMatch(Method):
 
     def _projected(self, features: Tensor) -> Tensor:
         return features if self.projector is None else self.projector(features)
-
-
-def _strong(views: Views) -> Tensor:
-    if len(views.groups) < 2:
-        raise ValueError(
-            "views.small is null, but FixMatch learns from small views, which are its strong ones: give views.small "
-            "a size, a count of 1 and strong augmentation."
-        )
-    return views.groups[1]

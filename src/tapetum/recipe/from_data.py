@@ -21,8 +21,11 @@ from tapetum.ops.randomness import make_keys, permutation
 from tapetum.recipe.recipe import Recipe, load_recipe
 from tapetum.system.machine import available_threads
 
-MANY_LABELS, FEW_LABELS = "paws_cifar10_labels_first_cpu", "paws_cifar10_250_cpu"
-"""Recipes to start from: mild views for many labels per class, strong views for few, which are soon memorised."""
+MANY_LABELS, FEW_LABELS = "fixmatch_cifar10_cpu", "paws_cifar10_250_cpu"
+"""Recipes to start from: mild views of labelled images where a class has many of them, strong ones where it has few,
+which are soon memorised."""
+MANY_LABELS_PAWS = "paws_cifar10_labels_first_cpu"
+"""Instead of MANY_LABELS for what that has not been tried with: photographs at their size, and other methods."""
 FEW_UP_TO = 100
 """Greatest mean number of labels per class that counts as few."""
 SMALL_UP_TO = 40
@@ -121,7 +124,7 @@ def _colours(store: Store, index: int) -> tuple[torch.Tensor, torch.Tensor, bool
     return values.mean(dim=1), (values**2).mean(dim=1), bool((image == image[:1]).all())
 
 
-def choose(seen: Glance, *, shrink: bool) -> tuple[dict[str, Any], list[Choice]]:
+def choose(seen: Glance, *, shrink: bool, method: str | None = None) -> tuple[dict[str, Any], list[Choice]]:
     """Choose the sections of a recipe for a pool; also returns what was chosen and why.
 
     Args:
@@ -129,11 +132,14 @@ def choose(seen: Glance, *, shrink: bool) -> tuple[dict[str, Any], list[Choice]]
         shrink: treat photographs like small images, of `SHRUNK_TO` pixels: for a CPU, unless a network is given that
             needs more. In four minutes on two cores, accuracy on 3,000 photographs with 10 labels per class was 42%; a
             resnet18 with twice the pixels reached 33%, having trained on a third of the images.
+        method: the kind of method that the settings must suit; None chooses it.
     """
-    name = FEW_LABELS if seen.labels_are_few else MANY_LABELS
+    is_small = shrink or seen.size <= SMALL_UP_TO
+    many = MANY_LABELS if is_small and method in (None, "fixmatch") else MANY_LABELS_PAWS
+    name = FEW_LABELS if seen.labels_are_few else many
     base = load_recipe(name)
     batch_size, batch_choice = _batch(seen, name)
-    sections, choices = _small(seen, name) if shrink or seen.size <= SMALL_UP_TO else _photographs(seen)
+    sections, choices = _small(seen, name) if is_small else _photographs(seen)
     sections["extends"] = name
     sections["views"] |= {"mean": list(seen.mean), "std": list(seen.std)}
     shrink_to = READ_AT if shrink and seen.size > READ_AT else None
@@ -149,7 +155,9 @@ def choose(seen: Glance, *, shrink: bool) -> tuple[dict[str, Any], list[Choice]]
     numbers = f"mean {', '.join(f'{m:.3f}' for m in seen.mean)}, std {', '.join(f'{s:.3f}' for s in seen.std)}"
     if shrink_to:
         choices.append(Choice("reading", f"{shrink_to} pixels", "images are larger; shrunk once, they are read fast"))
+    guess = "labelled neighbours" if base.method.kind == "paws" else "a classifier"
     choices += [
+        Choice("method", base.method.kind, f"that of {name}: unlabelled images learn what {guess} would call them"),
         _crops(seen, sections, base),
         Choice("colours", numbers, f"measured on {min(_READ, seen.num_images)} {colour} images"),
         Choice("support views", *(("strong", few) if seen.labels_are_few else ("mild", many))),

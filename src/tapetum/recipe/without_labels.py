@@ -39,7 +39,7 @@ def recipe_without_labels(
     unknown = Labels(("0", "1"), store.names, np.zeros(len(store), dtype=np.int64))
     seen = replace(glance(store, unknown), num_classes=1, num_labels=_MANY)
     sections: dict[str, Any]
-    sections, _ = choose(seen, shrink=weights is None and not torch.cuda.is_available())
+    sections, _ = choose(seen, shrink=weights is None and not torch.cuda.is_available(), method="simclr")
     if weights is not None:
         sections, _ = start_from(weights, sections, frozen=True, network=network)
     base = load_recipe(WITHOUT_LABELS)

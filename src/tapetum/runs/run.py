@@ -207,6 +207,11 @@ def assemble(recipe: Recipe, *, weights: bool = True, decode: bool = True, train
             f"views.large.count is {recipe.views.large.count} but {recipe.method.kind} compares "
             f"{kind.num_large_views} large views of each image: set it to {kind.num_large_views}."
         )
+    if kind.needs_small_views and recipe.views.small is None:
+        raise ValueError(
+            f"views.small is null, but {recipe.method.kind} learns from small views, which are its strong ones: give "
+            "views.small a size and strong augmentation, as fixmatch_cifar10_cpu does."
+        )
     pipeline = Pipeline(
         data.store,
         data.labels,

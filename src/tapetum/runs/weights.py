@@ -75,7 +75,7 @@ def recipe_for_weights(weights: str | Path, data: Mapping[str, Any], overrides: 
     kept, _ = readable(source, False, progress_notices("read"))
     assert kept.labels is not None
     used = drawn_labels(kept.labels, given.get("labels_per_class"), given.get("labels_percent"), seed=0)
-    sections, _ = choose(glance(kept.store, used), shrink=False)
+    sections, _ = choose(glance(kept.store, used), shrink=False, method="frozen")
     tensors = {} if says_its_network(weights) else read_weights(weights)
     network = network_of(tensors) if tensors else None
     sections, _ = start_from(weights, sections, frozen=True, network=network)

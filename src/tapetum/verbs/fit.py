@@ -110,7 +110,8 @@ def fit(
             length, remark = _shared_with_folds(length, remark, folds)
         weights = init if frozen is None else frozen
         shrink = weights is None and not torch.cuda.is_available()
-        sections, choices = choose(glance(kept.store, trained), shrink=shrink)
+        method = _method(overrides) if weights is None else "paws"
+        sections, choices = choose(glance(kept.store, trained), shrink=shrink, method=method)
         drawn = {"labels_per_class": labels_per_class, "labels_percent": labels_percent, "label_seed": 0}
         drawn |= {"held_out_share": share, "folds": folds}
         sections["data"] |= {**_on_disk(images, labels, source, test, tests, folder), **drawn, "strict": strict}
@@ -207,6 +208,12 @@ def _dealt_out(labels: Labels, folds: int) -> tuple[None, Labels, Choice]:
         f"{folds} short runs measure accuracy on {sum(sizes)} labels together; each holds out {max(sizes)} or fewer"
     )
     return None, labels, Choice("held out", "no label", reason)
+
+
+def _method(overrides: Sequence[str]) -> str | None:
+    """Return the kind of method that the user names, if any."""
+    kinds = [value.strip() for key, _, value in (o.partition("=") for o in overrides) if key.strip() == "method.kind"]
+    return kinds[-1] if kinds else None
 
 
 def _network(weights: str | Path, overrides: Sequence[str]) -> Network | None:
