@@ -80,7 +80,8 @@ PERFORMANCE: Sections = {
 SPEEDRUN: Sections = {
     "speedrun": (speedrun_runs.INTRODUCTION, speedrun_runs.runs),  # benchmarks/record_run.py
     "goals": (speedrun_runs.GOALS_INTRODUCTION, speedrun_runs.goals),
-    "pairs": (speedrun_runs.PAIRS_INTRODUCTION, speedrun_runs.pairs),
+    "optimizers": (speedrun_runs.OPTIMIZERS_INTRODUCTION, speedrun_runs.optimizers),
+    "methods": (speedrun_runs.METHODS_INTRODUCTION, speedrun_runs.methods),
     "ingredients": (speedrun_tables.INGREDIENTS_INTRODUCTION, speedrun_tables.ingredients),
 }
 """The same for docs/speedrun.md."""
@@ -162,7 +163,7 @@ def read_folder(section: str) -> dict[str, Result]:
 def read_sections() -> dict[str, dict[str, Result]]:
     """What the benchmarks found: section -> name of a file -> its content. The speedrun is of all recorded runs."""
     found = {section: read_folder(section) for section in (SECTIONS | PERFORMANCE | SPEEDRUN | INSTALL)}
-    found["pairs"] = found["speedrun"]
+    found["optimizers"] = found["methods"] = found["speedrun"]
     found["goals"] = found["speedrun"] = found["speedrun"] | {result["name"]: result for result in read_results()}
     return found
 

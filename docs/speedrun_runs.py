@@ -123,6 +123,9 @@ def goals(found: Mapping[str, Result]) -> str:
 def _title(result: Result) -> str:
     recipe = result["recipe"]
     said = ", labels first" if any(recipe["method"].get(key) for key in ("paws_start", "unlabelled_start")) else ""
+    test = result["summary"].get("test", {})
+    if recipe["method"]["kind"] == "fixmatch" and test.get("predicts_by") == "classifier":
+        said += ", by its classifier"
     said += ", Muon" if _is_muon(result) else ""
     if max(recipe["backbone"].get("widths", [0])) > _USUAL_WIDTH:
         said += ", wider network"
@@ -151,35 +154,51 @@ def _supervised_beside(result: Result, others: Sequence[Result]) -> list[float]:
     ]
 
 
-PAIRS_INTRODUCTION = """## Muon or SGD
+OPTIMIZERS_INTRODUCTION = """## Muon or SGD
 
-The same recipe and the same number of steps with either optimizer, on one machine. `fit` takes Muon where labels are
-many, and SGD where they are few and it brings nothing.
+PAWS by the same recipe and in the same number of steps with either optimizer, on one machine.
+"""
+METHODS_INTRODUCTION = """## FixMatch or PAWS
+
+What `fit` chooses with either method, in about the same CPU seconds, on one machine: steps of FixMatch cost less.
 """
 
 
-def pairs(found: Mapping[str, Result]) -> str:
-    """A line for each two runs that differ in the optimizer alone: muon_NAME and sgd_NAME."""
+def optimizers(found: Mapping[str, Result]) -> str:
+    """A line for each two runs that differ in the optimizer alone: sgd_NAME and muon_NAME."""
+    return _pairs(found, {"sgd_": "SGD", "muon_": "Muon"})
+
+
+def methods(found: Mapping[str, Result]) -> str:
+    """A line for each two runs by different methods: paws_NAME and fixmatch_NAME."""
+    return _pairs(found, {"paws_": "PAWS", "fixmatch_": "FixMatch"})
+
+
+def _pairs(found: Mapping[str, Result], kinds: Mapping[str, str]) -> str:
+    (first, old), (second, new) = kinds.items()
     rows = []
-    for name, muon in found.items():
-        sgd = found.get(name.replace("muon_", "sgd_"))
-        if not name.startswith("muon_") or sgd is None:
+    for name, result in found.items():
+        other = found.get(name.replace(second, first, 1))
+        if not name.startswith(second) or other is None:
             continue
-        both = [one["summary"] for one in (sgd, muon)]
+        both = [one["summary"] for one in (other, result)]
         heldout = [f"{one['heldout_top1']:.2f}" if one.get("heldout_top1") else ABSENT for one in both]
         rows.append(
             [
-                f"[{data_set(muon)}](results/speedrun/{name}.json)",
+                f"[{data_set(result)}](results/speedrun/{name}.json)",
                 f"{both[1]['num_labels']:,}",
-                f"{both[1]['steps']:,}",
-                *(f"{one['cpu_seconds']:,.0f}" for one in (sgd, muon)),
+                *(f"{one['steps']:,}" for one in both),
+                *(f"{one['cpu_seconds']:,.0f}" for one in (other, result)),
                 *heldout,
                 *(f"**{one['test_top1']:.2f}**" for one in both),
                 f"{both[1]['test_top1'] - both[0]['test_top1']:+.2f}",
             ]
         )
-    heads = ["data", "labels", "steps", "CPU seconds, SGD", "Muon", "held-out top-1, SGD", "Muon"]
-    return table([*heads, "test top-1, SGD", "Muon", "Muon minus SGD"], rows, left=(0,))
+    heads = ["data", "labels"]
+    heads += [
+        part for what in ("steps", "CPU seconds", "held-out top-1", "test top-1") for part in (f"{what}, {old}", new)
+    ]
+    return table([*heads, f"{new} minus {old}"], rows, left=(0,))
 
 
 COLOURS = {4000: "#4269d0", 250: "#e07a1f", 40: "#3c8d4b"}
