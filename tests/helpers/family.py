@@ -61,6 +61,8 @@ CASES: dict[str, dict[str, Any]] = {
     "finetune": {"projector_layers": 1, "projector_hidden": 12},
 }
 """Settings with which every kind of state of a method comes into play within 9 steps."""
+SHARDABLE = tuple(kind for kind in CASES if kind != "fixmatch")
+"""Those that FSDP can train with these settings: a teacher averages whole weights."""
 TRAINED = (*CASES, "supervised")
 """All methods that train."""
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from tapetum.data.batch import Views
+from tapetum.engine.sharding import shard
 from tapetum.losses.fixmatch import aligned, mean_probabilities, pseudo_label_loss
 from tapetum.losses.suncet import suncet_loss
 from tapetum.methods.base import Progress
@@ -125,6 +126,14 @@ def test_teacher_is_an_average_that_gives_the_pseudo_labels_and_learns_by_no_gra
     for name, mean in method.teacher.state_dict().items():
         if mean.is_floating_point():
             torch.testing.assert_close(mean, decay * first[name] + (1 - decay) * learner[name], msg=name)
+
+
+def test_a_teacher_refuses_weights_in_parts(family):
+    method = family.make("fixmatch")
+    with pytest.raises(
+        ValueError, match=r"^runtime.strategy is fsdp, .*: use ddp, or set method.teacher_decay to 0\.$"
+    ):
+        shard(method, torch.optim.SGD(method.parameters(), 0.1), torch.device("cpu"))
 
 
 def test_labels_come_first(family):
