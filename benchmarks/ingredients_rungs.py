@@ -171,6 +171,7 @@ RUNGS: dict[str, Rung] = {
     BOTH: Rung("class-balanced", {"teacher": 0.99}, "as `fixmatch_cifar10_cpu`, but for the optimizer"),
     f"{BOTH} by Muon": Rung(BOTH, {"optimizer": "muon"}, "as `fixmatch_cifar10_cpu`"),
     f"{BOTH} sooner": Rung(BOTH, {"start": 0.2, "ramp": 0.2, "hold": 0.3}),
+    "growing views": Rung(f"{BOTH} by Muon", {"first_size": (0.6, 14)}, "small until unlabelled images join"),
     "whitening": Rung(PAWS, {"whiten": True}, "https://arxiv.org/abs/2404.00498"),
     "progressive size": Rung(PAWS, {"first_size": (0.5, 14)}, "https://arxiv.org/abs/2104.00298"),
     "smaller views": Rung(PAWS, {"size": 16}),
