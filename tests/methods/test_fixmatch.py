@@ -104,6 +104,8 @@ def test_even_classes_divides_by_a_running_mean(family):
         p = method.classifier(method.backbone(batch.views.groups[0])).softmax(1).unflatten(0, (2, 8)).mean(0)
     output = method(batch, family.progress_of(0))
     mean = torch.full((3,), 1 / 3).double() * CLASS_MEAN_DECAY + (1 - CLASS_MEAN_DECAY) * p.mean(0)
+    assert method.class_mean.tolist() == pytest.approx([1 / 3] * 3)  # until the step has been taken
+    method.after_step(output, batch)
     torch.testing.assert_close(method.class_mean, mean)
     weights = aligned(p, mean).amax(1)
     torch.testing.assert_close(output.metrics["pseudo_label_weight"], weights.mean())
@@ -122,6 +124,7 @@ def test_teacher_is_an_average_that_gives_the_pseudo_labels_and_learns_by_no_gra
     assert all(parameter.grad is None for parameter in method.teacher.parameters())
     method.after_step(output, batch)
     learner = nn.Sequential(method.backbone, method.classifier).state_dict()
+    method.after_step(output, batch)  # of the step's second batch, which changes nothing more
     decay = min(0.9, 61 / 71)
     for name, mean in method.teacher.state_dict().items():
         if mean.is_floating_point():

@@ -118,6 +118,8 @@ class FixMatch(Method):
         self.teacher: nn.Sequential | None = None
         if config.teacher_decay:
             self.teacher = copy.deepcopy(nn.Sequential(backbone, self.classifier)).requires_grad_(False)
+        self._averaged = -1
+        """The last step that moved the teacher."""
         self.class_mean: Tensor | None
         """(C,) running mean of p over the unlabelled images; None without `even_classes`."""
         mean = torch.full((num_classes,), 1.0 / num_classes) if config.even_classes else None
@@ -137,12 +139,14 @@ class FixMatch(Method):
         if self.projector is not None:
             metrics["suncet"] = self._suncet(self.projector(features[:num_supports]), labels, batch)
             loss = loss + self.config.suncet_weight * metrics["suncet"]
+        newest = None
         if batch.views is not None:
-            unlabelled, more = self._unlabelled_loss(batch.views, logits[num_supports:])
+            unlabelled, newest, more = self._unlabelled_loss(batch.views, logits[num_supports:])
             loss = loss + self._weight(progress) * unlabelled
             metrics |= {"pseudo_labels": unlabelled, **more}
         metrics = {name: value.detach() for name, value in metrics.items()}
-        return StepOutput(loss, metrics | {"loss": loss.detach(), **spread(features)}, carry=progress.step)
+        metrics |= {"loss": loss.detach(), **spread(features)}
+        return StepOutput(loss, metrics, carry=(progress.step, newest))
 
     def _features(self, supports: Tensor, views: Views | None) -> Tensor:
         """Embed supports and strong views, in one call of the backbone if they have the same size."""
@@ -155,18 +159,18 @@ class FixMatch(Method):
         with running_statistics_frozen(self.backbone):  # evaluation sees images of the supports' size
             return torch.cat([features, self.backbone(strong)])
 
-    def _unlabelled_loss(self, views: Views, strong_logits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of strong views' logits (V * B, C) against pseudo-labels, 0-d, and how sure these are."""
+    def _unlabelled_loss(self, views: Views, strong_logits: Tensor) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+        """Return the loss of strong views' logits (V * B, C), 0-d, the mean p (C,) of all ranks, and metrics."""
         probabilities = self._assignments(views)
+        newest = None
         if self.class_mean is not None:
-            with torch.no_grad():
-                self.class_mean.lerp_(mean_over_ranks(probabilities.mean(dim=0)), 1.0 - CLASS_MEAN_DECAY)
-                probabilities = aligned(probabilities, self.class_mean)
+            newest = mean_over_ranks(probabilities.mean(dim=0))
+            probabilities = aligned(probabilities, self.class_mean.lerp(newest, 1.0 - CLASS_MEAN_DECAY))
         largest, pseudo_labels = probabilities.max(dim=1)
         threshold = self.config.threshold
         weights = largest if threshold is None else (largest >= threshold).to(largest.dtype)
         loss = pseudo_label_loss(strong_logits, pseudo_labels, weights)
-        return loss, {"pseudo_label_weight": weights.mean(), "pseudo_label_probability": largest.mean()}
+        return loss, newest, {"pseudo_label_weight": weights.mean(), "pseudo_label_probability": largest.mean()}
 
     @torch.no_grad()
     def _assignments(self, views: Views) -> Tensor:
@@ -190,11 +194,17 @@ class FixMatch(Method):
 
     @torch.no_grad()
     def after_step(self, output: StepOutput, batch: Batch) -> None:
-        """Move the teacher toward the learner, faster in the first steps, so that the initial weights are forgotten."""
-        if self.teacher is None:
+        """Move the running mean and, once a step, the teacher.
+
+        The teacher moves faster in the first steps, so that the initial weights are forgotten.
+        """
+        step, newest = output.carry
+        if self.class_mean is not None and newest is not None:
+            self.class_mean.lerp_(newest, 1.0 - CLASS_MEAN_DECAY)
+        if self.teacher is None or step == self._averaged:
             return
-        done = output.carry + 1
-        decay = min(self.config.teacher_decay, done / (done + 10))
+        self._averaged = step  # a step of several batches calls this for each of them
+        decay = min(self.config.teacher_decay, (step + 1) / (step + 11))
         learner = nn.Sequential(self.backbone, self.classifier).state_dict()
         pairs = [(mean, learner[name]) for name, mean in self.teacher.state_dict().items() if mean.is_floating_point()]
         means, newest = zip(*pairs, strict=True)
