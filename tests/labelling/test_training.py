@@ -253,10 +253,11 @@ def test_two_pages_start_the_next_thing_once(session, open_session, started):
     assert [words[0] for words in started] == ["predict"]
 
 
+@pytest.mark.parametrize("start", ["paws_start", "unlabelled_start"])
 @pytest.mark.parametrize(("steps_done", "left"), [(4, None), (6, None), (8, 20.0)])
-def test_steps_that_see_labelled_images_alone_do_not_set_the_pace(tmp_path, steps_done, left):
+def test_steps_that_see_labelled_images_alone_do_not_set_the_pace(tmp_path, start, steps_done, left):
     """Of 10 steps, 6 take a second and the others 10."""
-    (tmp_path / "recipe.yaml").write_text("method: {kind: paws, paws_start: 0.6}\ntrainer: {steps: 10}\n")
+    (tmp_path / "recipe.yaml").write_text(f"method: {{{start}: 0.6}}\ntrainer: {{steps: 10}}\n")
     rows = "".join(f"{step},2.0,{step + 9 * max(0, step - 6)}\n" for step in range(1, steps_done + 1))
     (tmp_path / "metrics.csv").write_text(f"step,train/loss,train_seconds\n{rows}")
     assert read_progress(tmp_path, {})["seconds_left"] == left
