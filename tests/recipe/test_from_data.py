@@ -5,7 +5,7 @@ from PIL import Image
 from tapetum.data.images.stores import ArrayStore, FileStore
 from tapetum.data.labels.labels import labels_from_values
 from tapetum.optim.schedules import value
-from tapetum.recipe.from_data import FEW_LABELS, MANY_LABELS, MANY_LABELS_PAWS, Glance, choose, describe, glance
+from tapetum.recipe.from_data import FEW_LABELS, MANY_LABELS, PAWS_OF, Glance, choose, describe, glance
 from tapetum.recipe.recipe import load_recipe, parse_recipe
 from tapetum.recipe.yaml_with_lines import write_yaml
 
@@ -120,7 +120,8 @@ def test_the_crops_are_said(size, area):
         (crops,) = (choice for choice in choices if choice.what == "crops")
         assert crops.value.startswith(area)
         assert remark in crops.reason
-        least, most = recipe_for({"minutes": 1}, size=size, aspect=aspect).views.large.scale
+        views = recipe_for({"minutes": 1}, size=size, aspect=aspect).views
+        least, most = (views.small or views.large).scale
         assert f"{100 * least:.0f}% to {100 * most:.0f}%" == area
 
 
@@ -139,17 +140,27 @@ def test_very_few_labels_are_each_seen_in_several_views(fewest):
     """With twice the labels as supports, accuracy on CIFAR-10 was lower by 3 points or more at each of the three."""
     few = recipe_for({"minutes": 1}, fewest=fewest, num_labels=10 * fewest)
     assert few.support == load_recipe(FEW_LABELS).support
-    assert few.views.support is None
+    assert few.views.support is None  # as the unlabelled ones
+
+
+@pytest.mark.parametrize(
+    ("num_labels", "method", "kind"),
+    [(79, None, "paws"), (80, None, "fixmatch"), (250, "paws", "paws"), (40, "fixmatch", "fixmatch")],
+)
+def test_very_few_labels_and_other_methods_begin_from_paws(num_labels, method, kind):
+    assert recipe_for({"minutes": 1}, num_labels=num_labels, method=method).method.kind == kind
 
 
 @pytest.mark.parametrize("size", [32, 100])
 def test_few_labels_are_seen_in_strong_views(size):
     few = recipe_for({"minutes": 1}, size=size, num_labels=1000)
     many = recipe_for({"minutes": 1}, size=size, num_labels=1001)
-    assert few.views.support is None  # as the unlabelled ones
+    assert few.views.support == (
+        few.views.small if size == 32 else None
+    )  # as the unlabelled ones that are learned from
     assert many.views.support.jitter == 0
-    assert few.method == load_recipe(FEW_LABELS).method
-    assert many.method == load_recipe(MANY_LABELS if size == 32 else MANY_LABELS_PAWS).method
+    names = [name if size == 32 else PAWS_OF[name] for name in (FEW_LABELS, MANY_LABELS)]
+    assert [few.method, many.method] == [load_recipe(name).method for name in names]
     assert "3 labels per class are soon memorised" in describe(choose(seen(num_labels=30), shrink=True)[1])
 
 
@@ -166,10 +177,10 @@ def test_with_many_labels_weak_views_teach_strong_ones_of_their_size():
     assert views.large.jitter == 0 < views.small.jitter
 
 
-@pytest.mark.parametrize("num_labels", [30, 5000])
+@pytest.mark.parametrize("num_labels", [30, 250, 5000])
 def test_views_show_at_least_half_of_a_small_grey_image(num_labels):
     grey = recipe_for({"minutes": 1}, is_grey=True, mean=(0.5,), std=(0.2,), num_labels=num_labels).views
-    assert grey.large.scale == (0.5, 1.0)
+    assert (grey.small or grey.large).scale == (0.5, 1.0)
     assert grey.support is None or grey.support.scale == (0.5, 1.0)
     (crops,) = (c for c in choose(seen(is_grey=True, num_labels=num_labels), shrink=True)[1] if c.what == "crops")
     assert crops.value.startswith("50% to 100%")
@@ -191,7 +202,7 @@ def test_warm_up_is_at_most_a_tenth_of_a_run():
     assert rates[0] < lr.peak > rates[3]
 
 
-@pytest.mark.parametrize("num_labels", [30, 5000])
+@pytest.mark.parametrize("num_labels", [30, 250, 5000])
 def test_letters_need_every_kind_of_mirroring_off(num_labels):
     (mirroring,) = (c for c in choose(seen(num_labels=num_labels), shrink=True)[1] if c.what == "mirroring")
     settings = mirroring.reason.partition("set ")[2].removesuffix(" for letters and digits").split()

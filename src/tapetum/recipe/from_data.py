@@ -21,11 +21,14 @@ from tapetum.ops.randomness import make_keys, permutation
 from tapetum.recipe.recipe import Recipe, load_recipe
 from tapetum.system.machine import available_threads
 
-MANY_LABELS, FEW_LABELS = "fixmatch_cifar10_cpu", "paws_cifar10_250_cpu"
+MANY_LABELS, FEW_LABELS = "fixmatch_cifar10_cpu", "fixmatch_cifar10_250_cpu"
 """Recipes to start from: mild views of labelled images where a class has many of them, strong ones where it has few,
 which are soon memorised."""
-MANY_LABELS_PAWS = "paws_cifar10_labels_first_cpu"
-"""Instead of MANY_LABELS for what that has not been tried with: photographs at their size, and other methods."""
+PAWS_OF = {MANY_LABELS: "paws_cifar10_labels_first_cpu", FEW_LABELS: "paws_cifar10_250_cpu"}
+"""What takes their place for very few labels, for photographs at their size, and for other methods."""
+FIXMATCH_FROM = 8
+"""Least mean number of labels per class from which a classifier's guesses teach more than labelled neighbours do: with
+4, PAWS was ahead (docs/speedrun.md)."""
 FEW_UP_TO = 100
 """Greatest mean number of labels per class that counts as few."""
 SMALL_UP_TO = 40
@@ -135,8 +138,10 @@ def choose(seen: Glance, *, shrink: bool, method: str | None = None) -> tuple[di
         method: the kind of method that the settings must suit; None chooses it.
     """
     is_small = shrink or seen.size <= SMALL_UP_TO
-    many = MANY_LABELS if is_small and method in (None, "fixmatch") else MANY_LABELS_PAWS
-    name = FEW_LABELS if seen.labels_are_few else many
+    name = FEW_LABELS if seen.labels_are_few else MANY_LABELS
+    is_enough = method == "fixmatch" or (method is None and seen.num_labels >= FIXMATCH_FROM * seen.num_classes)
+    if not (is_small and is_enough):
+        name = PAWS_OF[name]
     base = load_recipe(name)
     batch_size, batch_choice = _batch(seen, name)
     sections, choices = _small(seen, name) if is_small else _photographs(seen)
@@ -233,7 +238,8 @@ def _photographs(seen: Glance) -> tuple[dict[str, Any], list[Choice]]:
 
 def _crops(seen: Glance, sections: Mapping[str, Any], base: Recipe) -> Choice:
     """Describe how much of an image crops show: photographs set it in the recipe, small images inherit it."""
-    least, most = sections["views"]["large"].get("scale", base.views.large.scale)
+    inherited = base.views.small or base.views.large  # of several kinds, those that are learned from
+    least, most = sections["views"]["small" if base.views.small else "large"].get("scale", inherited.scale)
     value = f"{100 * least:.0f}% to {100 * most:.0f}% of an image's area"
     is_wide = seen.is_grey and least >= _LEAST_OF_GREY
     usual = "large, because grey images fill their frame" if is_wide else "as usual for images of this size"
