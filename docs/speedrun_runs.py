@@ -83,10 +83,11 @@ def runs(found: Mapping[str, Result]) -> str:
 
 GOALS_INTRODUCTION = """## What was aimed for
 
-The best run for each goal, of those that took no longer; a quarter more minutes counts as the same. *Tried*: different
-recipes, the supervised one left out. No run chose anything by test images. Where `suggest` chose the labels, the
-training without labels that it chose by is not counted. *Mirrored*: predicted by the mean over each image and its
-mirror image.
+The best recipe for each goal, of those that took no longer; a quarter more minutes counts as the same. Runs that differ
+in their seed count by their mean; those *by its classifier* were recorded before FixMatch with SuNCEt predicted by its
+neighbours, whose figure is in the file, too. *Tried*: different recipes, the supervised one left out. No run chose
+anything by test images. Where `suggest` chose the labels, the training without labels that it chose by is not counted.
+*Mirrored*: predicted by the mean over each image and its mirror image.
 """
 NEXT = """Tried for the goals, besides these runs: each ingredient [below](#what-each-ingredient-gains) for itself;
 a self-supervised [warm start](results.md#does-a-warm-start-pay), which lost; views that grow, which gain nothing with
@@ -113,13 +114,30 @@ def goals(found: Mapping[str, Result]) -> str:
                 and minutes(r) <= limit * LONGEST_OVER_SHORTEST
                 and r["recipe"]["method"]["kind"] != "supervised"
             ]
-            best = max(those, key=lambda r: r["summary"]["test_top1"])
-            top1, link = best["summary"]["test_top1"], f"[{_title(best)}](results/{best['name']}.json)"
-            tried = len({_title(r).partition(", seed")[0] for r in those})
-            cells = [f"{goal}", f"**{top1:.2f}**", f"{top1 - goal:+.2f}", link, f"{minutes(best):.1f}", str(tried)]
+            best = max(_by_seeds(those), key=_mean_top1)
+            top1 = _mean_top1(best)
+            links = ", ".join(f"[{_title(one)}](results/{one['name']}.json)" for one in best)
+            took = sum(map(minutes, best)) / len(best)
+            tried = len({_title(r).partition(", seed")[0].replace(_BY_CLASSIFIER, "") for r in those})
+            cells = [f"{goal}", f"**{top1:.2f}**", f"{top1 - goal:+.2f}", links, f"{took:.1f}", str(tried)]
             rows.append([f"{labels:,}", str(limit), *cells])
     heads = ["labels", "minutes", "goal", "best top-1", "minus goal", "by", "which took", "tried"]
     return table(heads, rows, left=(5,)) + "\n" + NEXT
+
+
+def _by_seeds(results: Sequence[Result]) -> list[list[Result]]:
+    """Runs that differ in nothing but their seed, which ends their name, together."""
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        found.setdefault(result["name"].partition("_seed")[0], []).append(result)
+    return list(found.values())
+
+
+def _mean_top1(results: Sequence[Result]) -> float:
+    return sum(float(r["summary"]["test_top1"]) for r in results) / len(results)
+
+
+_BY_CLASSIFIER = ", by its classifier"
 
 
 def _title(result: Result) -> str:
@@ -127,7 +145,7 @@ def _title(result: Result) -> str:
     said = ", labels first" if any(recipe["method"].get(key) for key in ("paws_start", "unlabelled_start")) else ""
     test = result["summary"].get("test", {})
     if recipe["method"]["kind"] == "fixmatch" and test.get("predicts_by") == "classifier":
-        said += ", by its classifier"
+        said += _BY_CLASSIFIER
     said += ", Muon" if _is_muon(result) else ""
     if max(recipe["backbone"].get("widths", [0])) > _USUAL_WIDTH:
         said += ", wider network"

@@ -1,4 +1,4 @@
-"""FixMatch: its terms by hand, its teacher, what it refuses, and a training on images."""
+"""FixMatch: its terms by hand, its teacher, and what it refuses."""
 
 import math
 

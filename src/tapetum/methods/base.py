@@ -32,6 +32,11 @@ class Progress:
     def is_epoch_start(self) -> bool:
         return self.step % self.steps_per_epoch == 0
 
+    def ramp(self, first: int, share: float) -> float:
+        """Rise linearly from 0 at step `first` to 1 within this share of training; with a share of 0, it is 1."""
+        ramp_steps = share * self.total_steps
+        return min(1.0, (self.step - first) / ramp_steps) if ramp_steps else 1.0
+
 
 @dataclass
 class StepOutput:
@@ -74,6 +79,14 @@ def check_not_negative(config: object, *fields: str) -> None:
     for name in fields:
         if not getattr(config, name) >= 0:
             raise ValueError(f"{name} is {getattr(config, name)}: use 0 or more.")
+
+
+def check_start_and_ramp(config: object, start: str, ramp: str) -> None:
+    """Raises ValueError where a field is no share of training: `start` in [0, 1), `ramp` in [0, 1]."""
+    if not 0 <= getattr(config, ramp) <= 1:
+        raise ValueError(f"{ramp} is {getattr(config, ramp)}: use a share of training from 0 to 1.")
+    if not 0 <= getattr(config, start) < 1:
+        raise ValueError(f"{start} is {getattr(config, start)}: use a share of training from 0 to below 1.")
 
 
 def check_label_smoothing(smoothing: float) -> None:

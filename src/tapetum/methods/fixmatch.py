@@ -41,6 +41,7 @@ from tapetum.methods.base import (
     check_above_zero,
     check_label_smoothing,
     check_not_negative,
+    check_start_and_ramp,
 )
 from tapetum.nn.batch_norm import running_statistics_frozen
 from tapetum.nn.heads import HeadConfig, build_heads, check_no_predictor
@@ -92,11 +93,9 @@ class FixMatchConfig:
         check_no_predictor(self.head, "FixMatch")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold is {self.threshold}: use a probability from 0 to 1, or null.")
-        if not 0 <= self.unlabelled_ramp <= 1:
-            raise ValueError(f"unlabelled_ramp is {self.unlabelled_ramp}: use a share of training from 0 to 1.")
-        for name in ("unlabelled_start", "teacher_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: use a number from 0 to below 1.")
+        check_start_and_ramp(self, "unlabelled_start", "unlabelled_ramp")
+        if not 0 <= self.teacher_decay < 1:
+            raise ValueError(f"teacher_decay is {self.teacher_decay}: use a number from 0 to below 1.")
 
 
 class FixMatch(Method):
@@ -185,9 +184,8 @@ class FixMatch(Method):
         return suncet_loss(projections, smoothed, self.config.temperature)
 
     def _weight(self, progress: Progress) -> float:
-        ramp_steps = self.config.unlabelled_ramp * progress.total_steps
-        step = progress.step - self.first_with_views(progress.total_steps)
-        return self.config.unlabelled_weight * (min(1.0, step / ramp_steps) if ramp_steps else 1.0)
+        first = self.first_with_views(progress.total_steps)
+        return self.config.unlabelled_weight * progress.ramp(first, self.config.unlabelled_ramp)
 
     def first_with_views(self, total_steps: int) -> int:
         return int(self.config.unlabelled_start * total_steps)
@@ -206,9 +204,8 @@ class FixMatch(Method):
         self._averaged = step  # a step of several batches calls this for each of them
         decay = min(self.config.teacher_decay, (step + 1) / (step + 11))
         learner = nn.Sequential(self.backbone, self.classifier).state_dict()
-        pairs = [(mean, learner[name]) for name, mean in self.teacher.state_dict().items() if mean.is_floating_point()]
-        means, newest = zip(*pairs, strict=True)
-        torch._foreach_lerp_(means, newest, 1.0 - decay)
+        averages = {name: tensor for name, tensor in self.teacher.state_dict().items() if tensor.is_floating_point()}
+        torch._foreach_lerp_(list(averages.values()), [learner[name] for name in averages], 1.0 - decay)
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, D) projector outputs, whose neighbours SuNCEt trains; without it, backbone features."""

@@ -40,6 +40,7 @@ from tapetum.methods.base import (
     check_above_zero,
     check_label_smoothing,
     check_not_negative,
+    check_start_and_ramp,
 )
 from tapetum.nn.batch_norm import running_statistics_frozen
 from tapetum.nn.heads import HeadConfig, build_heads
@@ -85,10 +86,7 @@ class PAWSConfig:
     def __post_init__(self) -> None:
         check_above_zero(self, "temperature", "sharpen")
         check_not_negative(self, "supervised_weight", "suncet_weight", "paws_weight")
-        if not 0 <= self.paws_ramp <= 1:
-            raise ValueError(f"paws_ramp is {self.paws_ramp}: use a share of training from 0 to 1.")
-        if not 0 <= self.paws_start < 1:
-            raise ValueError(f"paws_start is {self.paws_start}: use a share of training from 0 to below 1.")
+        check_start_and_ramp(self, "paws_start", "paws_ramp")
         if self.paws_start and not (self.supervised_weight or self.suncet_weight):
             raise ValueError(
                 f"paws_start is {self.paws_start}, but nothing would be learned before it: set supervised_weight or "
@@ -199,9 +197,8 @@ class PAWS(Method):
         return int(self.config.paws_start * total_steps)
 
     def _paws_weight(self, progress: Progress) -> float:
-        ramp_steps = self.config.paws_ramp * progress.total_steps
-        step = progress.step - self.first_with_views(progress.total_steps)
-        return self.config.paws_weight * (min(1.0, step / ramp_steps) if ramp_steps else 1.0)
+        first = self.first_with_views(progress.total_steps)
+        return self.config.paws_weight * progress.ramp(first, self.config.paws_ramp)
 
     def _classification_loss(self, features: Tensor, labels: Tensor) -> Tensor:
         assert self.classifier is not None

@@ -160,9 +160,11 @@ def choose(seen: Glance, *, shrink: bool, method: str | None = None) -> tuple[di
     numbers = f"mean {', '.join(f'{m:.3f}' for m in seen.mean)}, std {', '.join(f'{s:.3f}' for s in seen.std)}"
     if shrink_to:
         choices.append(Choice("reading", f"{shrink_to} pixels", "images are larger; shrunk once, they are read fast"))
-    guess = "labelled neighbours" if base.method.kind == "paws" else "a classifier"
+    if method is None:
+        guess = "labelled neighbours" if base.method.kind == "paws" else "a classifier"
+        reason = f"that of {name}: unlabelled images learn what {guess} would call them"
+        choices.append(Choice("method", base.method.kind, reason))
     choices += [
-        Choice("method", base.method.kind, f"that of {name}: unlabelled images learn what {guess} would call them"),
         _crops(seen, sections, base),
         Choice("colours", numbers, f"measured on {min(_READ, seen.num_images)} {colour} images"),
         Choice("support views", *(("strong", few) if seen.labels_are_few else ("mild", many))),
