@@ -25,16 +25,33 @@ def test_singular_values_end_near_one(shape):
     torch.testing.assert_close(orthogonalised(1000 * matrix), found)
 
 
+def plain_orthogonalised(x):
+    """Newton-Schulz iterations of x itself."""
+    x = x / (np.sqrt((x**2).sum()) + 1e-7)
+    for _ in range(5):
+        x = 3.4445 * x - 4.7750 * (x @ x.T) @ x + 2.0315 * (x @ x.T) @ (x @ x.T) @ x
+    return x
+
+
+@pytest.mark.parametrize("smallest", [1.0, 1e-2, 1e-4, 0.0])
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-10), (torch.float32, 1e-3), (torch.bfloat16, 2e-2)])
+def test_small_singular_values_agree_with_the_plain_version(smallest, dtype, error):
+    generator = torch.Generator().manual_seed(2)
+    u, _, v = torch.linalg.svd(torch.randn(32, 216, generator=generator, dtype=torch.float64), full_matrices=False)
+    matrix = (u * torch.linspace(1, 0, 32, dtype=torch.float64).pow(4).clamp(min=smallest) @ v).to(dtype)
+    expected = plain_orthogonalised(matrix.double().numpy())
+    found = orthogonalised(matrix)
+    assert found.dtype == dtype
+    assert np.linalg.norm(found.double().numpy() - expected) < error * np.linalg.norm(expected)
+
+
 def plain_muon(weight, gradients, lr, momentum):
     """The formula of the docstring in NumPy, with one kernel as a matrix."""
     buffer = np.zeros_like(weight)
     for gradient in gradients:
         buffer = momentum * buffer + gradient
-        x = gradient + momentum * buffer
-        x = x / (np.sqrt((x**2).sum()) + 1e-7)
-        for _ in range(5):
-            x = 3.4445 * x - 4.7750 * (x @ x.T) @ x + 2.0315 * (x @ x.T) @ (x @ x.T) @ x
-        weight = weight * np.sqrt(len(weight)) / np.sqrt((weight**2).sum()) - lr * x
+        update = plain_orthogonalised(gradient + momentum * buffer)
+        weight = weight * np.sqrt(len(weight)) / np.sqrt((weight**2).sum()) - lr * update
     return weight
 
 

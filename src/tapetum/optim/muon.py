@@ -84,15 +84,22 @@ def is_kernel(parameter: Tensor) -> bool:
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """Return nearly U V^T of a matrix U S V^T (n, m), by Newton-Schulz iterations in its own precision.
+    """Return nearly U V^T of a matrix U S V^T (n, m), by Newton-Schulz iterations in float32 or finer.
 
-    Singular values end between 0.7 and 1.2, unless they were below some thousandths of the matrix's length.
+    Singular values end between 0.7 and 1.2, unless they were below some thousandths of the matrix's length. An
+    iteration x <- q x, with q = a + b g + c g^2 and g = x x^T, changes g to q g q. So all iterations but the last
+    product know the smaller of both sides alone: a kernel of 256 x 256 x 3 x 3 takes a third of the operations.
     """
     a, b, c = _COEFFICIENTS
-    x = matrix / (matrix.norm() + 1e-7)
-    is_tall = x.shape[0] > x.shape[1]
-    x = x.T if is_tall else x
-    for _ in range(_ITERATIONS):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if is_tall else x
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.to(torch.promote_types(matrix.dtype, torch.float32))  # g has the squares of singular values
+    x = (x.T if is_tall else x) / (x.norm() + 1e-7)
+    gram, product = x @ x.T, None
+    for iteration in range(_ITERATIONS):
+        q = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        q.diagonal().add_(a)
+        product = q if product is None else q @ product
+        if iteration < _ITERATIONS - 1:
+            gram = q @ gram @ q
+    x = cast(Tensor, product) @ x
+    return (x.T if is_tall else x).to(matrix.dtype)
