@@ -24,20 +24,32 @@ from tapetum.ops.randomness import make_keys, permutation
 Indices = npt.NDArray[np.int64]
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+_STRONG: dict[str, Any] = {
+    "scale": (0.25, 1.0),
+    "brightness": 0.8,
+    "contrast": 0.8,
+    "saturation": 0.8,
+    "hue": 0.2,
+    "grayscale": 0.2,
+    "solarize": 0.2,
+}
 VIEWS: dict[str, dict[str, Any]] = {
     "mild": {"scale": (0.5, 1.0), "jitter": 0.0},
     "middle": {"scale": (0.5, 1.0), "brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05},
-    "strong": {
-        "scale": (0.25, 1.0),
-        "brightness": 0.8,
-        "contrast": 0.8,
-        "saturation": 0.8,
-        "hue": 0.2,
-        "grayscale": 0.2,
-        "solarize": 0.2,
+    "halfway": {
+        "scale": (0.35, 1.0),
+        "brightness": 0.4,
+        "contrast": 0.4,
+        "saturation": 0.4,
+        "hue": 0.1,
+        "grayscale": 0.1,
+        "solarize": 0.0,
     },
+    "strong": _STRONG,
+    "smaller crops": {**_STRONG, "scale": (0.1, 1.0)},
 }
-"""Views of supports and of unlabelled images in `paws_cifar10_cpu`, and of both in `paws_cifar10_250_cpu`."""
+"""Views of supports and of unlabelled images: mild and middle ones in `paws_cifar10_cpu`, strong ones in
+`paws_cifar10_250_cpu`."""
 JUDGED_AT_ONCE = 500
 MOST_SUPPORTS = 10_000
 """Labelled images that soft neighbours choose among at most, evenly from all classes."""

@@ -173,8 +173,21 @@ RUNGS: dict[str, Rung] = {
     f"{BOTH} sooner": Rung(BOTH, {"start": 0.2, "ramp": 0.2, "hold": 0.3}),
     "more unlabelled images": Rung(f"{BOTH} by Muon", {"images": 128, "supports_per_class": 4}),
     "slower teacher": Rung(f"{BOTH} by Muon", {"teacher": 0.998}),
-    "hidden squares": Rung(f"{BOTH} by Muon", {"cutout": 0.5}, "cutout, https://arxiv.org/abs/1708.04552"),
-    "colours less strong": Rung(f"{BOTH} by Muon", {"view": "middle"}, "as `paws_cifar10_cpu`"),
+    "cutout with teacher": Rung(f"{BOTH} by Muon", {"cutout": 0.5}, "cutout, https://arxiv.org/abs/1708.04552"),
+    "middle views and teacher": Rung(f"{BOTH} by Muon", {"view": "middle"}, "as `paws_cifar10_cpu`"),
+    "middle views and supports": Rung(
+        "middle views and teacher", {"support_view": "middle"}, "as the unlabelled views"
+    ),
+    "mild supports for middle views": Rung(
+        "middle views and teacher", {"support_view": "mild"}, "as `fixmatch_cifar10_cpu`"
+    ),
+    "sooner by Muon": Rung("middle views and teacher", {"start": 0.3, "ramp": 0.1, "hold": 0.4}),
+    "middle supports and teacher": Rung(f"{BOTH} by Muon", {"support_view": "middle"}, "as `paws_cifar10_cpu`"),
+    "strong supports and teacher": Rung(f"{BOTH} by Muon", {"support_view": "strong"}, "as `paws_cifar10_250_cpu`"),
+    "smaller crops": Rung(
+        "middle views and teacher", {"support_view": "smaller crops"}, "down to a tenth of the image"
+    ),
+    "halfway views": Rung(f"{BOTH} by Muon", {"view": "halfway"}, "between strong and middle ones"),
     "growing views": Rung(f"{BOTH} by Muon", {"first_size": (0.6, 14)}, "small until unlabelled images join"),
     "whitening": Rung(PAWS, {"whiten": True}, "https://arxiv.org/abs/2404.00498"),
     "progressive size": Rung(PAWS, {"first_size": (0.5, 14)}, "https://arxiv.org/abs/2104.00298"),
