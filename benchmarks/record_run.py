@@ -2,9 +2,11 @@
 
     python benchmarks/record_run.py NAME RECIPE [key=value ...]
     python benchmarks/record_run.py NAME fit images=DIR [labels=...] [minutes=...] [key.path=value ...]
+    python benchmarks/record_run.py NAME again RECORDED views.evaluation.KEY=VALUE ...
 
 NAME is the file's name, and may have a folder: speedrun/NAME stands in docs/speedrun.md instead. The run folder goes to
 runs/NAME. The second form lets `tapetum fit` choose the recipe; its settings are those of the command, without dashes.
+The third evaluates the weights of runs/RECORDED, which has a file already, by other views; both times count together.
 Paths of data in the recorded recipe are cut to their last folder, or to the one above train/ and test/.
 """
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -23,6 +26,7 @@ from side_by_side import data_name, peaks
 
 import tapetum
 from tapetum.recipe.files import RECIPE
+from tapetum.runs.run_folder import SUMMARY
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 CURVE_POINTS = 50
@@ -54,6 +58,29 @@ def record(name: str, recipe: str, overrides: list[str]) -> Path:
     }
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    return path
+
+
+def record_again(name: str, recorded: str, overrides: list[str]) -> Path:
+    """Evaluate a recorded run by other views, and write docs/results/NAME.json."""
+    if odd := [setting for setting in overrides if not setting.startswith("views.evaluation.")]:
+        sys.exit(f"record_run: error: {odd[0]!r} is not a setting of views.evaluation.")
+    folder = Path("runs") / name
+    shutil.copytree(Path("runs") / recorded, folder)
+    recipe = yaml.safe_load((folder / RECIPE).read_text())
+    for key, value in map(yaml_value, overrides):
+        recipe["views"]["evaluation"][key.rpartition(".")[2]] = value
+    (folder / RECIPE).write_text(yaml.safe_dump(recipe, sort_keys=False))
+    result = json.loads((RESULTS / f"{recorded}.json").read_text())
+    began, worked = time.perf_counter(), time.process_time()
+    tapetum.evaluate(folder)
+    result["wall_seconds"] = round(result["wall_seconds"] + time.perf_counter() - began, 1)
+    result["cpu_seconds"] = round(result["cpu_seconds"] + time.process_time() - worked, 1)
+    summary = json.loads((folder / SUMMARY).read_text())
+    result |= {"name": name, "evaluated_again": recorded, "recipe": _recipe(folder)}
+    result["summary"] |= {key: summary[key] for key in ("test", "test_top1")}
+    path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path
 
@@ -110,4 +137,7 @@ def curve(metrics: Path) -> list[dict[str, float]]:
 if __name__ == "__main__":
     if len(sys.argv) < 3:
         sys.exit(__doc__)
-    print(record(sys.argv[1], sys.argv[2], sys.argv[3:]))
+    if sys.argv[2] == "again":
+        print(record_again(sys.argv[1], sys.argv[3], sys.argv[4:]))
+    else:
+        print(record(sys.argv[1], sys.argv[2], sys.argv[3:]))

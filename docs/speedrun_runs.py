@@ -94,7 +94,7 @@ The best recipe for each goal, of those that took no longer; a quarter more minu
 in their seed count by their mean; those *by its classifier* were recorded before FixMatch with SuNCEt predicted by its
 neighbours, whose figure is in the file, too. *Tried*: different recipes, the supervised one left out. No run chose
 anything by test images. Where `suggest` chose the labels, the training without labels that it chose by is not counted.
-*Mirrored*: predicted by the mean over each image and its mirror image.
+*Mirrored*: predicted by the mean over each image and its mirror image; *scales*: over as many sizes of it.
 """
 NEXT = """Tried for the goals, besides these runs: each ingredient [below](#what-each-ingredient-gains) for itself;
 a self-supervised [warm start](results.md#does-a-warm-start-pay), which lost; views that grow, which gain nothing with
@@ -160,6 +160,8 @@ def _title(result: Result) -> str:
         said += ", strong views halfway"
     if recipe["views"]["evaluation"].get("mirrored"):
         said += ", mirrored"
+    if (scales := len(recipe["views"]["evaluation"].get("scales", [1.0]))) > 1:
+        said += f", {scales} scales"
     if result["name"].startswith("speedrun/chosen_"):
         said += ", labels chosen by `suggest`"
     if num_labels(result) != result["summary"]["num_labels"]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import interpolate
 
 from tapetum.data.images.stores import ArrayStore
 from tapetum.data.views.draw import EvaluationViewConfig, ViewConfig, ViewsConfig
@@ -46,6 +47,19 @@ def test_mirrored_outputs_are_the_mean_over_an_image_and_its_mirror_image(embedd
         assert there.logits is not None
         torch.testing.assert_close(found.logits, (here.logits + there.logits) / 2)
     assert not torch.allclose(here.embeddings, there.embeddings)
+
+
+def test_outputs_are_the_mean_over_the_scales(embedder, pixels):
+    """Each view is resized with antialias, as PyTorch does it."""
+    evaluation = replace(embedder.views.evaluation, scales=(0.5, 1.0, 1.25), mirrored=True)
+    many = replace(embedder, views=replace(embedder.views, evaluation=evaluation))
+    found = many.outputs(ArrayStore(pixels), np.arange(6))
+    plain = torch.from_numpy(pixels).float().div(255).sub(0.5).div(0.25)
+    views = [interpolate(plain, size=(size, size), mode="bilinear", antialias=True) for size in (8, 16, 20)]
+    views = [embedder.compute.place_images(view) for one in views for view in (one, one.flip(3))]
+    with torch.no_grad():
+        expected = torch.stack([embedder.method.eval().embed(view) for view in views]).mean(dim=0)
+    torch.testing.assert_close(found.embeddings, expected)
 
 
 def test_without_it_an_image_counts_as_it_is(embedder, pixels):

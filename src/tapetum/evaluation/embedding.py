@@ -15,6 +15,7 @@ from torch import Tensor
 from tapetum.data.images.stores import Store
 from tapetum.data.views.apply import normalise
 from tapetum.data.views.draw import ViewsConfig
+from tapetum.data.views.evaluation_views import evaluation_views
 from tapetum.evaluation.image_chunks import ImageChunk, in_batches, read_chunks
 from tapetum.methods.base import Method, modes_kept
 from tapetum.ops.collectives import gather_on_all, rank, world_size
@@ -129,12 +130,12 @@ class Embedder:
             yield chunk.indices, outputs
 
     def _outputs(self, images: Tensor) -> Outputs:
-        """Run the method on images (n, C, S, S); with `mirrored`, on their mirror images too, and average."""
-        seen = [images, images.flip(3)] if self.views.evaluation.mirrored else [images]
+        """Run the method on every view of images (n, C, S, S) that evaluation averages over, and average."""
+        seen = evaluation_views(images, self.views.evaluation)
         with self.compute.autocast():
-            both = [self._embed_and_classify(view) for view in seen]
-        embeddings = [embedding.float() for embedding, _ in both]
-        logits = [found.float() for _, found in both if found is not None]
+            found = [self._embed_and_classify(view) for view in seen]
+        embeddings = [embedding.float() for embedding, _ in found]
+        logits = [classified.float() for _, classified in found if classified is not None]
         return Outputs(_mean(embeddings), _mean(logits) if logits else None)
 
     def _embed_and_classify(self, images: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tapetum.data.views.apply import normalise
+from tapetum.data.views.evaluation_views import evaluation_views
 from tapetum.evaluation.embedding import Outputs
 from tapetum.evaluation.prediction import Supports, predict_from
 from tapetum.interchange.exports import onnx as exporting
@@ -144,6 +145,22 @@ def test_mirror_images_are_in_the_graph(make_model, tmp_path):
     assert metadata(path)["preprocessing"]["mirrored"] is True
 
 
+def test_views_of_other_sizes_are_in_the_graph(make_model, tmp_path):
+    model = make_model()
+    evaluation = replace(model.views.evaluation, scales=(0.75, 1.0), mirrored=True)
+    model = labelled(replace(model, views=replace(model.views, evaluation=evaluation)))
+    path = export_onnx(model, tmp_path / "out.onnx")
+    images = pixels(4, model)
+    found, seen = run(path, images), normalise(torch.from_numpy(images), model.views.mean, model.views.std)
+    views = evaluation_views(seen, evaluation)
+    with torch.no_grad():
+        embedding = torch.stack([model.method.embed(view) for view in views]).mean(dim=0)
+        logits = torch.stack([model.method.classify(view) for view in views]).mean(dim=0)
+    np.testing.assert_allclose(found["embedding"], embedding, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found["probabilities"], logits.softmax(dim=1), rtol=1e-3, atol=1e-5)
+    assert metadata(path)["preprocessing"]["scales"] == [0.75, 1.0]
+
+
 def test_the_file_says_what_it_is(ropaws):
     model, path = ropaws
     about = metadata(path)
@@ -155,6 +172,7 @@ def test_the_file_says_what_it_is(ropaws):
         "antialias": True,
         "crop": 32,
         "mirrored": False,
+        "scales": [1.0],
     }
     assert about["classes"] == list(model.classes)
     assert about["support_names"] == NAMES

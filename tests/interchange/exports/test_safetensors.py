@@ -44,6 +44,7 @@ def test_the_header_says_what_it_is(make_model, tmp_path):
         "antialias": True,
         "crop": 32,
         "mirrored": False,
+        "scales": [1.0],
         "mean": [0.4, 0.5, 0.6],
         "std": [0.2, 0.25, 0.3],
     }

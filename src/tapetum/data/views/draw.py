@@ -91,9 +91,14 @@ class EvaluationViewConfig:
     mirrored: bool = False
     """Average what the network finds in the view and in its left-right mirror image: often a little more accurate,
     in twice the time."""
+    scales: tuple[float, ...] = (1.0,)
+    """Average what the network finds in the view resized by each of these factors: often more accurate, and slower;
+    (0.75, 0.875, 1.0) takes 2.3 times as long."""
 
     def __post_init__(self) -> None:
         _check(self.crop >= 1, "crop", self.crop, "give the side of the view in pixels, 1 or more")
+        valid = bool(self.scales) and all(0 < scale < math.inf for scale in self.scales)
+        _check(valid, "scales", self.scales, "give one factor or more, each above 0")
         if self.resize is not None:
             advice = f"give null or at least the crop, {self.crop} pixels"
             _check(self.resize >= self.crop, "resize", self.resize, advice)

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from tapetum.data.views.apply import normalise
+from tapetum.data.views.evaluation_views import evaluation_views
 from tapetum.evaluation.soft_neighbours import TEMPERATURE
 from tapetum.interchange.exports.preprocessing import preprocessing
 from tapetum.interchange.exports.requirements import require_suffix
@@ -79,8 +80,8 @@ class _Predictor(nn.Module):
         return probabilities, domain, nearest, support_labels[nearest], similarity, embedding
 
     def _averaged(self, run: Callable[[Tensor], Tensor | None], pixels: Tensor) -> Tensor:
-        """Average over the image and, if evaluation does, its mirror image."""
-        seen = [pixels, pixels.flip(3)] if self._views.evaluation.mirrored else [pixels]
+        """Average over the views that evaluation averages over."""
+        seen = evaluation_views(pixels, self._views.evaluation)
         found = [output for view in seen if (output := run(view)) is not None]
         return found[0] if len(found) == 1 else torch.stack(found).mean(dim=0)
 

@@ -12,7 +12,8 @@ def preprocessing(model: TrainedModel) -> dict[str, Any]:
     Returns:
         `channels`; `resize`, the length in pixels of the shorter side, null to keep the image's size; `interpolation`
         and `antialias` of this resize; `crop`, the side in pixels of the central square; `mirrored`, whether outputs
-        are averaged over the square and its mirror image; `mean` and `std` of each channel, for values in [0, 1].
+        are averaged over the square and its mirror image; `scales`, factors by which the square is resized, and
+        outputs averaged over all of them; `mean` and `std` of each channel, for values in [0, 1].
     """
     view = model.views.evaluation
     return {
@@ -22,6 +23,7 @@ def preprocessing(model: TrainedModel) -> dict[str, Any]:
         "antialias": True,
         "crop": view.crop,
         "mirrored": view.mirrored,
+        "scales": list(view.scales),
         "mean": list(model.views.mean),
         "std": list(model.views.std),
     }

@@ -1,0 +1,32 @@
+"""Test-time augmentation: the views of an image that evaluation and prediction average over."""
+
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from tapetum.data.views.draw import EvaluationViewConfig
+
+
+def evaluation_views(pixels: Tensor, config: EvaluationViewConfig) -> list[Tensor]:
+    """Return the views whose outputs count with their mean, as `scales` and `mirrored` ask for.
+
+    Args:
+        pixels: (N, C, S, S) the evaluation view, normalised.
+        config: whose view it is.
+
+    Returns:
+        Tensors (N, C, R, R) with R = S times a scale, rounded. With the defaults, the view alone, as it is.
+
+    Example:
+        >>> import torch
+        >>> config = EvaluationViewConfig(crop=32, scales=(0.75, 1.0), mirrored=True)
+        >>> [tuple(view.shape) for view in evaluation_views(torch.zeros(5, 3, 32, 32), config)]
+        [(5, 3, 24, 24), (5, 3, 24, 24), (5, 3, 32, 32), (5, 3, 32, 32)]
+    """
+    views = [_resized(pixels, max(1, round(scale * pixels.shape[-1]))) for scale in config.scales]
+    return [view for plain in views for view in (plain, plain.flip(3))] if config.mirrored else views
+
+
+def _resized(pixels: Tensor, size: int) -> Tensor:
+    if size == pixels.shape[-1]:
+        return pixels
+    return interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
