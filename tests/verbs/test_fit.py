@@ -70,13 +70,21 @@ def test_it_says_what_it_chose_and_trains(capsys):
     assert summary["test"]["soft_neighbours"]["count"] == 6
 
 
-@pytest.mark.parametrize("named", [None, "ropaws", "supervised"])
-def test_many_labels_choose_fixmatch_unless_another_method_is_named(named, monkeypatch):
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        ([], "fixmatch"),
+        (["method.kind=ropaws"], "ropaws"),
+        (["method={kind: ropaws}"], "ropaws"),
+        (["method.kind=ropaws", "method.kind=supervised"], "supervised"),
+    ],
+)
+def test_many_labels_choose_fixmatch_unless_another_method_is_named(settings, kind, monkeypatch):
     monkeypatch.setattr(from_data, "FEW_UP_TO", 1)
     monkeypatch.setattr(from_data, "FIXMATCH_FROM", 1)
-    quick(overrides=[*QUICK, *([] if named is None else [f"method.kind={named}"])])
+    quick(overrides=[*QUICK, *settings])
     recipe = load_recipe(Path("run/recipe.yaml"))
-    assert recipe.method.kind == (named or "fixmatch")
+    assert recipe.method.kind == kind
 
 
 def test_a_fifth_of_the_labels_trains_nothing_and_measures(capsys):

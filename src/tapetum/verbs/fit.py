@@ -14,6 +14,7 @@ from tapetum.data.sources.open_source import Source, open_source
 from tapetum.data.sources.save_source import is_path, save_source
 from tapetum.interchange.weights.networks import network_of
 from tapetum.interchange.weights.weight_files import read_weights
+from tapetum.recipe.files import read_recipe
 from tapetum.recipe.from_data import Choice, choose, describe, glance
 from tapetum.recipe.from_weights import Network, says_its_network, start_from
 from tapetum.recipe.recipe import Recipe, parse_recipe
@@ -212,8 +213,9 @@ def _dealt_out(labels: Labels, folds: int) -> tuple[None, Labels, Choice]:
 
 def _method(overrides: Sequence[str]) -> str | None:
     """Return the kind of method that the user names, if any."""
-    kinds = [value.strip() for key, _, value in (o.partition("=") for o in overrides) if key.strip() == "method.kind"]
-    return kinds[-1] if kinds else None
+    settings = read_recipe("{}", "the settings", lambda *_: True, overrides).plain()
+    method = settings.get("method")
+    return method.get("kind") if isinstance(method, dict) else None
 
 
 def _network(weights: str | Path, overrides: Sequence[str]) -> Network | None:
