@@ -82,6 +82,8 @@ SPEEDRUN: Sections = {
     "goals": (speedrun_runs.GOALS_INTRODUCTION, speedrun_runs.goals),
     "optimizers": (speedrun_runs.OPTIMIZERS_INTRODUCTION, speedrun_runs.optimizers),
     "methods": (speedrun_runs.METHODS_INTRODUCTION, speedrun_runs.methods),
+    # benchmarks/after_training.py
+    "after_training": (speedrun_tables.AFTER_TRAINING_INTRODUCTION, speedrun_tables.after_training),
     "ingredients": (speedrun_tables.INGREDIENTS_INTRODUCTION, speedrun_tables.ingredients),
 }
 """The same for docs/speedrun.md."""
