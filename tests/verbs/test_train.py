@@ -154,6 +154,11 @@ def test_a_folder_that_is_not_empty_is_refused_untouched(recipe, run):
         (["data.batch_size=49"], "batch_size is 49, but the pool has only 48 images"),
         (["data.labels_per_class=20"], "has 16 labelled images, fewer than the 20 requested labels per class"),
         (["views.evaluation.crop=12"], "views.evaluation.crop is 12 but an image is 10 pixels wide or high"),
+        (["views.evaluation.scales=[]"], "views.evaluation.scales is \\(\\): give one factor or more, each above 0"),
+        (
+            ["views.evaluation.scales=[1.0, 0.1]"],
+            "views.evaluation.scales: 0.1 of crop is 1, which the backbone cannot",
+        ),
         (["views.large.count=1"], "views.large.count is 1 but paws compares 2 large views of each image: set it to 2"),
         (["views.large.count=3"], "views.large.count is 3"),
         (["support.classes_per_batch=4"], "classes_per_batch is 4 over all processes, but there are only 3 classes"),

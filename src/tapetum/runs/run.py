@@ -12,6 +12,7 @@ from tapetum.data.batch import Batch
 from tapetum.data.batches.pipeline import Pipeline
 from tapetum.data.images.stores import Store
 from tapetum.data.labels.labels import Labels
+from tapetum.data.views.evaluation_views import evaluation_sizes
 from tapetum.diagnosis.collapse_doctor import CollapseDoctor
 from tapetum.diagnosis.history import Setting
 from tapetum.engine.budget import Budget, LateNotice, Plan, resolve_steps
@@ -227,6 +228,8 @@ def assemble(recipe: Recipe, *, weights: bool = True, decode: bool = True, train
     runtime.seed(torch_seed(recipe.seed, "weights"))
     backbone = build_backbone(recipe.backbone, in_channels=data.store.channels, published=weights)
     sizes = {"views.large.size": recipe.views.large.size, "views.evaluation.crop": recipe.views.evaluation.crop}
+    resized = zip(recipe.views.evaluation.scales, evaluation_sizes(recipe.views.evaluation), strict=True)
+    sizes |= {f"views.evaluation.scales: {scale:g} of crop": size for scale, size in resized if scale != 1}
     if recipe.views.small is not None:
         sizes["views.small.size"] = recipe.views.small.size
     check_sizes(backbone, sizes, channels=data.store.channels)
