@@ -3,10 +3,10 @@
     python benchmarks/after_training.py RUN --judges DIR [--count 10000] [--threads 1]
         --json docs/results/after_training/NAME.json
 
-RUN is a run's folder. DIR holds labelled images; those whose labels the run has learned from are left out, and of the
-rest every n-th judges, `--count` of them. To choose settings by, name training images: then no test image is read. The
-labels spread (Zhou et al., NeurIPS 2003) over a graph of all judges and supports: each image is joined to its
-nearest ones, and every class may be asked to win as often as any other.
+RUN is a run's folder. DIR holds labelled images: those of the run's own pool whose labels it was not given, which cost
+no test image, or others. `--count` of them judge, evenly from all classes. The labels spread (Zhou et al., NeurIPS
+2003) over a graph of all judges and supports, so judges help each other; every class may be asked to win as often as
+any other.
 """
 
 from __future__ import annotations
@@ -64,10 +64,11 @@ def mean(found: Sequence[Outputs]) -> Outputs:
 def spread_labels(queries: Tensor, supports: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """(N, C) class shares of queries (N, D), spread from supports (S, D) over the graph of all of them."""
     rows = normalize(torch.cat([supports, queries]), dim=1)
-    nearest = [(part @ rows.T).topk(NEIGHBOURS + 1, dim=1) for part in rows.split(1000)]
+    count = min(NEIGHBOURS + 1, len(rows))
+    nearest = [(part @ rows.T).topk(count, dim=1) for part in rows.split(1000)]
     weights = torch.cat([part.values[:, 1:] for part in nearest]).clamp(min=0).pow(POWER).flatten()
     ends = torch.cat([part.indices[:, 1:] for part in nearest]).flatten()
-    starts = torch.arange(len(rows)).repeat_interleave(NEIGHBOURS)
+    starts = torch.arange(len(rows)).repeat_interleave(count - 1)
     graph = sparse.csr_matrix((weights.double().numpy(), (starts.numpy(), ends.numpy())), shape=(len(rows),) * 2)
     graph = graph + graph.T
     root = sparse.diags(1.0 / np.sqrt(np.asarray(graph.sum(axis=1)).ravel()))
@@ -90,16 +91,22 @@ def top1(scores: Tensor, truth: Tensor) -> float:
     return round(100 * float((scores.argmax(dim=1) == truth).float().mean()), 2)
 
 
+def evenly(total: int, count: int) -> np.ndarray:
+    """`count` places of a list of `total`, which may be sorted by class, or all of them."""
+    return np.arange(min(count, total)) * total // min(count, total)
+
+
 def judge(run: TrainedRun, judges: Path, count: int) -> dict[str, Any]:
     """Way -> judge -> top-1 of the judging images, in percent."""
     source = open_source(judges)
     if source.labels is None:
         raise SystemExit(f"after_training: error: {judges} has no labels: name a folder with a folder for each class.")
-    truth = source.labels.in_order_of(run.classes)
-    learned = {run.all_labels.names[i] for i in run.all_labels.labelled}
-    rows = np.array([i for i in truth.labelled if truth.names[i] not in learned])
-    rows = rows[:: max(1, len(rows) // count)][:count]
-    right, labelled = torch.from_numpy(truth.values[rows]), run.all_labels.labelled
+    truth, labelled = source.labels.in_order_of(run.classes), run.all_labels.labelled
+    is_pool = Path(run.parts.recipe.data.images or "").resolve() in (judges.resolve(), judges.resolve().parent)
+    is_pool = is_pool and truth.names == run.all_labels.names
+    rows = np.setdiff1d(truth.labelled, labelled) if is_pool else truth.labelled
+    rows = rows[evenly(len(rows), count)]
+    right = torch.from_numpy(truth.values[rows])
     labels, classes = torch.from_numpy(run.all_labels.values[labelled]), len(run.classes)
 
     def both(scale: float, mirrored: bool) -> tuple[Outputs, Outputs]:
@@ -118,6 +125,7 @@ def judge(run: TrainedRun, judges: Path, count: int) -> dict[str, Any]:
     seen = {scale: both(scale, mirrored=True) for scale in SCALES}
     ways = {name: accuracies([seen[scale] for scale in scales]) for name, scales in WAYS.items()}
     return {
+        "judges": "its pool" if is_pool else "others",
         "judged": len(rows),
         "labels": len(labels),
         "ways": {"plain": accuracies([both(1.0, mirrored=False)])} | ways,

@@ -78,8 +78,12 @@ def record_again(name: str, recorded: str, overrides: list[str]) -> Path:
     result["wall_seconds"] = round(result["wall_seconds"] + time.perf_counter() - began, 1)
     result["cpu_seconds"] = round(result["cpu_seconds"] + time.process_time() - worked, 1)
     summary = json.loads((folder / SUMMARY).read_text())
-    result |= {"name": name, "evaluated_again": recorded, "recipe": _recipe(folder)}
+    settings = " ".join(overrides)
+    evaluated = f"tapetum evaluate runs/{name} (a copy of runs/{recorded}, with {settings} in recipe.yaml)"
+    result |= {"name": name, "evaluated_again": evaluated, "recipe": _recipe(folder)}
     result["summary"] |= {key: summary[key] for key in ("test", "test_top1")}
+    for key in [key for key in result["summary"] if key.startswith("heldout")]:
+        del result["summary"][key]  # by the old views
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path
@@ -136,6 +140,8 @@ def curve(metrics: Path) -> list[dict[str, float]]:
 
 if __name__ == "__main__":
     if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    if sys.argv[2:3] == ["again"] and len(sys.argv) < 5:
         sys.exit(__doc__)
     if sys.argv[2] == "again":
         print(record_again(sys.argv[1], sys.argv[3], sys.argv[4:]))

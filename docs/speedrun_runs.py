@@ -94,7 +94,9 @@ The best recipe for each goal, of those that took no longer; a quarter more minu
 in their seed count by their mean; those *by its classifier* were recorded before FixMatch with SuNCEt predicted by its
 neighbours, whose figure is in the file, too. *Tried*: different recipes, the supervised one left out. No run chose
 anything by test images. Where `suggest` chose the labels, the training without labels that it chose by is not counted.
-*Mirrored*: predicted by the mean over each image and its mirror image; *scales*: over as many sizes of it.
+*Mirrored*: predicted by the mean over each image and its mirror image; *scales*: over as many sizes of it, which
+unlabelled training images had chosen ([below](#what-predictions-gain-without-training)). *Evaluated again*: the weights
+of another run of this table.
 """
 NEXT = """Tried for the goals, besides these runs: each ingredient [below](#what-each-ingredient-gains) for itself;
 a self-supervised [warm start](results.md#does-a-warm-start-pay), which lost; views that grow, which gain nothing with
@@ -125,7 +127,8 @@ def goals(found: Mapping[str, Result]) -> str:
             top1 = _mean_top1(best)
             links = ", ".join(f"[{_title(one)}](results/{one['name']}.json)" for one in best)
             took = sum(map(minutes, best)) / len(best)
-            tried = len({_title(r).partition(", seed")[0].replace(_BY_CLASSIFIER, "") for r in those})
+            trained = [r for r in those if "evaluated_again" not in r]
+            tried = len({_title(r).partition(", seed")[0].replace(_BY_CLASSIFIER, "") for r in trained})
             cells = [f"{goal}", f"**{top1:.2f}**", f"{top1 - goal:+.2f}", links, f"{took:.1f}", str(tried)]
             rows.append([f"{labels:,}", str(limit), *cells])
     heads = ["labels", "minutes", "goal", "best top-1", "minus goal", "by", "which took", "tried"]
@@ -156,14 +159,15 @@ def _title(result: Result) -> str:
     said += ", Muon" if _is_muon(result) else ""
     if (widths := recipe["backbone"].get("widths", _USUAL_WIDTHS)) != _USUAL_WIDTHS:
         said += f", network {'-'.join(map(str, widths))}"
-    if recipe["method"]["kind"] == "fixmatch" and recipe["views"]["small"]["brightness"] < _STRONG:
-        said += ", strong views halfway"
+    if recipe["method"]["kind"] == "fixmatch" and (strong := recipe["views"]["small"]["brightness"]) < _STRONG:
+        said += f", strong views of brightness {strong:g}"
     if recipe["views"]["evaluation"].get("mirrored"):
         said += ", mirrored"
     if (scales := len(recipe["views"]["evaluation"].get("scales", [1.0]))) > 1:
         said += f", {scales} scales"
     if result["name"].startswith("speedrun/chosen_"):
         said += ", labels chosen by `suggest`"
+    said += ", evaluated again" if "evaluated_again" in result else ""
     if num_labels(result) != result["summary"]["num_labels"]:
         said += ", a part of the labels held out"
     return f"{method(result)}{said}, seed {recipe.get('seed', 0)}"
@@ -272,12 +276,14 @@ def plot(found: Mapping[str, Result]) -> str:
     x, y = _place(*PAWS_TF)
     parts.append(f'<path d="M{x:.1f} {y - 6:.1f}l6 6l-6 6l-6 -6z" fill="{COLOURS[4000]}" opacity="0.6"/>')
     parts.append(f'<text x="{x + 10:.1f}" y="{y + 4:.1f}">PAWS-TF, on a V100</text>')
-    for i, (labels, colour) in enumerate(COLOURS.items()):
+    present = {num_labels(result) for result in eligible(list(found.values()))}
+    colours = {labels: colour for labels, colour in COLOURS.items() if labels in present}
+    for i, (labels, colour) in enumerate(colours.items()):
         y = TOP + 8 + 20 * i
         parts.append(f'<circle cx="{WIDTH - RIGHT + 16}" cy="{y}" r="4.5" fill="{colour}"/>')
         parts.append(f'<text x="{WIDTH - RIGHT + 26}" y="{y + 4}">{labels:,} labels</text>')
     for i, text in enumerate(("hollow: supervised", "cross: goal")):
-        parts.append(f'<text x="{WIDTH - RIGHT + 10}" y="{TOP + 72 + 18 * i}">{text}</text>')
+        parts.append(f'<text x="{WIDTH - RIGHT + 10}" y="{TOP + 12 + 20 * len(colours) + 18 * i}">{text}</text>')
     style = 'font-family="system-ui, sans-serif" font-size="12" fill="#777"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" {style}>'
     return head + "\n".join(["", *parts, "</svg>", ""])

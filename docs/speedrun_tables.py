@@ -102,12 +102,13 @@ def _noise(result: Result) -> str:
 
 AFTER_TRAINING_INTRODUCTION = """## What predictions gain without training
 
-Finished runs, judged again by `benchmarks/after_training.py`: by unlabelled images of the training set, or for enlarged
-pictures by the test images. No test image of CIFAR-10 was read.
+Finished runs, judged again by `benchmarks/after_training.py`: by images of *its pool* whose labels the run was not
+given, so that no test image is read, or by *others*.
 
 - *Scales*: the mean over as many sizes of an image, 0.75 to 1.25 times that of the recipe, and over mirror images.
 - *Soft-NN*: soft neighbours among the labelled images. *Spread*: labels spread over a graph in which each image is
-  joined to its 30 nearest ones (Zhou et al., NeurIPS 2003). *Balanced*: every class wins about as often.
+  joined to its 30 nearest ones (Zhou et al., NeurIPS 2003), so judging images help each other. *Balanced*: every class
+  wins about as often.
 """
 _AFTER = ("classifier", "soft_neighbours", "soft_neighbours_balanced", "spread", "spread_balanced")
 
@@ -116,17 +117,9 @@ def after_training(found: Mapping[str, Result]) -> str:
     """A line for each run and way of looking; most labels first."""
     rows = []
     for name, result in sorted(found.items(), key=lambda item: (-item[1]["labels"], item[0])):
+        told = f"{result['judged']:,} of {result['judges']}"
         for way, top1 in result["ways"].items():
             cells = [f"{top1[judge]:.2f}" if judge in top1 else ABSENT for judge in _AFTER]
-            rows.append([f"[{name}](results/after_training/{name}.json)", f"{result['labels']:,}", way, *cells])
-    heads = [
-        "run",
-        "labels",
-        "averaged over",
-        "classifier",
-        "soft-NN",
-        "soft-NN, balanced",
-        "spread",
-        "spread, balanced",
-    ]
-    return table(heads, rows, left=(0, 2))
+            rows.append([f"[{name}](results/after_training/{name}.json)", f"{result['labels']:,}", told, way, *cells])
+    heads = ["run", "labels", "judged by", "averaged over", "classifier", "soft-NN"]
+    return table([*heads, "soft-NN, balanced", "spread", "spread, balanced"], rows, left=(0, 2, 3))

@@ -44,3 +44,10 @@ def test_outputs_are_averaged(script):
     views = [script.Outputs(torch.full((2, 3), value), None) for value in (1.0, 2.0)]
     assert script.mean(views).embeddings.tolist() == [[1.5] * 3] * 2
     assert script.mean(views).logits is None
+
+
+def test_judges_are_of_all_classes_though_sorted(script):
+    places = script.evenly(45_960, 10_000)
+    assert len(set(places)) == 10_000
+    assert (places // 4596).tolist().count(9) == 1000
+    assert script.evenly(3, 10).tolist() == [0, 1, 2]

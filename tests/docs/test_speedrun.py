@@ -91,11 +91,17 @@ def test_most_labels_and_least_work_come_first(make_results):
 
 
 def test_ways_of_looking_at_finished_runs_are_told_most_labels_first(make_results):
-    few = {"labels": 40, "ways": {"plain": {"soft_neighbours": 50.0, "spread": 51.5}}}
-    many = {"labels": 4000, "ways": {"plain": {"classifier": 80.0}, "mirrored": {"classifier": 80.456}}}
+    few = {
+        "labels": 40,
+        "judged": 9000,
+        "judges": "its pool",
+        "ways": {"plain": {"soft_neighbours": 50.0, "spread": 51.5}},
+    }
+    ways = {"plain": {"classifier": 80.0}, "mirrored": {"classifier": 80.456}}
+    many = {"labels": 4000, "judged": 100, "judges": "others", "ways": ways}
     page = make_results.render_speedrun(after_training={"few": few, "many": many})
     assert [line for line in page.splitlines() if line.startswith("| [")] == [
-        "| [many](results/after_training/many.json) | 4,000 | plain | 80.00 | – | – | – | – |",
-        "| [many](results/after_training/many.json) | 4,000 | mirrored | 80.46 | – | – | – | – |",
-        "| [few](results/after_training/few.json) | 40 | plain | – | 50.00 | – | 51.50 | – |",
+        "| [many](results/after_training/many.json) | 4,000 | 100 of others | plain | 80.00 | – | – | – | – |",
+        "| [many](results/after_training/many.json) | 4,000 | 100 of others | mirrored | 80.46 | – | – | – | – |",
+        "| [few](results/after_training/few.json) | 40 | 9,000 of its pool | plain | – | 50.00 | – | 51.50 | – |",
     ]

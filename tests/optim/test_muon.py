@@ -45,6 +45,17 @@ def test_small_singular_values_agree_with_the_plain_version(smallest, dtype, err
     assert np.linalg.norm(found.double().numpy() - expected) < error * np.linalg.norm(expected)
 
 
+@pytest.mark.parametrize("rank", [1, 4])
+def test_few_directions_stay_finite_inside_autocast(rank):
+    generator = torch.Generator().manual_seed(3)
+    matrix = torch.randn(128, rank, generator=generator) @ torch.randn(rank, 1152, generator=generator)
+    outside = orthogonalised(matrix)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = orthogonalised(matrix)
+    assert torch.equal(inside, outside)
+    assert torch.linalg.svdvals(outside)[0] < 1.3
+
+
 def plain_muon(weight, gradients, lr, momentum):
     """The formula of the docstring in NumPy, with one kernel as a matrix."""
     buffer = np.zeros_like(weight)

@@ -14,6 +14,7 @@ from PIL import Image
 
 import tapetum
 from tapetum.data.images.stores import ArrayStore
+from tapetum.evaluation.clustering import by_prototypes
 from tapetum.reporting.pictures import contact_sheet
 from tapetum.runs.trained_run import open_trained_run
 from tapetum.system.interruption import Interrupted
@@ -54,6 +55,23 @@ def test_clusters_are_the_first_set_of_prototypes(recipe, kind, capsys):
     assert (result["images"], result["unreadable"], result["by"]) == (30, 0, "prototypes")
     assert sorted(path.stem for path in Path("out/sheets").iterdir()) == [f"{k:04}" for k in result["clusters"]]
     assert said[-1].startswith("Next: tapetum embed run")
+
+
+def test_clusters_average_over_the_views_that_predictions_average_over(recipe):
+    looks = ["method.kind=swav", *PROTOTYPES["swav"], "views.evaluation.mirrored=true"]
+    tapetum.train(recipe, "run", [*looks, "views.evaluation.scales=[0.5, 1.0]", "trainer.steps=4"])
+    trained = open_trained_run("run")
+    embedder, store = trained.parts.embedder, trained.parts.data.store
+    ((_, found),) = by_prototypes(embedder, store, np.arange(5), 5)
+    ((_, images),) = embedder.stream_images(store, [np.arange(5)])
+    with torch.no_grad():
+        views = [half for view in (images, small(images)) for half in (view, view.flip(3))]
+        logits = torch.stack([embedder.method.eval().cluster(view) for view in views]).mean(dim=0)
+    torch.testing.assert_close(found, logits.softmax(dim=1))
+
+
+def small(images: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.interpolate(images, size=(4, 4), mode="bilinear", antialias=True)
 
 
 def test_kmeans_finds_the_colours(recipe):

@@ -87,6 +87,14 @@ def test_many_labels_choose_fixmatch_unless_another_method_is_named(settings, ki
     assert recipe.method.kind == kind
 
 
+@pytest.mark.parametrize(("scales", "points"), [([1.0], 4), ([1.0, 0.5], 3), ([1.0, 9.0], 1)])
+def test_the_curve_has_as_many_points_as_embedding_allows(scales, points, monkeypatch):
+    """A view of half the side costs a quarter."""
+    monkeypatch.setattr("tapetum.verbs.fit._EMBEDDED", 12 * 4)  # there are 12 labels
+    quick(steps=12, overrides=[*QUICK, f"views.evaluation.scales={scales}", "views.evaluation.crop=16"])
+    assert load_recipe("run/recipe.yaml").trainer.evaluate_every == 12 / points
+
+
 def test_a_fifth_of_the_labels_trains_nothing_and_measures(capsys):
     summary = quick()
     assert (summary["num_labels"], summary["num_images"]) == (9, 21)

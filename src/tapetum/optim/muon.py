@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from tapetum.ops.precision import full_precision
 from tapetum.optim.momentum import MomentumOptimizer, check_arguments
 
 _ITERATIONS = 5
@@ -87,19 +88,30 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     """Return nearly U V^T of a matrix U S V^T (n, m), by Newton-Schulz iterations in float32 or finer.
 
     Singular values end between 0.7 and 1.2, unless they were below some thousandths of the matrix's length. An
-    iteration x <- q x, with q = a + b g + c g^2 and g = x x^T, changes g to q g q. So all iterations but the last
-    product know the smaller of both sides alone: a kernel of 256 x 256 x 3 x 3 takes a third of the operations.
+    iteration x <- q x, with q = a + b g + c g^2 and g = x x^T, changes g to q g q. So the iterations need only g, whose
+    sides are the shorter one of x: a kernel of 256 x 256 x 3 x 3 takes a third of the operations.
     """
+    return _orthogonalised(matrix).to(matrix.dtype)
+
+
+@full_precision
+def _orthogonalised(matrix: Tensor) -> Tensor:
+    """In less than float32, g would get negative eigenvalues, which grow twelvefold in each iteration."""
     a, b, c = _COEFFICIENTS
     is_tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.to(torch.promote_types(matrix.dtype, torch.float32))  # g has the squares of singular values
-    x = (x.T if is_tall else x) / (x.norm() + 1e-7)
-    gram, product = x @ x.T, None
-    for iteration in range(_ITERATIONS):
-        q = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        q.diagonal().add_(a)
-        product = q if product is None else q @ product
-        if iteration < _ITERATIONS - 1:
-            gram = q @ gram @ q
-    x = cast(Tensor, product) @ x
-    return (x.T if is_tall else x).to(matrix.dtype)
+    x = matrix.T if is_tall else matrix
+    x = x / (x.norm() + 1e-7)
+    gram = x @ x.T
+    product = q = _factor(gram, a, b, c)
+    for _ in range(_ITERATIONS - 1):
+        gram = q @ gram @ q
+        q = _factor(gram, a, b, c)
+        product = q @ product
+    x = product @ x
+    return x.T if is_tall else x
+
+
+def _factor(gram: Tensor, a: float, b: float, c: float) -> Tensor:
+    q = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+    q.diagonal().add_(a)
+    return q

@@ -199,6 +199,8 @@ def _small(seen: Glance, name: str) -> tuple[dict[str, Any], list[Choice]]:
     views["evaluation"] = {"crop": shown, "resize": shown}
     sections = {"views": views, "optimizer": {"lr": {"peak": base.optimizer.lr.peak}}}
     sizes = f"{views['large']['size']} pixels, {shown} for evaluation"
+    if len(base.views.evaluation.scales) > 1:
+        sizes += f", which averages over {len(base.views.evaluation.scales)} sizes"
     network, proportion = f"images are small: {seen.size} pixels (median shorter side)", "in proportion"
     if seen.size > SMALL_UP_TO:
         network = f"there is no GPU, and images are larger: {seen.size} pixels (median shorter side)"

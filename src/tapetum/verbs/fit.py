@@ -37,8 +37,9 @@ _OFFERED = 5
 """Number of folds that the notice suggests."""
 _EVALUATIONS = 10
 """Number of points on the curve of held-out accuracy."""
-_EMBEDDED = 200_000
-"""Most labelled images to embed for all points of the curve together: more would take too much of a short run."""
+_EMBEDDED = 50_000
+"""Most labelled images to embed for all points of the curve together: more would take too much of a short run. One
+that is seen in several sizes counts for as many as its pixels."""
 
 
 def fit(
@@ -111,12 +112,12 @@ def fit(
             length, remark = _shared_with_folds(length, remark, folds)
         weights = init if frozen is None else frozen
         shrink = weights is None and not torch.cuda.is_available()
-        method = _method(overrides) if weights is None else "paws"
+        method = _named("method", overrides) if weights is None else "paws"
         sections, choices = choose(glance(kept.store, trained), shrink=shrink, method=method)
         drawn = {"labels_per_class": labels_per_class, "labels_percent": labels_percent, "label_seed": 0}
         drawn |= {"held_out_share": share, "folds": folds}
         sections["data"] |= {**_on_disk(images, labels, source, test, tests, folder), **drawn, "strict": strict}
-        sections["trainer"] = sections.get("trainer", {}) | length | _curve(share, used)
+        sections["trainer"] = sections.get("trainer", {}) | length
         choices += [spared, Choice("length", _in_words(length), remark)]
         if weights is not None:
             network = _network(weights, overrides)
@@ -125,6 +126,9 @@ def fit(
             replaced |= {"length", "learning rate"} if frozen is not None else set()
             choices = [*taken, *(choice for choice in choices if choice.what not in replaced)]
         recipe = _recipe(sections, kept, overrides)
+        if share is not None:
+            sections["trainer"]["evaluations"] = _points(recipe, used)
+            recipe = _recipe(sections, kept, overrides)
         if process_rank() == 0:
             print(f"Found {kept.description}. Chosen settings (change any with KEY=VALUE):")
             print(describe(choices), flush=True)
@@ -174,9 +178,10 @@ def _shared_with_folds(length: dict[str, float], remark: str, folds: int) -> tup
     return halves, f"{remark}; the {folds} short runs together take as long again"
 
 
-def _curve(share: float | None, labels: Labels) -> dict[str, int]:
-    """Return how often to measure accuracy during training; nothing if no labels are held out to measure it on."""
-    return {} if share is None else {"evaluations": max(1, min(_EVALUATIONS, _EMBEDDED // len(labels.labelled)))}
+def _points(recipe: Recipe, labels: Labels) -> int:
+    """Return how often to measure accuracy during training."""
+    seen = len(labels.labelled) * sum(scale**2 for scale in recipe.views.evaluation.scales)
+    return max(1, min(_EVALUATIONS, int(_EMBEDDED / seen)))
 
 
 def _in_words(length: dict[str, float]) -> str:
@@ -211,16 +216,15 @@ def _dealt_out(labels: Labels, folds: int) -> tuple[None, Labels, Choice]:
     return None, labels, Choice("held out", "no label", reason)
 
 
-def _method(overrides: Sequence[str]) -> str | None:
-    """Return the kind of method that the user names, if any."""
-    settings = read_recipe("{}", "the settings", lambda *_: True, overrides).plain()
-    method = settings.get("method")
-    return method.get("kind") if isinstance(method, dict) else None
+def _named(section: str, overrides: Sequence[str]) -> str | None:
+    """Return the `kind` of a section that the user names, if any."""
+    settings = read_recipe("{}", "the settings", lambda *_: True, overrides).plain().get(section)
+    return settings.get("kind") if isinstance(settings, dict) else None
 
 
 def _network(weights: str | Path, overrides: Sequence[str]) -> Network | None:
     """Return the network of a file of tensors; None if the weights or the user say it."""
-    if says_its_network(weights) or any(override.startswith("backbone.kind=") for override in overrides):
+    if says_its_network(weights) or _named("backbone", overrides):
         return None
     tensors = read_weights(weights)
     try:

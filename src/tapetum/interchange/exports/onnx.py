@@ -19,7 +19,7 @@ compute with constants in advance, and no row could be added. The operators are 
 import importlib
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,8 @@ class _Predictor(nn.Module):
         class_numbers: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         pixels = normalise(images, self._views.mean, self._views.std)
-        embedding = self._averaged(self.method.embed, pixels)
+        outputs = [self.method.embed_and_classify(v) for v in evaluation_views(pixels, self._views.evaluation)]
+        embedding = torch.stack([found for found, _ in outputs]).mean(dim=0)
         if supports is None or support_labels is None:
             return (embedding,)
         cosines = normalize(embedding, dim=1) @ supports.T
@@ -73,17 +74,12 @@ class _Predictor(nn.Module):
         domain = self.method.in_domain(similarity[:, 0])
         domain = similarity[:, 0].clamp(0, 1) if domain is None else domain
         if class_numbers is None:
-            probabilities = torch.softmax(self._averaged(self.method.classify, pixels), dim=1)
+            logits = [found for _, found in outputs if found is not None]
+            probabilities = torch.softmax(torch.stack(logits).mean(dim=0), dim=1)
         else:
             hard = (support_labels[:, None] == class_numbers).to(cosines.dtype)
             probabilities = torch.softmax(cosines / TEMPERATURE, dim=1) @ hard
         return probabilities, domain, nearest, support_labels[nearest], similarity, embedding
-
-    def _averaged(self, run: Callable[[Tensor], Tensor | None], pixels: Tensor) -> Tensor:
-        """Average over the views that evaluation averages over."""
-        seen = evaluation_views(pixels, self._views.evaluation)
-        found = [output for view in seen if (output := run(view)) is not None]
-        return found[0] if len(found) == 1 else torch.stack(found).mean(dim=0)
 
 
 def export_onnx(model: TrainedModel, output: Path) -> Path:
