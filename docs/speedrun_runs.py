@@ -91,22 +91,28 @@ def runs(found: Mapping[str, Result]) -> str:
 GOALS_INTRODUCTION = """## What was aimed for
 
 The best recipe for each goal, of those that took no longer; a quarter more minutes counts as the same. Runs that differ
-in their seed count by their mean; those *by its classifier* were recorded before FixMatch with SuNCEt predicted by its
-neighbours, whose figure is in the file, too. *Tried*: different recipes, the supervised one left out. No run chose
-anything by test images. Where `suggest` chose the labels, the training without labels that it chose by is not counted.
-*Mirrored*: predicted by the mean over each image and its mirror image; *scales*: over as many sizes of it, which
-unlabelled training images had chosen ([below](#what-predictions-gain-without-training)). *Evaluated again*: the weights
-of another run of this table.
+in their seed count by their mean. No run chose anything by test images. Where `suggest` chose the labels, the training
+without labels that it chose by is not counted.
+
+- *Tried*: different recipes, the supervised one left out.
+- *By its classifier*: so FixMatch predicts without SuNCEt; so did its first runs with SuNCEt, too, whose figure by
+  neighbours is in the file.
+- *Mirrored*: predicted by the mean over each image and its mirror image; *scales*: over as many sizes of it, which
+  images of the training set had chosen ([below](#what-predictions-gain-without-training)). *Evaluated again*: the
+  weights of another run of this table.
 """
 NEXT = """Tried for the goals, besides these runs: each ingredient [below](#what-each-ingredient-gains) for itself;
-a self-supervised [warm start](results.md#does-a-warm-start-pay), which lost; views that grow, which gain nothing with
-FixMatch (*growing views* below). What promises most, by these tables:
+a self-supervised [warm start](results.md#does-a-warm-start-pay), which lost; and labels spread over the neighbour graph,
+which add little to what the network has learned ([below](#what-predictions-gain-without-training)). What promises most,
+by these tables:
 
-1. *FixMatch for longer with 250 labels*, and with the wider network: with 4,000, that is where most was gained;
-2. *PAWS first and FixMatch afterwards with 40 labels*: labelled neighbours guess better while labels are very few (the
-   ladder of 40 labels), a classifier with an averaged teacher once its guesses are mostly right;
-3. *stronger and more strong views*: FixMatch as published has RandAugment and cutout, and seven unlabelled images for
-   each labelled one; here it has crops, colours and fewer than one.
+1. *features before pseudo-labels*: with 250 and 40 labels, about as many pseudo-labels are right as the labels alone
+   teach, and long trainings repeat the wrong ones. PAWS, whose neighbours guess better with 40 labels, or another loss
+   without labels could lead for a third of the training, FixMatch follow;
+2. *stronger and more kinds of views of the labelled images*: milder ones lose ten points and more with 250 labels, so
+   mixed images (mixup), RandAugment and cutout may gain;
+3. *longer, with a network in between*: no run has taken 90 minutes yet, and the wider network, which sees a quarter of
+   the images in the same time, was not ahead by much.
 """
 
 
