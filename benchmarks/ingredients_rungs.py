@@ -37,7 +37,9 @@ class Settings:
     supports_per_class: int = 8
     """Labelled images of a step and class."""
     start: float = 0.0
-    """Share of the steps that see labelled images alone."""
+    """Share of the steps that come before the unlabelled images as above: they see labelled images alone."""
+    before: Literal["nothing", "paws", "simclr"] = "nothing"
+    """What those steps learn from unlabelled images all the same, in two views of each; PAWS rises from 0."""
     ramp: float = 0.7
     """Share of the steps over which the unlabelled images' weight then rises from 0."""
     hold: float = 0.0
@@ -54,6 +56,8 @@ class Settings:
     """The kind of view (ingredients_data.VIEWS) that learns from unlabelled images."""
     support_view: str = "mild"
     """The kind of view of labelled images."""
+    mixup: float = 0.0
+    """Each labelled image is mixed with another, by shares drawn from Beta(mixup, mixup); 0: none is."""
     cutout: float = 0.0
     """Side of a grey square in each view of an unlabelled image, as a share of the view's."""
     gate: Literal["confidence", "fixmatch", "freematch", "softmatch"] = "confidence"
@@ -101,6 +105,8 @@ class Settings:
         passes = float(num_classes * self.supports_per_class)
         if self.sees_unlabelled(share):
             passes += self.images * (2 if self.unlabelled == "paws" else 1 + 1 / 3)
+        elif self.before != "nothing":
+            passes += self.images * 2
         relative = multiplications(self.widths) / multiplications(Settings.widths)
         return passes * relative * (self.size_at(share) / UNIT_SIZE) ** 2
 
@@ -188,6 +194,10 @@ RUNGS: dict[str, Rung] = {
         "middle views and teacher", {"support_view": "smaller crops"}, "down to a tenth of the image"
     ),
     "halfway views": Rung(f"{BOTH} by Muon", {"view": "halfway"}, "between strong and middle ones"),
+    "PAWS first": Rung("halfway views", {"before": "paws"}, "instead of labels alone"),
+    "SimCLR first": Rung("halfway views", {"before": "simclr"}, "https://arxiv.org/abs/2002.05709"),
+    "mixed labels": Rung("halfway views", {"mixup": 0.5, "suncet_weight": 0.0}, "https://arxiv.org/abs/1710.09412"),
+    "FreeMatch with teacher": Rung("halfway views", {"gate": "freematch"}, "https://arxiv.org/abs/2205.07246"),
     "growing views": Rung(f"{BOTH} by Muon", {"first_size": (0.6, 14)}, "small until unlabelled images join"),
     "whitening": Rung(PAWS, {"whiten": True}, "https://arxiv.org/abs/2404.00498"),
     "progressive size": Rung(PAWS, {"first_size": (0.5, 14)}, "https://arxiv.org/abs/2104.00298"),

@@ -71,6 +71,8 @@ class Training:
         is_muon = settings.optimizer == "muon"
         self.config = MuonConfig(kernel_lr=settings.muon_lr, **rates) if is_muon else SGDConfig(**rates)
         self.optimizer = build_optimizer(self.config, self.learner)
+        self.mixed_in = (torch.empty(0), torch.empty(0))
+        """Of each labelled image of the step: the label that is mixed into it, and its own share."""
         self.weights: list[float] = []
         """Mean weight of the pseudo-labels of each step."""
         self.right: list[float] = []
@@ -113,14 +115,33 @@ class Training:
         indices = self.pool.supports(s.all_labels, s.supports_per_class, self.seed, step)
         labels = torch.from_numpy(self.pool.truth[indices])
         supports = self.pool.views(indices, s.support_view, size, self.seed, step, "support views")
+        if s.mixup:
+            supports = self._mixed(supports, labels, step)
         if not s.sees_unlabelled(share):
+            if s.before != "nothing":
+                unlabelled = self.pool.unlabelled(s.images, self.seed, step)
+                term = self._paws if s.before == "paws" else self._simclr
+                return term(supports, labels, unlabelled, share / s.start, step, size)
             return self._supervised(*self.learner(supports), labels)
         weight = s.unlabelled_weight * (min(1.0, (share - s.start) / s.ramp) if s.ramp else 1.0)
         unlabelled = self.pool.unlabelled(s.images, self.seed, step)
         term = self._paws if s.unlabelled == "paws" else self._pseudo_labels
         return term(supports, labels, unlabelled, weight, step, size)
 
+    def _mixed(self, supports: Tensor, labels: Tensor, step: int) -> Tensor:
+        """Mix each labelled image with another."""
+        random = np.random.default_rng([self.seed, step])
+        others = torch.from_numpy(random.permutation(len(supports)))
+        shares = torch.from_numpy(random.beta(self.settings.mixup, self.settings.mixup, len(supports))).float()
+        self.mixed_in = (labels[others], shares)
+        shares = shares[:, None, None, None]
+        return shares * supports + (1 - shares) * supports[others]
+
     def _supervised(self, logits: Tensor, projections: Tensor, labels: Tensor) -> Tensor:
+        if self.settings.mixup:
+            others, shares = self.mixed_in
+            losses = [-(self._smoothed(part) * log_softmax(logits, dim=1)).sum(dim=1) for part in (labels, others)]
+            return (shares * losses[0] + (1 - shares) * losses[1]).mean()
         loss = classification_loss(logits, labels, self.settings.label_smoothing)
         if self.settings.suncet_weight:
             loss = loss + self.settings.suncet_weight * suncet_loss(projections, self._smoothed(labels), TEMPERATURE)
@@ -147,6 +168,15 @@ class Training:
         if self.settings.simclr_weight:
             loss = loss + self.settings.simclr_weight * nt_xent_loss(z[n:], 2, TEMPERATURE)
         return loss
+
+    def _simclr(
+        self, supports: Tensor, labels: Tensor, indices: Indices, weight: float, step: int, size: int
+    ) -> Tensor:
+        """SimCLR needs no labels, so it has its whole weight from the first step."""
+        views = [self._seen(indices, size, step, purpose) for purpose in ("first view", "second view")]
+        logits, z = self.learner(torch.cat([supports, *views]))
+        n = len(supports)
+        return self._supervised(logits[:n], z[:n], labels) + nt_xent_loss(z[n:], 2, TEMPERATURE)
 
     def _pseudo_labels(
         self, supports: Tensor, labels: Tensor, indices: Indices, weight: float, step: int, size: int

@@ -102,9 +102,9 @@ without labels that it chose by is not counted.
   weights of another run of this table.
 """
 NEXT = """Tried for the goals, besides these runs: each ingredient [below](#what-each-ingredient-gains) for itself;
-a self-supervised [warm start](results.md#does-a-warm-start-pay), which lost; and labels spread over the neighbour graph,
-which add little to what the network has learned ([below](#what-predictions-gain-without-training)). What promises most,
-by these tables:
+a self-supervised [warm start](results.md#does-a-warm-start-pay), which lost; and labels spread over the neighbour
+graph, which add little to what the network has learned ([below](#what-predictions-gain-without-training)). What
+promises most, by these tables:
 
 1. *features before pseudo-labels*: with 250 and 40 labels, about as many pseudo-labels are right as the labels alone
    teach, and long trainings repeat the wrong ones. PAWS, whose neighbours guess better with 40 labels, or another loss
