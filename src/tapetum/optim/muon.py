@@ -9,7 +9,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from tapetum.ops.precision import full_precision
 from tapetum.optim.momentum import MomentumOptimizer, check_arguments
 
 _ITERATIONS = 5
@@ -91,12 +90,12 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     iteration x <- q x, with q = a + b g + c g^2 and g = x x^T, changes g to q g q. So the iterations need only g, whose
     sides are the shorter one of x: a kernel of 256 x 256 x 3 x 3 takes a third of the operations.
     """
-    return _orthogonalised(matrix).to(matrix.dtype)
+    # In less than float32, g would get negative eigenvalues, which grow twelvefold in each iteration.
+    with torch.autocast(matrix.device.type, enabled=False):
+        return _orthogonalised(matrix.to(torch.promote_types(matrix.dtype, torch.float32))).to(matrix.dtype)
 
 
-@full_precision
 def _orthogonalised(matrix: Tensor) -> Tensor:
-    """In less than float32, g would get negative eigenvalues, which grow twelvefold in each iteration."""
     a, b, c = _COEFFICIENTS
     is_tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if is_tall else matrix
