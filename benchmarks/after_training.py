@@ -26,6 +26,7 @@ from torch.nn.functional import normalize, one_hot
 
 from tapetum.data.images.stores import Store
 from tapetum.data.sources.open_source import open_source
+from tapetum.data.views.evaluation_views import mean_over_views
 from tapetum.evaluation.embedding import Outputs
 from tapetum.evaluation.soft_neighbours import classify_by_neighbours
 from tapetum.ops.sinkhorn import sinkhorn
@@ -56,9 +57,8 @@ def outputs(run: TrainedRun, store: Store, rows: np.ndarray, scale: float, mirro
 
 def mean(found: Sequence[Outputs]) -> Outputs:
     """The mean over views."""
-    embeddings = torch.stack([one.embeddings for one in found]).mean(dim=0)
     logits = [one.logits for one in found if one.logits is not None]
-    return Outputs(embeddings, torch.stack(logits).mean(dim=0) if logits else None)
+    return Outputs(mean_over_views([one.embeddings for one in found]), mean_over_views(logits) if logits else None)
 
 
 def spread_labels(queries: Tensor, supports: Tensor, labels: Tensor, num_classes: int) -> Tensor:

@@ -106,13 +106,13 @@ a self-supervised [warm start](results.md#does-a-warm-start-pay), which lost; an
 graph, which add little to what the network has learned ([below](#what-predictions-gain-without-training)). What
 promises most, by these tables:
 
-1. *features before pseudo-labels*: with 250 and 40 labels, about as many pseudo-labels are right as the labels alone
-   teach, and long trainings repeat the wrong ones. PAWS, whose neighbours guess better with 40 labels, or another loss
-   without labels could lead for a third of the training, FixMatch follow;
+1. *features before pseudo-labels*: in the ladder, two pseudo-labels in five are wrong with 250 labels and more than
+   half with 40, and long trainings repeat the wrong ones. PAWS, or another loss that needs few labels or none, could
+   lead for a third of the training, FixMatch follow;
 2. *stronger and more kinds of views of the labelled images*: milder ones lose ten points and more with 250 labels, so
    mixed images (mixup), RandAugment and cutout may gain;
-3. *longer, with a network in between*: no run has taken 90 minutes yet, and the wider network, which sees a quarter of
-   the images in the same time, was not ahead by much.
+3. *longer, with a network in between*: no run has taken 90 minutes yet, and the widest network, which sees far fewer
+   images in the same time, was not ahead by much.
 """
 
 

@@ -155,6 +155,7 @@ def test_a_folder_that_is_not_empty_is_refused_untouched(recipe, run):
         (["data.labels_per_class=20"], "has 16 labelled images, fewer than the 20 requested labels per class"),
         (["views.evaluation.crop=12"], "views.evaluation.crop is 12 but an image is 10 pixels wide or high"),
         (["views.evaluation.scales=[]"], "views.evaluation.scales is \\(\\): give one factor or more, each above 0"),
+        (["views.evaluation.scales=[75, 100]"], "views.evaluation.scales is \\(75.0, 100.0\\): give one .* at most 4"),
         (
             ["views.evaluation.scales=[1.0, 0.1]"],
             "views.evaluation.scales: 0.1 of crop is 1, which the backbone cannot",

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from tapetum.data.images.stores import Store
-from tapetum.data.views.evaluation_views import evaluation_views
+from tapetum.data.views.evaluation_views import evaluation_views, mean_over_views
 from tapetum.evaluation.embedding import Embedder
 from tapetum.evaluation.image_chunks import ImageChunk, Indices, in_batches
 from tapetum.ops.kmeans import kmeans, spread_rows
@@ -33,7 +33,7 @@ def by_prototypes(embedder: Embedder, store: Store, indices: Indices, batch_size
             found = [embedder.method.cluster(view) for view in evaluation_views(images, embedder.views.evaluation)]
         logits = [view.float() for view in found if view is not None]
         assert logits, "the method has no prototypes"
-        yield chunk, torch.stack(logits).mean(dim=0).softmax(dim=1).cpu()
+        yield chunk, mean_over_views(logits).softmax(dim=1).cpu()
 
 
 def by_kmeans(

@@ -15,7 +15,7 @@ from torch import Tensor
 from tapetum.data.images.stores import Store
 from tapetum.data.views.apply import normalise
 from tapetum.data.views.draw import ViewsConfig
-from tapetum.data.views.evaluation_views import evaluation_views
+from tapetum.data.views.evaluation_views import evaluation_views, mean_over_views
 from tapetum.evaluation.image_chunks import ImageChunk, in_batches, read_chunks
 from tapetum.methods.base import Method, modes_kept
 from tapetum.ops.collectives import gather_on_all, rank, world_size
@@ -136,7 +136,7 @@ class Embedder:
             found = [self._embed_and_classify(view) for view in seen]
         embeddings = [embedding.float() for embedding, _ in found]
         logits = [classified.float() for _, classified in found if classified is not None]
-        return Outputs(_mean(embeddings), _mean(logits) if logits else None)
+        return Outputs(mean_over_views(embeddings), mean_over_views(logits) if logits else None)
 
     def _embed_and_classify(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         if not self.classifies:
@@ -190,10 +190,6 @@ def own_batches(count: int, rank: int, world_size: int) -> list[npt.NDArray[np.i
         batches += 2
     places = [np.arange(batch, count, batches) for batch in range(min(batches, count))]
     return [part[part % world_size == rank] for part in places]
-
-
-def _mean(tensors: Sequence[Tensor]) -> Tensor:
-    return tensors[0] if len(tensors) == 1 else torch.stack(tuple(tensors)).mean(dim=0)
 
 
 def _refuse_unreadable(chunk: ImageChunk) -> None:

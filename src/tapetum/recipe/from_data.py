@@ -198,16 +198,19 @@ def _small(seen: Glance, name: str) -> tuple[dict[str, Any], list[Choice]]:
     shown = scaled(base.views.evaluation.crop)
     views["evaluation"] = {"crop": shown, "resize": shown}
     sections = {"views": views, "optimizer": {"lr": {"peak": base.optimizer.lr.peak}}}
-    sizes = f"{views['large']['size']} pixels, {shown} for evaluation"
-    if len(base.views.evaluation.scales) > 1:
-        sizes += f", which averages over {len(base.views.evaluation.scales)} sizes"
+    averaged = len(base.views.evaluation.scales)
+    shown_as = f"{shown} for evaluation" + (f", which averages over {averaged} sizes" if averaged > 1 else "")
     network, proportion = f"images are small: {seen.size} pixels (median shorter side)", "in proportion"
     if seen.size > SMALL_UP_TO:
         network = f"there is no GPU, and images are larger: {seen.size} pixels (median shorter side)"
         proportion = f"in proportion to {worked_at}: more pixels would leave time for too few steps"
     return sections, [
         Choice("network", base.backbone.kind, network),
-        Choice("views", sizes, f"those of {name} for {_BASE_SIZE} pixels, scaled {proportion}"),
+        Choice(
+            "views",
+            f"{views['large']['size']} pixels, {shown_as}",
+            f"those of {name} for {_BASE_SIZE} pixels, scaled {proportion}",
+        ),
     ]
 
 

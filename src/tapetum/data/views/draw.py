@@ -97,8 +97,8 @@ class EvaluationViewConfig:
 
     def __post_init__(self) -> None:
         _check(self.crop >= 1, "crop", self.crop, "give the side of the view in pixels, 1 or more")
-        valid = bool(self.scales) and all(0 < scale < math.inf for scale in self.scales)
-        _check(valid, "scales", self.scales, "give one factor or more, each above 0")
+        valid = bool(self.scales) and all(0 < scale <= 4 for scale in self.scales)
+        _check(valid, "scales", self.scales, "give one factor or more, each above 0 and at most 4")
         if self.resize is not None:
             advice = f"give null or at least the crop, {self.crop} pixels"
             _check(self.resize >= self.crop, "resize", self.resize, advice)

@@ -1,5 +1,8 @@
 """Test-time augmentation: the views of an image that evaluation and prediction average over."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -34,6 +37,11 @@ def evaluation_views(pixels: Tensor, config: EvaluationViewConfig) -> list[Tenso
     """
     views = [_resized(pixels, size) for size in evaluation_sizes(config)]
     return [view for plain in views for view in (plain, plain.flip(3))] if config.mirrored else views
+
+
+def mean_over_views(found: Sequence[Tensor]) -> Tensor:
+    """Return the mean of what was found in each view, all of one shape; of one view, what was found itself."""
+    return found[0] if len(found) == 1 else torch.stack(tuple(found)).mean(dim=0)
 
 
 def _resized(pixels: Tensor, size: int) -> Tensor:

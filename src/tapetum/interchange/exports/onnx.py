@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from tapetum.data.views.apply import normalise
-from tapetum.data.views.evaluation_views import evaluation_views
+from tapetum.data.views.evaluation_views import evaluation_views, mean_over_views
 from tapetum.evaluation.soft_neighbours import TEMPERATURE
 from tapetum.interchange.exports.preprocessing import preprocessing
 from tapetum.interchange.exports.requirements import require_suffix
@@ -66,7 +66,7 @@ class _Predictor(nn.Module):
     ) -> tuple[Tensor, ...]:
         pixels = normalise(images, self._views.mean, self._views.std)
         outputs = [self.method.embed_and_classify(v) for v in evaluation_views(pixels, self._views.evaluation)]
-        embedding = torch.stack([found for found, _ in outputs]).mean(dim=0)
+        embedding = mean_over_views([found for found, _ in outputs])
         if supports is None or support_labels is None:
             return (embedding,)
         cosines = normalize(embedding, dim=1) @ supports.T
@@ -75,7 +75,7 @@ class _Predictor(nn.Module):
         domain = similarity[:, 0].clamp(0, 1) if domain is None else domain
         if class_numbers is None:
             logits = [found for _, found in outputs if found is not None]
-            probabilities = torch.softmax(torch.stack(logits).mean(dim=0), dim=1)
+            probabilities = torch.softmax(mean_over_views(logits), dim=1)
         else:
             hard = (support_labels[:, None] == class_numbers).to(cosines.dtype)
             probabilities = torch.softmax(cosines / TEMPERATURE, dim=1) @ hard
