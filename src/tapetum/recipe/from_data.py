@@ -197,20 +197,15 @@ def _small(seen: Glance, name: str) -> tuple[dict[str, Any], list[Choice]]:
                 views[kind]["scale"] = [max(_LEAST_OF_GREY, config.scale[0]), config.scale[1]]
     shown = scaled(base.views.evaluation.crop)
     views["evaluation"] = {"crop": shown, "resize": shown}
-    sections = {"views": views, "optimizer": {"lr": {"peak": base.optimizer.lr.peak}}}
-    averaged = len(base.views.evaluation.scales)
-    shown_as = f"{shown} for evaluation" + (f", which averages over {averaged} sizes" if averaged > 1 else "")
+    seen_then = ", ".join(str(round(scale * shown)) for scale in base.views.evaluation.scales)
+    sizes = f"{views['large']['size']} pixels, for evaluation {seen_then}"
     network, proportion = f"images are small: {seen.size} pixels (median shorter side)", "in proportion"
     if seen.size > SMALL_UP_TO:
         network = f"there is no GPU, and images are larger: {seen.size} pixels (median shorter side)"
         proportion = f"in proportion to {worked_at}: more pixels would leave time for too few steps"
-    return sections, [
+    return {"views": views, "optimizer": {"lr": {"peak": base.optimizer.lr.peak}}}, [
         Choice("network", base.backbone.kind, network),
-        Choice(
-            "views",
-            f"{views['large']['size']} pixels, {shown_as}",
-            f"those of {name} for {_BASE_SIZE} pixels, scaled {proportion}",
-        ),
+        Choice("views", sizes, f"those of {name} for {_BASE_SIZE} pixels, scaled {proportion}"),
     ]
 
 
