@@ -7,6 +7,7 @@
 NAME is the file's name, and may have a folder: speedrun/NAME stands in docs/speedrun.md instead. The run folder goes to
 runs/NAME. The second form lets `tapetum fit` choose the recipe; its settings are those of the command, without dashes.
 The third evaluates the weights of runs/RECORDED, which has a file already, by other views; both times count together.
+With init=runs/RECORDED, the file keeps what that run spent, too: its minutes count, if they are not for something else.
 Paths of data in the recorded recipe are cut to their last folder, or to the one above train/ and test/.
 """
 
@@ -56,6 +57,8 @@ def record(name: str, recipe: str, overrides: list[str]) -> Path:
         "matrix_gflops": {"before": before, "after": after},
         "curve": curve(folder / "metrics.csv"),
     }
+    if (start := _recorded_start(result["recipe"].get("init"))) is not None:
+        result["started_from"] = start
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")
@@ -89,6 +92,16 @@ def record_again(name: str, recorded: str, overrides: list[str]) -> Path:
     return path
 
 
+def _recorded_start(init: str | None) -> dict[str, Any] | None:
+    """What a run that another one starts from was, and what it spent; None if nothing is on record."""
+    path = RESULTS / f"{Path(init).relative_to('runs')}.json" if init and init.startswith("runs/") else None
+    if path is None or not path.is_file():
+        return None
+    recorded = json.loads(path.read_text())
+    keys = ("name", "recipe", "summary", "wall_seconds", "cpu_seconds", "matrix_gflops")
+    return {key: recorded[key] for key in keys}
+
+
 def yaml_value(setting: str) -> tuple[str, Any]:
     """A setting's name and its value, written as in YAML."""
     key, _, value = setting.partition("=")
@@ -108,7 +121,15 @@ def command_of(name: str, recipe: str, overrides: list[str]) -> str:
 
 def _cut_path(override: str) -> str:
     key, _, value = override.partition("=")
+    if key == "init":
+        return f"init={_below(value)}"
     return f"{key}={data_name(value)}" if key.removeprefix("data.") in ("images", "test", "labels") else override
+
+
+def _below(path: str) -> str:
+    """A path of a run from the folder `runs` on, of other files the last part."""
+    parts = Path(path).parts
+    return "/".join(parts[parts.index("runs") :]) if "runs" in parts else parts[-1]
 
 
 def _recipe(folder: Path) -> dict[str, Any]:
@@ -116,6 +137,8 @@ def _recipe(folder: Path) -> dict[str, Any]:
     for key in ("images", "test", "labels"):
         if recipe["data"].get(key):
             recipe["data"][key] = data_name(recipe["data"][key])
+    if init := recipe.get("init"):
+        recipe["init"] = _below(init)
     return recipe
 
 

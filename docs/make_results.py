@@ -24,6 +24,7 @@ import performance_tables
 import reliability_tables
 import sharding_tables
 import source_tables
+import speedrun_plot
 import speedrun_runs
 import speedrun_tables
 import suggest_tables
@@ -221,7 +222,7 @@ if __name__ == "__main__":
         SPEEDRUN_PAGE.write_text(render_speedrun(**read_sections()), encoding="utf-8")
         RELIABILITY_PAGE.write_text(reliability_tables.render(read_folder("reliability")), encoding="utf-8")
         INSTALL_PAGE.write_text(render_install(**read_sections()), encoding="utf-8")
-        SPEEDRUN_PLOT.write_text(speedrun_runs.plot(read_sections()["speedrun"]), encoding="utf-8")
+        SPEEDRUN_PLOT.write_text(speedrun_plot.plot(read_sections()["speedrun"]), encoding="utf-8")
         SUGGEST_PICTURE.write_text(suggest_tables.picture(read_sections()["suggest"]), encoding="utf-8")
     except ValueError as error:
         sys.exit(f"make_results: error: {error}")

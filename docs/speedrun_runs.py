@@ -1,8 +1,7 @@
-"""How accurate after how many minutes: the goals, runs and plot of docs/speedrun.md."""
+"""How accurate after how many minutes: the goals and runs of docs/speedrun.md."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from run_tables import ABSENT, LONGEST_OVER_SHORTEST, Result, data_set, is_without_labels, method, table
@@ -11,7 +10,8 @@ INTRODUCTION = """## Runs
 
 Test top-1, in percent, on CIFAR-10 (JPEG). Machines differ, so minutes are counted *at 0.4 TFLOP/s*: a run's minutes,
 times the measured matrix peak of the type that it computes in (mean of before and after), over 0.4 TFLOP/s; where
-something else ran beside, CPU seconds count in place of minutes. *Goal* is what was aimed for in so many minutes or
+something else ran beside, CPU seconds count in place of minutes. *After SimCLR*: the run starts from the weights of a
+SimCLR run without labels, whose minutes count in full. *Goal* is what was aimed for in so many minutes or
 fewer; with all 50,000 labels, a run shows the ceiling. *Minus supervised* compares with the mean of the supervised runs
 with as many labels whose minutes differ by no more than a quarter.
 
@@ -34,11 +34,16 @@ PAWS_TF = (84.0, 73.46)
 
 
 def minutes(result: Result) -> float:
-    """Minutes of a run at 0.4 TFLOP/s.
+    """Minutes of a run at 0.4 TFLOP/s, with those of the run that it started from.
 
     Where CPU seconds were recorded, they count with the peak in one CPU second, since something else may have run
     beside; elsewhere the seconds of the training do, with the peak of all threads.
     """
+    own = _own_minutes(result)
+    return own + _own_minutes(result["started_from"]) if "started_from" in result else own
+
+
+def _own_minutes(result: Result) -> float:
     kind = {"bf16": "bfloat16"}.get(result["recipe"].get("runtime", {}).get("precision"), "float32")
     seconds: float = result.get("cpu_seconds", result["summary"]["train_seconds"])
     kind += "_per_cpu_second" if "cpu_seconds" in result else ""
@@ -61,7 +66,7 @@ def eligible(results: Sequence[Result]) -> list[Result]:
         and num_labels(r) in GOALS
         and r["recipe"]["method"]["kind"] not in ("pixels", "frozen")
         and not is_without_labels(r)
-        and not r["recipe"].get("init")
+        and (not r["recipe"].get("init") or "started_from" in r)
     ]
 
 
@@ -76,9 +81,9 @@ def runs(found: Mapping[str, Result]) -> str:
         rows.append(
             [
                 f"{labels:,}",
-                f"[{_title(result)}](results/{result['name']}.json)",
+                f"[{title(result)}](results/{result['name']}.json)",
                 f"{took:.1f}",
-                f"{result['summary']['steps']:,}",
+                _steps(result),
                 f"**{top1:.2f}**",
                 ABSENT if goal is None else str(goal),
                 f"{top1 - sum(beside) / len(beside):+.2f}" if beside else ABSENT,
@@ -86,6 +91,11 @@ def runs(found: Mapping[str, Result]) -> str:
         )
     heads = ["labels", "run", "minutes at 0.4 TFLOP/s", "steps", "test top-1", "goal", "minus supervised"]
     return table(heads, rows, left=(1,))
+
+
+def _steps(result: Result) -> str:
+    own = f"{result['summary']['steps']:,}"
+    return f"{result['started_from']['summary']['steps']:,} + {own}" if "started_from" in result else own
 
 
 GOALS_INTRODUCTION = """## What was aimed for
@@ -131,10 +141,10 @@ def goals(found: Mapping[str, Result]) -> str:
             ]
             best = max(_by_seeds(those), key=_mean_top1)
             top1 = _mean_top1(best)
-            links = ", ".join(f"[{_title(one)}](results/{one['name']}.json)" for one in best)
+            links = ", ".join(f"[{title(one)}](results/{one['name']}.json)" for one in best)
             took = sum(map(minutes, best)) / len(best)
             trained = [r for r in those if "evaluated_again" not in r]
-            tried = len({_title(r).partition(", seed")[0].replace(_BY_CLASSIFIER, "") for r in trained})
+            tried = len({title(r).partition(", seed")[0].replace(_BY_CLASSIFIER, "") for r in trained})
             cells = [f"{goal}", f"**{top1:.2f}**", f"{top1 - goal:+.2f}", links, f"{took:.1f}", str(tried)]
             rows.append([f"{labels:,}", str(limit), *cells])
     heads = ["labels", "minutes", "goal", "best top-1", "minus goal", "by", "which took", "tried"]
@@ -156,9 +166,11 @@ def _mean_top1(results: Sequence[Result]) -> float:
 _BY_CLASSIFIER = ", by its classifier"
 
 
-def _title(result: Result) -> str:
+def title(result: Result) -> str:
+    """What a run is called in tables and plot."""
     recipe = result["recipe"]
-    said = ", labels first" if any(recipe["method"].get(key) for key in ("paws_start", "unlabelled_start")) else ""
+    said = f" after {method(result['started_from'])}" if "started_from" in result else ""
+    said += ", labels first" if any(recipe["method"].get(key) for key in ("paws_start", "unlabelled_start")) else ""
     test = result["summary"].get("test", {})
     if recipe["method"]["kind"] == "fixmatch" and test.get("predicts_by") == "classifier":
         said += _BY_CLASSIFIER
@@ -240,56 +252,3 @@ def _pairs(found: Mapping[str, Result], kinds: Mapping[str, str]) -> str:
         part for what in ("steps", "CPU seconds", "held-out top-1", "test top-1") for part in (f"{what}, {old}", new)
     ]
     return table([*heads, f"{new} minus {old}"], rows, left=(0,))
-
-
-COLOURS = {50_000: "#808080", 4000: "#4269d0", 250: "#e07a1f", 40: "#3c8d4b"}
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 420, 56, 150, 16, 48
-SHORTEST, LONGEST, LOWEST, HIGHEST = 1.0, 120.0, 30.0, 95.0
-
-
-def _place(took: float, top1: float) -> tuple[float, float]:
-    across = math.log(min(max(took, SHORTEST), LONGEST) / SHORTEST) / math.log(LONGEST / SHORTEST)
-    up = (top1 - LOWEST) / (HIGHEST - LOWEST)
-    return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
-
-
-def plot(found: Mapping[str, Result]) -> str:
-    """An SVG: runs as dots (supervised ones hollow), goals as crosses, and the TensorFlow port's point."""
-    parts = []
-    for top1 in range(int(LOWEST), int(HIGHEST) + 1, 10):
-        x, y = _place(SHORTEST, top1)
-        parts.append(f'<path d="M{x:.1f} {y:.1f}H{WIDTH - RIGHT}" stroke="#8884"/>')
-        parts.append(f'<text x="{x - 8:.1f}" y="{y + 4:.1f}" text-anchor="end">{top1}</text>')
-    for took in (1, 2, 5, 10, 20, 45, 90):
-        x, _ = _place(took, LOWEST)
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{took}</text>')
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">minutes at 0.4 TFLOP/s</text>')
-    parts.append(f'<text transform="translate(16 {HEIGHT / 2}) rotate(-90)" text-anchor="middle">test top-1, %</text>')
-    for labels, goals in GOALS.items():
-        for took, top1 in goals.items():
-            x, y = _place(took, top1)
-            parts.append(f'<path d="M{x - 5:.1f} {y:.1f}h10m-5 -5v10" stroke="{COLOURS[labels]}" stroke-width="1.5"/>')
-    for result in eligible(list(found.values())):
-        x, y = _place(minutes(result), result["summary"]["test_top1"])
-        colour = COLOURS[num_labels(result)]
-        fill = "none" if result["recipe"]["method"]["kind"] == "supervised" else colour
-        what = f"{_title(result)}: {result['summary']['test_top1']:.2f}"
-        parts.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{fill}" stroke="{colour}" stroke-width="1.5">'
-            f"<title>{what}</title></circle>"
-        )
-    x, y = _place(*PAWS_TF)
-    parts.append(f'<path d="M{x:.1f} {y - 6:.1f}l6 6l-6 6l-6 -6z" fill="{COLOURS[4000]}" opacity="0.6"/>')
-    parts.append(f'<text x="{x + 10:.1f}" y="{y + 4:.1f}">PAWS-TF, on a V100</text>')
-    present = {num_labels(result) for result in eligible(list(found.values()))}
-    colours = {labels: colour for labels, colour in COLOURS.items() if labels in present}
-    for i, (labels, colour) in enumerate(colours.items()):
-        y = TOP + 8 + 20 * i
-        parts.append(f'<circle cx="{WIDTH - RIGHT + 16}" cy="{y}" r="4.5" fill="{colour}"/>')
-        parts.append(f'<text x="{WIDTH - RIGHT + 26}" y="{y + 4}">{labels:,} labels</text>')
-    for i, text in enumerate(("hollow: supervised", "cross: goal")):
-        parts.append(f'<text x="{WIDTH - RIGHT + 10}" y="{TOP + 12 + 20 * len(colours) + 18 * i}">{text}</text>')
-    style = 'font-family="system-ui, sans-serif" font-size="12" fill="#777"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" {style}>'
-    return head + "\n".join(["", *parts, "</svg>", ""])

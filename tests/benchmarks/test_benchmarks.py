@@ -260,3 +260,24 @@ def test_a_run_is_recorded(way, load, tmp_path, monkeypatch, one_thread):
     assert recorded["command"] == expected
     assert recorded["summary"]["steps"] == 2
     assert str(tmp_path) not in path.read_text()
+
+
+def test_what_a_run_started_from_is_recorded_with_it(load, tmp_path, monkeypatch, one_thread):
+    """As its minutes count, too; a start from anything else has no record."""
+    monkeypatch.chdir(tmp_path)
+    record_run = load("record_run")
+    monkeypatch.setattr(record_run, "RESULTS", tmp_path / "results")
+    images = (uniform(make_keys("recorded"), 40 * 100) * 255).astype(np.uint8).reshape(40, 10, 10)
+    np.savez(tmp_path / "noise.npz", x_train=images, y_train=np.arange(40) % 2)
+    settings = [f"data.images={tmp_path}/noise.npz", "data.test=null", "trainer.steps=2", "data.batch_size=8"]
+    first = json.loads(record_run.record("speedrun/first", "paws_digits", settings).read_text())
+    path = record_run.record("second", "paws_digits", [*settings, f"init={tmp_path}/runs/speedrun/first"])
+    second = json.loads(path.read_text())
+    assert second["recipe"]["init"] == "runs/speedrun/first"
+    assert second["command"].endswith(" init=runs/speedrun/first")
+    assert second["started_from"] == {key: first[key] for key in second["started_from"]}
+    assert {"cpu_seconds", "matrix_gflops", "summary"} <= second["started_from"].keys()
+    (tmp_path / "results/speedrun/first.json").unlink()
+    third = record_run.record("third", "paws_digits", [*settings, "init=runs/speedrun/first"])
+    assert "started_from" not in json.loads(third.read_text())
+    assert "started_from" not in first

@@ -105,3 +105,29 @@ def test_ways_of_looking_at_finished_runs_are_told_most_labels_first(make_result
         "| [many](results/after_training/many.json) | 4,000 | 100 of others | mirrored | 80.46 | – | – | – | – |",
         "| [few](results/after_training/few.json) | 40 | 9,000 of its pool | plain | – | 50.00 | – | 51.50 | – |",
     ]
+
+
+def run(name, method, seconds, top1, **more):
+    """A recorded run with 250 labels on a machine of 0.4 TFLOP/s."""
+    data = {"images": "cifar10", "labels_per_class": 25, "pool": True}
+    views = {"evaluation": {}, "small": {"brightness": 0.8}}
+    recipe = {"method": {"kind": method}, "backbone": {}, "data": data, "views": views, "runtime": {}}
+    peaks = {"float32_per_cpu_second": 400.0}
+    return {
+        "name": f"speedrun/{name}",
+        "recipe": recipe | {key: more.pop(key) for key in ("init",) if key in more},
+        "summary": {"steps": 1000, "num_labels": 250, "test_top1": top1, "train_seconds": 0.9 * seconds},
+        "cpu_seconds": seconds,
+        "matrix_gflops": {"before": peaks, "after": peaks},
+        **more,
+    }
+
+
+def test_minutes_of_the_run_that_one_started_from_count(make_results):
+    first = run("first", "simclr", 300.0, 50.0)
+    after = run("after", "fixmatch", 600.0, 70.0, init="runs/speedrun/first", started_from=first)
+    elsewhere = run("elsewhere", "fixmatch", 600.0, 99.0, init="resnet.pt")
+    page = make_results.render_speedrun(speedrun={"first": first, "after": after, "elsewhere": elsewhere})
+    rows = [line for line in page.splitlines() if line.startswith("| 250 | [")]
+    told = "[FixMatch after SimCLR, seed 0](results/speedrun/after.json)"
+    assert rows == [f"| 250 | {told} | 15.0 | 1,000 + 1,000 | **70.00** | 80 | – |"]
