@@ -60,6 +60,8 @@ class Settings:
     """Each labelled image is mixed with another, by shares drawn from Beta(mixup, mixup); 0: none is."""
     cutout: float = 0.0
     """Side of a grey square in each view of an unlabelled image, as a share of the view's."""
+    support_cutout: float = 0.0
+    """The same for views of labelled images."""
     gate: Literal["confidence", "fixmatch", "freematch", "softmatch"] = "confidence"
     """How much a pseudo-label weighs."""
     aligned: bool = False
@@ -197,6 +199,7 @@ RUNGS: dict[str, Rung] = {
     "PAWS first": Rung("halfway views", {"before": "paws"}, "instead of labels alone"),
     "SimCLR first": Rung("halfway views", {"before": "simclr"}, "https://arxiv.org/abs/2002.05709"),
     "mixed labels": Rung("halfway views", {"mixup": 0.5, "suncet_weight": 0.0}, "https://arxiv.org/abs/1710.09412"),
+    "cutout of labels": Rung("halfway views", {"support_cutout": 0.5}, "https://arxiv.org/abs/1708.04552"),
     "FreeMatch with teacher": Rung("halfway views", {"gate": "freematch"}, "https://arxiv.org/abs/2205.07246"),
     "growing views": Rung(f"{BOTH} by Muon", {"first_size": (0.6, 14)}, "small until unlabelled images join"),
     "whitening": Rung(PAWS, {"whiten": True}, "https://arxiv.org/abs/2404.00498"),

@@ -114,7 +114,7 @@ class Training:
         size = s.size_at(share)
         indices = self.pool.supports(s.all_labels, s.supports_per_class, self.seed, step)
         labels = torch.from_numpy(self.pool.truth[indices])
-        supports = self.pool.views(indices, s.support_view, size, self.seed, step, "support views")
+        supports = self._views(indices, s.support_view, size, step, "support views", s.support_cutout)
         if s.mixup:
             supports = self._mixed(supports, labels, step)
         if not s.sees_unlabelled(share):
@@ -152,10 +152,12 @@ class Training:
 
     def _seen(self, indices: Indices, size: int, step: int, purpose: str) -> Tensor:
         """Views of unlabelled images to learn from."""
-        views = self.pool.views(indices, self.settings.view, size, self.seed, step, purpose)
-        if not self.settings.cutout:
-            return views
-        return cutout(views, self.settings.cutout, make_keys(self.seed, "cutout " + purpose, step, indices))
+        return self._views(indices, self.settings.view, size, step, purpose, self.settings.cutout)
+
+    def _views(self, indices: Indices, view: str, size: int, step: int, purpose: str, side: float) -> Tensor:
+        """Views of a kind, with a grey square of this side if it is above 0."""
+        views = self.pool.views(indices, view, size, self.seed, step, purpose)
+        return cutout(views, side, make_keys(self.seed, "cutout " + purpose, step, indices)) if side else views
 
     def _paws(self, supports: Tensor, labels: Tensor, indices: Indices, weight: float, step: int, size: int) -> Tensor:
         views = [self._seen(indices, size, step, purpose) for purpose in ("first view", "second view")]
