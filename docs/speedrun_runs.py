@@ -211,6 +211,12 @@ OPTIMIZERS_INTRODUCTION = """## Muon or SGD
 
 PAWS by the same recipe and in the same number of steps with either optimizer, on one machine.
 """
+VIEWS_INTRODUCTION = """## Strong or halfway views
+
+FixMatch by the same recipe, and in the same number of steps, with two kinds of views to learn pseudo-labels from: as
+strong as those of the few labelled images, or halfway between these and the weak ones, as `fixmatch_cifar10_250_cpu`
+and `fit` have them for few labels. CPU seconds differ mostly by what else the machine did.
+"""
 METHODS_INTRODUCTION = """## FixMatch or PAWS
 
 What `fit` chooses with either method, on one machine: steps of FixMatch cost less, so it takes more of them.
@@ -220,6 +226,11 @@ What `fit` chooses with either method, on one machine: steps of FixMatch cost le
 def optimizers(found: Mapping[str, Result]) -> str:
     """A line for each two runs that differ in the optimizer alone: sgd_NAME and muon_NAME."""
     return _pairs(found, {"sgd_": "SGD", "muon_": "Muon"})
+
+
+def views(found: Mapping[str, Result]) -> str:
+    """A line for each two runs that differ in their strong views alone: NAME and NAME with `_halfway` in it."""
+    return _pairs(found, {"": "strong", "_halfway": "halfway"})
 
 
 def methods(found: Mapping[str, Result]) -> str:
@@ -232,7 +243,7 @@ def _pairs(found: Mapping[str, Result], kinds: Mapping[str, str]) -> str:
     rows = []
     for name, result in found.items():
         other = found.get(name.replace(second, first, 1))
-        if not name.startswith(second) or other is None:
+        if second not in name or other is None:
             continue
         both = [one["summary"] for one in (other, result)]
         heldout = [f"{one['heldout_top1']:.2f}" if one.get("heldout_top1") else ABSENT for one in both]

@@ -131,3 +131,13 @@ def test_minutes_of_the_run_that_one_started_from_count(make_results):
     rows = [line for line in page.splitlines() if line.startswith("| 250 | [")]
     told = "[FixMatch after SimCLR, seed 0](results/speedrun/after.json)"
     assert rows == [f"| 250 | {told} | 15.0 | 1,000 + 1,000 | **70.00** | 80 | – |"]
+
+
+def test_halfway_views_stand_beside_strong_ones(make_results):
+    """By the name of their files; a run without a partner is left out."""
+    names = {"fixmatch_a": 60.0, "fixmatch_a_halfway": 61.5, "fixmatch_halfway_b": 70.0}
+    page = make_results.render_speedrun(views={name: run(name, "fixmatch", 90.0, top1) for name, top1 in names.items()})
+    rows = [line for line in page.splitlines() if line.startswith("| [")]
+    assert len(rows) == 1
+    assert "results/speedrun/fixmatch_a_halfway.json" in rows[0]
+    assert rows[0].endswith("| **60.00** | **61.50** | +1.50 |")
