@@ -112,17 +112,18 @@ without labels that it chose by is not counted.
   weights of another run of this table.
 """
 NEXT = """Tried for the goals, besides these runs: each ingredient [below](#what-each-ingredient-gains) for itself;
-a self-supervised [warm start](results.md#does-a-warm-start-pay), which lost; and labels spread over the neighbour
-graph, which add little to what the network has learned ([below](#what-predictions-gain-without-training)). What
-promises most, by these tables:
+features before pseudo-labels, by SimCLR or PAWS, which labels alone lead better in as much time (*after SimCLR*, and
+the rungs *SimCLR first* and *PAWS first*), as SwAV had shown in a [warm start](results.md#does-a-warm-start-pay); and
+labels spread over the neighbour graph, which add little to what the network has learned
+([below](#what-predictions-gain-without-training)). What promises most, by these tables:
 
-1. *features before pseudo-labels*: in the ladder, two pseudo-labels in five are wrong with 250 labels and more than
-   half with 40, and long trainings repeat the wrong ones. PAWS, or another loss that needs few labels or none, could
-   lead for a third of the training, FixMatch follow;
-2. *stronger and more kinds of views of the labelled images*: milder ones lose ten points and more with 250 labels, so
-   mixed images (mixup), RandAugment and cutout may gain;
-3. *longer, with a network in between*: no run has taken 90 minutes yet, and the widest network, which sees far fewer
-   images in the same time, was not ahead by much.
+1. *pseudo-labels that are right more often*: in the ladder, two in five are wrong with 250 labels and more than half
+   with 40, and long trainings repeat the wrong ones. Mixed images (mixup) of labelled ones gave more right ones at the
+   same accuracy; mixing unlabelled images, too, and asking neighbours beside the classifier are not tried;
+2. *more kinds of views of the labelled images*: milder ones lose ten points and more with 250 labels, and cutout and
+   smaller crops gain nothing, so shears, rotations and posterised colours (RandAugment) are what remains;
+3. *longer, with a network in between*: the widest network, which sees far fewer images in the same time, was not ahead
+   by much.
 """
 
 
