@@ -114,8 +114,8 @@ without labels that it chose by is not counted.
 NEXT = """Tried for the goals, besides these runs: each ingredient [below](#what-each-ingredient-gains) for itself;
 features before pseudo-labels, by SimCLR or PAWS, which gained nothing over labels first wherever both took as much
 time (*after SimCLR*, and the rungs *SimCLR first* and *PAWS first*; the longest such run stands alone), nor by SwAV in
-a [warm start](results.md#does-a-warm-start-pay); and labels spread over the neighbour graph, which add little to what the network has learned
-([below](#what-predictions-gain-without-training)). What promises most, by these tables:
+a [warm start](results.md#does-a-warm-start-pay); and labels spread over the neighbour graph, which add little to what
+the network has learned ([below](#what-predictions-gain-without-training)). What promises most, by these tables:
 
 1. *pseudo-labels that are right more often*: in the ladder, two in five are wrong with 250 labels and more than half
    with 40, and long trainings repeat the wrong ones. Mixed images (mixup) of labelled ones gave more right ones at the
