@@ -159,9 +159,14 @@ class Training:
         views = self.pool.views(indices, view, size, self.seed, step, purpose)
         return cutout(views, side, make_keys(self.seed, "cutout " + purpose, step, indices)) if side else views
 
-    def _paws(self, supports: Tensor, labels: Tensor, indices: Indices, weight: float, step: int, size: int) -> Tensor:
+    def _of_two_views(self, supports: Tensor, indices: Indices, step: int, size: int) -> tuple[Tensor, Tensor]:
+        """Logits and projections of supports, then of the first view of each unlabelled image, then of the second."""
         views = [self._seen(indices, size, step, purpose) for purpose in ("first view", "second view")]
-        logits, z = self.learner(torch.cat([supports, *views]))
+        found: tuple[Tensor, Tensor] = self.learner(torch.cat([supports, *views]))
+        return found
+
+    def _paws(self, supports: Tensor, labels: Tensor, indices: Indices, weight: float, step: int, size: int) -> Tensor:
+        logits, z = self._of_two_views(supports, indices, step, size)
         n = len(supports)
         first, second = z[n:].detach().chunk(2)
         targets, anchors = torch.cat([second, first]), z[:n].detach()
@@ -175,8 +180,7 @@ class Training:
         self, supports: Tensor, labels: Tensor, indices: Indices, weight: float, step: int, size: int
     ) -> Tensor:
         """SimCLR needs no labels, so it has its whole weight from the first step."""
-        views = [self._seen(indices, size, step, purpose) for purpose in ("first view", "second view")]
-        logits, z = self.learner(torch.cat([supports, *views]))
+        logits, z = self._of_two_views(supports, indices, step, size)
         n = len(supports)
         return self._supervised(logits[:n], z[:n], labels) + nt_xent_loss(z[n:], 2, TEMPERATURE)
 

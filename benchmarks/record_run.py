@@ -7,7 +7,7 @@
 NAME is the file's name, and may have a folder: speedrun/NAME stands in docs/speedrun.md instead. The run folder goes to
 runs/NAME. The second form lets `tapetum fit` choose the recipe; its settings are those of the command, without dashes.
 The third evaluates the weights of runs/RECORDED, which has a file already, by other views; both times count together.
-With init=runs/RECORDED, the file keeps what that run spent, too: its minutes count, if they are not for something else.
+With init=runs/RECORDED, the file keeps what that run spent, too, whose minutes count.
 Paths of data in the recorded recipe are cut to their last folder, or to the one above train/ and test/.
 """
 

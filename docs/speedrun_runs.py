@@ -118,8 +118,8 @@ a [warm start](results.md#does-a-warm-start-pay); and labels spread over the nei
 the network has learned ([below](#what-predictions-gain-without-training)). What promises most, by these tables:
 
 1. *pseudo-labels that are right more often*: in the ladder, two in five are wrong with 250 labels and more than half
-   with 40, and long trainings repeat the wrong ones. Mixed images (mixup) of labelled ones gave more right ones at the
-   same accuracy; mixing unlabelled images, too, and asking neighbours beside the classifier are not tried;
+   with 40, and long trainings repeat the wrong ones. Mixed labelled images (mixup), without SuNCEt, gave more right
+   ones at the same accuracy; mixing unlabelled images, too, and asking neighbours beside the classifier are not tried;
 2. *more kinds of views of the labelled images*: milder ones lose ten points and more with 250 labels, and cutout and
    smaller crops gain nothing, so shears, rotations and posterised colours (RandAugment) are what remains;
 3. *longer, with a network in between*: the widest network, which sees far fewer images in the same time, was not ahead

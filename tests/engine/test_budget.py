@@ -114,6 +114,11 @@ def test_a_slower_machine_is_told_once(clock):
     )
 
 
+def test_a_delay_of_a_minute_is_said_in_words(clock):
+    told = late_run(clock, lambda step: 0.0242)
+    assert "will end about a minute after the 1 that it was given" in told[0][1]
+
+
 def test_it_is_told_again_when_the_delay_doubles(clock):
     told = late_run(clock, lambda step: 0.02 if step < 2500 else 0.1)
     assert [text.split("minutes")[0].split()[-1] for _, text in told] == ["0.67", "1.3", "2.7"]

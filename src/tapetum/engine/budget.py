@@ -196,8 +196,10 @@ class LateNotice(Callback):
         reason = f"steps take {slower:.1f} times as long as measured; the machine is slower or busier than it was"
         if slower < 1.05:  # for instance in the short runs
             reason = "what came before took longer than planned"
+        number = f"{late / 60:.2g}"
+        minutes = "a minute" if number == "1" else f"{number} minutes"
         self._notify(
-            f"at this pace, the run will end about {late / 60:.2g} minutes after the {self._budget.minutes:g} that it "
-            f"was given ({reason}). Nothing is cut off if you let it finish; or press Ctrl-C, and "
+            f"at this pace, the run will end about {minutes} after the {self._budget.minutes:g} that it was given "
+            f"({reason}). Nothing is cut off if you let it finish; or press Ctrl-C, and "
             f"`tapetum resume {self._folder}` continues from there when the machine is free."
         )
