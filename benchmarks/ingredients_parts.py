@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import affine_grid, grid_sample
 
 from tapetum.ops.randomness import Keys, uniform
 
@@ -152,3 +153,41 @@ def cutout(views: Tensor, side: float, keys: Keys) -> Tensor:
     near = (torch.arange(size) - centres[:, :, None]).abs() < side * size / 2  # (N, 2, S)
     inside = near[:, 0, :, None] & near[:, 1, None, :]
     return views.masked_fill(inside[:, None], 0.0)
+
+
+def warp(views: Tensor, strength: float, keys: Keys) -> Tensor:
+    """Turn and shear half of the views about their middle; what lay outside is mirrored in.
+
+    Two of the geometric changes of RandAugment (Cubuk et al., 2019, https://arxiv.org/abs/1909.13719).
+
+    Args:
+        views: (N, C, S, S).
+        strength: largest angle of the turn in degrees, and largest shear along either axis in hundredths.
+        keys: (N,), which decide.
+    """
+    chosen, turn, *shears = torch.from_numpy(uniform(keys, 4)).float().T
+    amount = strength * (chosen < 0.5)
+    angle = torch.deg2rad(amount * (2 * turn - 1))
+    along_x, along_y = (amount / 100 * (2 * shear - 1) for shear in shears)
+    cos, sin = angle.cos(), angle.sin()
+    rows = [[cos + along_y * -sin, along_x * cos - sin], [sin + along_y * cos, along_x * sin + cos]]
+    matrices = torch.stack([torch.stack([*row, torch.zeros_like(cos)], dim=1) for row in rows], dim=1)  # (N, 2, 3)
+    grid = affine_grid(matrices, list(views.shape), align_corners=False)
+    warped = grid_sample(views, grid, padding_mode="reflection", align_corners=False)
+    return warped.contiguous(memory_format=torch.channels_last)
+
+
+def quarter_turns(views: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn the first of four views not at all, the next by 90 degrees, and so on.
+
+    RotNet, Gidaris et al., 2018, https://arxiv.org/abs/1803.07728.
+
+    Args:
+        views: (N, C, S, S).
+
+    Returns:
+        (N, C, S, S), and (N,) quarter turns.
+    """
+    turns = torch.arange(len(views)) % 4
+    turned = torch.stack([view.rot90(int(turn), (1, 2)) for view, turn in zip(views, turns, strict=True)])
+    return turned.contiguous(memory_format=torch.channels_last), turns

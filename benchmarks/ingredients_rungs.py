@@ -58,6 +58,14 @@ class Settings:
     """The kind of view of labelled images."""
     mixup: float = 0.0
     """Each labelled image is mixed with another, by shares drawn from Beta(mixup, mixup); 0: none is."""
+    mixed: Literal["labels", "all"] = "labels"
+    """What `mixup` mixes: labelled images, or all that is learned from, where each keeps the larger share."""
+    support_warp: float = 0.0
+    """Half of the labelled images are turned by up to so many degrees, and sheared by up to so many hundredths."""
+    warp: float = 0.0
+    """The same for unlabelled images to learn from."""
+    rotations: float = 0.0
+    """Weight of telling by which quarter turns unlabelled images were turned, in one more view of each."""
     cutout: float = 0.0
     """Side of a grey square in each view of an unlabelled image, as a share of the view's."""
     support_cutout: float = 0.0
@@ -66,6 +74,10 @@ class Settings:
     """How much a pseudo-label weighs."""
     aligned: bool = False
     """Whether pseudo-labels are pulled to even classes."""
+    soften: float = 0.0
+    """Temperature of probabilities that are learned in place of the likeliest class; 0: that class is."""
+    both_sides: bool = False
+    """Whether pseudo-labels are given by the mean over a weak view and its mirror image."""
     teacher: float = 0.0
     """Decay of the averaged weights that give the pseudo-labels; 0: the learner's own weights give them."""
     average: float = 0.0
@@ -105,8 +117,10 @@ class Settings:
     def step_cost(self, share: float, num_classes: int) -> float:
         """Units of the step after this share of the steps."""
         passes = float(num_classes * self.supports_per_class)
+        if self.rotations:
+            passes += self.images
         if self.sees_unlabelled(share):
-            passes += self.images * (2 if self.unlabelled == "paws" else 1 + 1 / 3)
+            passes += self.images * (2 if self.unlabelled == "paws" else 1 + (2 if self.both_sides else 1) / 3)
         elif self.before != "nothing":
             passes += self.images * 2
         relative = multiplications(self.widths) / multiplications(Settings.widths)
@@ -201,6 +215,12 @@ RUNGS: dict[str, Rung] = {
     "mixed labels": Rung("halfway views", {"mixup": 0.5, "suncet_weight": 0.0}, "https://arxiv.org/abs/1710.09412"),
     "cutout of labels": Rung("halfway views", {"support_cutout": 0.5}, "https://arxiv.org/abs/1708.04552"),
     "FreeMatch with teacher": Rung("halfway views", {"gate": "freematch"}, "https://arxiv.org/abs/2205.07246"),
+    "mixed images": Rung("mixed labels", {"mixed": "all"}, "MixMatch, https://arxiv.org/abs/1905.02249"),
+    "turned labels": Rung("halfway views", {"support_warp": 30.0}, "RandAugment's, https://arxiv.org/abs/1909.13719"),
+    "turned images": Rung("turned labels", {"warp": 30.0}, "the same for unlabelled images"),
+    "soft pseudo-labels": Rung("halfway views", {"soften": 0.5}, "sharpened, https://arxiv.org/abs/1905.02249"),
+    "mirrored pseudo-labels": Rung("halfway views", {"both_sides": True}, "two weak views, one the mirror image"),
+    "rotations": Rung("halfway views", {"rotations": 0.5}, "RotNet, https://arxiv.org/abs/1803.07728"),
     "growing views": Rung(f"{BOTH} by Muon", {"first_size": (0.6, 14)}, "small until unlabelled images join"),
     "whitening": Rung(PAWS, {"whiten": True}, "https://arxiv.org/abs/2404.00498"),
     "progressive size": Rung(PAWS, {"first_size": (0.5, 14)}, "https://arxiv.org/abs/2104.00298"),

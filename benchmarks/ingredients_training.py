@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from ingredients_data import MOST_SUPPORTS, Indices, Pool
-from ingredients_parts import Alignment, Average, cutout, make_gate, whiten
+from ingredients_parts import Alignment, Average, cutout, make_gate, quarter_turns, warp, whiten
 from ingredients_rungs import Settings
 from torch import Tensor, nn
-from torch.nn.functional import log_softmax
+from torch.nn.functional import cross_entropy, one_hot
 
 from tapetum.evaluation.nearest_neighbours import nearest_neighbour_votes
 from tapetum.evaluation.soft_neighbours import classify_by_neighbours
-from tapetum.losses.classification import classification_loss
 from tapetum.losses.paws import paws_loss
 from tapetum.losses.simclr import nt_xent_loss
 from tapetum.losses.suncet import suncet_loss
@@ -44,6 +43,7 @@ class Learner(nn.Module):
         self.backbone = SmallNet(SmallNetConfig(widths=widths))
         self.projector, _ = build_heads(HeadConfig(hidden=256, output=128, layers=2), widths[-1])
         self.classifier = nn.Linear(widths[-1], num_classes)
+        self.turns = nn.Linear(widths[-1], 4)
 
     def forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C) logits and (B, D) projections of (B, 3, H, W) views."""
@@ -71,8 +71,6 @@ class Training:
         is_muon = settings.optimizer == "muon"
         self.config = MuonConfig(kernel_lr=settings.muon_lr, **rates) if is_muon else SGDConfig(**rates)
         self.optimizer = build_optimizer(self.config, self.learner)
-        self.mixed_in = (torch.empty(0), torch.empty(0))
-        """Of each labelled image of the step: the label that is mixed into it, and its own share."""
         self.weights: list[float] = []
         """Mean weight of the pseudo-labels of each step."""
         self.right: list[float] = []
@@ -113,50 +111,57 @@ class Training:
         s, share = self.settings, step / self.steps
         size = s.size_at(share)
         indices = self.pool.supports(s.all_labels, s.supports_per_class, self.seed, step)
-        labels = torch.from_numpy(self.pool.truth[indices])
-        supports = self._views(indices, s.support_view, size, step, "support views", s.support_cutout)
-        if s.mixup:
-            supports = self._mixed(supports, labels, step)
-        if not s.sees_unlabelled(share):
-            if s.before != "nothing":
-                unlabelled = self.pool.unlabelled(s.images, self.seed, step)
-                term = self._paws if s.before == "paws" else self._simclr
-                return term(supports, labels, unlabelled, share / s.start, step, size)
-            return self._supervised(*self.learner(supports), labels)
-        weight = s.unlabelled_weight * (min(1.0, (share - s.start) / s.ramp) if s.ramp else 1.0)
+        targets = self._smoothed(torch.from_numpy(self.pool.truth[indices]))
+        supports = self._views(indices, s.support_view, size, step, "support views", s.support_cutout, s.support_warp)
         unlabelled = self.pool.unlabelled(s.images, self.seed, step)
-        term = self._paws if s.unlabelled == "paws" else self._pseudo_labels
-        return term(supports, labels, unlabelled, weight, step, size)
+        extra = s.rotations * self._turns(unlabelled, step, size) if s.rotations else 0.0
+        if s.sees_unlabelled(share):
+            weight = s.unlabelled_weight * (min(1.0, (share - s.start) / s.ramp) if s.ramp else 1.0)
+            term = self._paws if s.unlabelled == "paws" else self._pseudo_labels
+            return extra + term(supports, targets, unlabelled, weight, step, size)
+        if s.before != "nothing":
+            term = self._paws if s.before == "paws" else self._simclr
+            return extra + term(supports, targets, unlabelled, share / s.start, step, size)
+        if s.mixup:
+            supports, targets = self._mixed(supports, targets, step)
+        return extra + self._supervised(*self.learner(supports), targets)
 
-    def _mixed(self, supports: Tensor, labels: Tensor, step: int) -> Tensor:
-        """Mix each labelled image with another."""
+    def _mixed(self, views: Tensor, targets: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Mix each image and what is to be learned of it with another."""
         random = np.random.default_rng([self.seed, step])
-        others = torch.from_numpy(random.permutation(len(supports)))
-        shares = torch.from_numpy(random.beta(self.settings.mixup, self.settings.mixup, len(supports))).float()
-        self.mixed_in = (labels[others], shares)
-        shares = shares[:, None, None, None]
-        return shares * supports + (1 - shares) * supports[others]
+        others = torch.from_numpy(random.permutation(len(views)))
+        shares = torch.from_numpy(random.beta(self.settings.mixup, self.settings.mixup, len(views))).float()
+        if self.settings.mixed == "all":
+            shares = shares.maximum(1 - shares)
+        a, b = shares[:, None, None, None], shares[:, None]
+        return a * views + (1 - a) * views[others], b * targets + (1 - b) * targets[others]
 
-    def _supervised(self, logits: Tensor, projections: Tensor, labels: Tensor) -> Tensor:
-        if self.settings.mixup:
-            others, shares = self.mixed_in
-            losses = [-(self._smoothed(part) * log_softmax(logits, dim=1)).sum(dim=1) for part in (labels, others)]
-            return (shares * losses[0] + (1 - shares) * losses[1]).mean()
-        loss = classification_loss(logits, labels, self.settings.label_smoothing)
+    def _supervised(self, logits: Tensor, projections: Tensor, targets: Tensor) -> Tensor:
+        loss = cross_entropy(logits, targets)
         if self.settings.suncet_weight:
-            loss = loss + self.settings.suncet_weight * suncet_loss(projections, self._smoothed(labels), TEMPERATURE)
+            loss = loss + self.settings.suncet_weight * suncet_loss(projections, targets, TEMPERATURE)
         return loss
+
+    def _turns(self, indices: Indices, step: int, size: int) -> Tensor:
+        """Tell by which quarter turns one more view of each image was turned."""
+        views, turns = quarter_turns(self._seen(indices, size, step, "turned view"))
+        return cross_entropy(self.learner.turns(self.learner.backbone(views)), turns)
 
     def _smoothed(self, labels: Tensor) -> Tensor:
         return smooth_one_hot(labels, self.classes, self.settings.label_smoothing)
 
     def _seen(self, indices: Indices, size: int, step: int, purpose: str) -> Tensor:
         """Views of unlabelled images to learn from."""
-        return self._views(indices, self.settings.view, size, step, purpose, self.settings.cutout)
+        s = self.settings
+        return self._views(indices, s.view, size, step, purpose, s.cutout, s.warp)
 
-    def _views(self, indices: Indices, view: str, size: int, step: int, purpose: str, side: float) -> Tensor:
-        """Views of a kind, with a grey square of this side if it is above 0."""
+    def _views(
+        self, indices: Indices, view: str, size: int, step: int, purpose: str, side: float, strength: float
+    ) -> Tensor:
+        """Views of a kind, with a grey square of this side, and turned so strongly, if these are above 0."""
         views = self.pool.views(indices, view, size, self.seed, step, purpose)
+        if strength:
+            views = warp(views, strength, make_keys(self.seed, "warp " + purpose, step, indices))
         return cutout(views, side, make_keys(self.seed, "cutout " + purpose, step, indices)) if side else views
 
     def _of_two_views(self, supports: Tensor, indices: Indices, step: int, size: int) -> tuple[Tensor, Tensor]:
@@ -165,41 +170,55 @@ class Training:
         found: tuple[Tensor, Tensor] = self.learner(torch.cat([supports, *views]))
         return found
 
-    def _paws(self, supports: Tensor, labels: Tensor, indices: Indices, weight: float, step: int, size: int) -> Tensor:
+    def _paws(self, supports: Tensor, wanted: Tensor, indices: Indices, weight: float, step: int, size: int) -> Tensor:
         logits, z = self._of_two_views(supports, indices, step, size)
         n = len(supports)
         first, second = z[n:].detach().chunk(2)
         targets, anchors = torch.cat([second, first]), z[:n].detach()
-        terms = paws_loss(z[n:], z[:n], self._smoothed(labels), targets, anchors, 0, TEMPERATURE, SHARPEN)
-        loss = self._supervised(logits[:n], z[:n], labels) + weight * sum(terms)
+        terms = paws_loss(z[n:], z[:n], wanted, targets, anchors, 0, TEMPERATURE, SHARPEN)
+        loss = self._supervised(logits[:n], z[:n], wanted) + weight * sum(terms)
         if self.settings.simclr_weight:
             loss = loss + self.settings.simclr_weight * nt_xent_loss(z[n:], 2, TEMPERATURE)
         return loss
 
     def _simclr(
-        self, supports: Tensor, labels: Tensor, indices: Indices, weight: float, step: int, size: int
+        self, supports: Tensor, wanted: Tensor, indices: Indices, weight: float, step: int, size: int
     ) -> Tensor:
         """SimCLR needs no labels, so it has its whole weight from the first step."""
         logits, z = self._of_two_views(supports, indices, step, size)
         n = len(supports)
-        return self._supervised(logits[:n], z[:n], labels) + nt_xent_loss(z[n:], 2, TEMPERATURE)
+        return self._supervised(logits[:n], z[:n], wanted) + nt_xent_loss(z[n:], 2, TEMPERATURE)
 
     def _pseudo_labels(
-        self, supports: Tensor, labels: Tensor, indices: Indices, weight: float, step: int, size: int
+        self, supports: Tensor, wanted: Tensor, indices: Indices, weight: float, step: int, size: int
     ) -> Tensor:
-        mild = self.pool.views(indices, "mild", size, self.seed, step, "labelled view")
-        average = self.averages.get(self.settings.teacher)
-        teacher = self.learner if average is None else average.model
-        with torch.no_grad(), running_statistics_frozen(teacher):
-            probabilities = teacher(mild)[0].softmax(dim=1)
-        if self.settings.aligned:
-            probabilities = self.align(probabilities)
+        s, n = self.settings, len(supports)
+        probabilities = self._assignments(self.pool.views(indices, "mild", size, self.seed, step, "labelled view"))
         weights, pseudo_labels = self.gate(probabilities), probabilities.argmax(dim=1)
         self._note(weights, pseudo_labels.numpy() == self.pool.truth[indices])
-        logits, z = self.learner(torch.cat([supports, self._seen(indices, size, step, "learning view")]))
-        n = len(supports)
-        picked = log_softmax(logits[n:], dim=1).gather(1, pseudo_labels[:, None])[:, 0]
-        return self._supervised(logits[:n], z[:n], labels) - weight * (weights * picked).mean()
+        if s.soften:
+            assigned = (probabilities.log() / s.soften).softmax(dim=1)
+        else:
+            assigned = one_hot(pseudo_labels, self.pool.num_classes).float()
+        views = torch.cat([supports, self._seen(indices, size, step, "learning view")])
+        targets = torch.cat([wanted, assigned])
+        if s.mixup and s.mixed == "all":
+            views, targets = self._mixed(views, targets, step)
+        elif s.mixup:
+            views[:n], targets[:n] = self._mixed(supports, wanted, step)
+        logits, z = self.learner(views)
+        unlabelled = (weights * cross_entropy(logits[n:], targets[n:], reduction="none")).mean()
+        return self._supervised(logits[:n], z[:n], targets[:n]) + weight * unlabelled
+
+    @torch.no_grad()
+    def _assignments(self, views: Tensor) -> Tensor:
+        """Class probabilities (B, C) of weak views."""
+        average = self.averages.get(self.settings.teacher)
+        teacher = self.learner if average is None else average.model
+        with running_statistics_frozen(teacher):
+            sides = [views, views.flip(3)] if self.settings.both_sides else [views]
+            probabilities = torch.stack([teacher(side)[0].softmax(dim=1) for side in sides]).mean(dim=0)
+        return self.align(probabilities) if self.settings.aligned else probabilities
 
     def _note(self, weights: Tensor, is_right: np.ndarray) -> None:
         total = float(weights.sum())

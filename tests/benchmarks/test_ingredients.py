@@ -156,6 +156,9 @@ def test_work_is_counted_in_passes_pixels_and_multiplications(modules) -> None:
     assert settings.step_cost(0.4, 10) == 40
     assert settings.step_cost(0.5, 10) == 40 + 60
     assert replace(settings, unlabelled="pseudo_labels").step_cost(0.5, 10) == 40 + 40
+    both = replace(settings, unlabelled="pseudo_labels", both_sides=True)
+    assert both.step_cost(0.5, 10) == 40 + 50
+    assert replace(settings, rotations=0.5).step_cost(0.4, 10) == 40 + 30
     assert replace(settings, size=12).step_cost(0.4, 10) == 10
     assert replace(settings, size=24, first_size=(0.3, 12)).step_cost(0.2, 10) == 10
     wider = replace(settings, widths=(64, 128, 128)).step_cost(0.4, 10)
@@ -225,6 +228,41 @@ def test_cutout_removes_a_square(modules) -> None:
     assert bool((cut.sum(dim=(1, 2)) == rows * columns).all())  # a rectangle
     assert {int(rows.max()), int(columns.max())} <= {9, 10}
     assert len(set(rows.tolist())) > 3  # some reach over the border
+
+
+def test_half_of_the_views_are_warped_about_their_middle(modules) -> None:
+    keys = make_keys(0, "warp", np.arange(100))
+    columns = torch.linspace(-1, 1, 21).expand(100, 1, 21, 21)  # each pixel's value is its place from left to right
+    found = modules["ingredients_parts"].warp(columns, 30.0, keys)
+    kept = (found - columns).abs().amax(dim=(1, 2, 3)) < 1e-5
+    assert 35 < int(kept.sum()) < 65
+    assert float(found[:, 0, 10, 10].abs().max()) < 1e-5  # the middle stays
+    across = found[:, 0, 9:12, 9:12].diff(dim=2).mean(dim=(1, 2)) * 10  # 1 before; cos and shear change it
+    down = found[:, 0, 9:12, 9:12].diff(dim=1).mean(dim=(1, 2)) * 10  # 0 before
+    assert float((across - 1).abs().max()) < 0.3  # 1 - cos 30 degrees, and 0.3 sin 30 degrees
+    assert 0.3 < float(down.abs().max()) < 0.8  # sin 30 degrees, and 0.3 cos 30 degrees
+    assert modules["ingredients_parts"].warp(columns, 30.0, keys).equal(found)
+
+
+def test_views_are_turned_by_quarters(modules) -> None:
+    views = torch.randn(6, 3, 4, 4)
+    found, turns = modules["ingredients_parts"].quarter_turns(views)
+    assert turns.tolist() == [0, 1, 2, 3, 0, 1]
+    assert found[4].equal(views[4])
+    assert found[2].equal(views[2].flip(1, 2))
+    assert found[1, :, 0].equal(views[1, :, :, -1])  # the right edge comes to the top
+
+
+def test_mixing_mixes_images_and_what_is_learned_of_them(modules, pool) -> None:
+    rungs, training = modules["ingredients_rungs"], modules["ingredients_training"]
+    views, targets = torch.eye(12)[:, :, None, None].repeat(1, 1, 2, 2), torch.eye(12)
+    for name, least in (("mixed labels", 0.0), ("mixed images", 0.5)):
+        run = training.Training(pool, rungs.settings_of(name, 6), 0, 4.0)
+        mixed, wanted = run._mixed(views, targets, 0)
+        assert mixed.mean(dim=(2, 3)).allclose(wanted)
+        assert wanted.sum(dim=1).allclose(torch.ones(12))
+        assert float(wanted.diagonal().min()) >= least
+        assert float(wanted.diagonal().min()) < 0.9
 
 
 def test_smaller_views_come_first(modules, pool, monkeypatch) -> None:
