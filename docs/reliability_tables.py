@@ -83,6 +83,11 @@ FINDINGS: Sequence[tuple[str, str, str]] = (
         "HDF5 reads it in a process of its own; its death, or five seconds of computing, becomes one sentence",
     ),
     (
+        "`metrics.csv` is cut while a training writes to it",
+        "the rows were lost, and nothing was said unless a new column came later",
+        "it is told of once, at the latest at the end",
+    ),
+    (
         "a checkpoint is damaged",
         "`resume` could not tell changed bits from a file that was cut, and read weights with a flipped bit",
         "each has a checksum; the checkpoint before it is used, and said",

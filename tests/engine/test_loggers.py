@@ -82,6 +82,16 @@ def test_rows_that_are_gone_when_a_column_comes_are_announced(tmp_path, capsys):
     assert [row["step"] for row in read_rows(tmp_path / "metrics.csv")[1]] == ["1", "3"]
 
 
+def test_rows_that_something_else_cuts_while_training_are_told_of_at_the_end(tmp_path, capsys):
+    logger = CSVLogger(tmp_path / "metrics.csv")
+    logger.on_start(0, 3)
+    logger.on_steps([{"step": 1, "a": 1.0}, {"step": 2, "a": 2.0}])
+    (tmp_path / "metrics.csv").write_text("step,a\n1,1.")
+    logger.on_steps([{"step": 3, "a": 3.0}])
+    logger.on_end(3)
+    assert capsys.readouterr().err.count("metrics.csv lacks rows of the 3 steps") == 1
+
+
 def test_tensorboard_gets_evaluations_and_one_row_per_interval(tmp_path):
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     logger = tensorboard_logger(tmp_path)

@@ -31,9 +31,11 @@ class CSVLogger(Callback):
         self.path = path
         self._columns: list[str] = []
         self._file: TextIO | None = None
+        self._is_told = False
 
     def on_start(self, step: int, total_steps: int) -> None:
         self._close()
+        self._is_told = False
         self._columns, rows = read_rows(self.path) if step else ([], [])
         kept = [row for row in rows if int(row["step"]) <= step]
         self._tell_lacking(kept, step)
@@ -60,9 +62,11 @@ class CSVLogger(Callback):
 
     def on_end(self, step: int) -> None:
         self._close()
+        self._tell_lacking(read_rows(self.path)[1], step)  # something else may have cut it meanwhile
 
     def _tell_lacking(self, rows: Sequence[Mapping[str, str]], step: int) -> None:
-        if [int(row["step"]) for row in rows] != list(range(1, step + 1)):
+        if not self._is_told and [int(row["step"]) for row in rows] != list(range(1, step + 1)):
+            self._is_told = True
             notify(f"{self.path} lacks rows of the {step} steps finished so far; new rows follow those that it has.")
 
     def _close(self) -> None:
