@@ -50,6 +50,8 @@ class Settings:
     """Weight of SuNCEt among the labelled images, beside their cross-entropy."""
     unlabelled_weight: float = 1.0
     """Weight of PAWS or of the pseudo-labels after the ramp."""
+    neighbours_weight: float = 0.0
+    """Weight of the same pseudo-labels as the soft nearest neighbours among the labelled images learn them."""
     simclr_weight: float = 0.0
     """Weight of SimCLR's loss between the two views of PAWS; it has no ramp."""
     view: str = "middle"
@@ -62,8 +64,6 @@ class Settings:
     """What `mixup` mixes: labelled images, or all that is learned from, where each keeps the larger share."""
     support_warp: float = 0.0
     """Half of the labelled images are turned by up to so many degrees, and sheared by up to so many hundredths."""
-    warp: float = 0.0
-    """The same for unlabelled images to learn from."""
     rotations: float = 0.0
     """Weight of telling by which quarter turns unlabelled images were turned, in one more view of each."""
     cutout: float = 0.0
@@ -78,6 +78,8 @@ class Settings:
     """Temperature of probabilities that are learned in place of the likeliest class; 0: that class is."""
     both_sides: bool = False
     """Whether pseudo-labels are given by the mean over a weak view and its mirror image."""
+    whole: bool = False
+    """Whether pseudo-labels are given by the whole image, as large as those that judge, in place of a weak view."""
     teacher: float = 0.0
     """Decay of the averaged weights that give the pseudo-labels; 0: the learner's own weights give them."""
     average: float = 0.0
@@ -120,7 +122,8 @@ class Settings:
         if self.rotations:
             passes += self.images
         if self.sees_unlabelled(share):
-            passes += self.images * (2 if self.unlabelled == "paws" else 1 + (2 if self.both_sides else 1) / 3)
+            assigning = (2 if self.both_sides else 1) * (self.judged_size / self.size if self.whole else 1) ** 2 / 3
+            passes += self.images * (2 if self.unlabelled == "paws" else 1 + assigning)
         elif self.before != "nothing":
             passes += self.images * 2
         relative = multiplications(self.widths) / multiplications(Settings.widths)
@@ -217,9 +220,12 @@ RUNGS: dict[str, Rung] = {
     "FreeMatch with teacher": Rung("halfway views", {"gate": "freematch"}, "https://arxiv.org/abs/2205.07246"),
     "mixed images": Rung("mixed labels", {"mixed": "all"}, "MixMatch, https://arxiv.org/abs/1905.02249"),
     "turned labels": Rung("halfway views", {"support_warp": 30.0}, "RandAugment's, https://arxiv.org/abs/1909.13719"),
-    "turned images": Rung("turned labels", {"warp": 30.0}, "the same for unlabelled images"),
     "soft pseudo-labels": Rung("halfway views", {"soften": 0.5}, "sharpened, https://arxiv.org/abs/1905.02249"),
     "mirrored pseudo-labels": Rung("halfway views", {"both_sides": True}, "two weak views, one the mirror image"),
+    "whole images": Rung("halfway views", {"whole": True}, "pseudo-labels as predictions are made"),
+    "heavier pseudo-labels": Rung("halfway views", {"unlabelled_weight": 3.0}),
+    "learning neighbours": Rung("halfway views", {"neighbours_weight": 0.3}, "pseudo-labels, as PAWS predicts them"),
+    "later fall": Rung("halfway views", {"hold": 0.8}, "of the learning rate"),
     "rotations": Rung("halfway views", {"rotations": 0.5}, "RotNet, https://arxiv.org/abs/1803.07728"),
     "growing views": Rung(f"{BOTH} by Muon", {"first_size": (0.6, 14)}, "small until unlabelled images join"),
     "whitening": Rung(PAWS, {"whiten": True}, "https://arxiv.org/abs/2404.00498"),

@@ -22,7 +22,7 @@ from tapetum.nn.batch_norm import batch_statistics, running_statistics_frozen
 from tapetum.nn.heads import HeadConfig, build_heads
 from tapetum.nn.small_net import SmallNet, SmallNetConfig
 from tapetum.ops.randomness import make_keys, torch_seed
-from tapetum.ops.soft_neighbours import smooth_one_hot
+from tapetum.ops.soft_neighbours import smooth_one_hot, soft_neighbours
 from tapetum.optim.optimizers import MuonConfig, ScheduleConfig, SGDConfig, build_optimizer, set_schedules
 
 TEMPERATURE, SHARPEN = 0.1, 0.25
@@ -152,11 +152,10 @@ class Training:
 
     def _seen(self, indices: Indices, size: int, step: int, purpose: str) -> Tensor:
         """Views of unlabelled images to learn from."""
-        s = self.settings
-        return self._views(indices, s.view, size, step, purpose, s.cutout, s.warp)
+        return self._views(indices, self.settings.view, size, step, purpose, self.settings.cutout)
 
     def _views(
-        self, indices: Indices, view: str, size: int, step: int, purpose: str, side: float, strength: float
+        self, indices: Indices, view: str, size: int, step: int, purpose: str, side: float, strength: float = 0.0
     ) -> Tensor:
         """Views of a kind, with a grey square of this side, and turned so strongly, if these are above 0."""
         views = self.pool.views(indices, view, size, self.seed, step, purpose)
@@ -193,7 +192,11 @@ class Training:
         self, supports: Tensor, wanted: Tensor, indices: Indices, weight: float, step: int, size: int
     ) -> Tensor:
         s, n = self.settings, len(supports)
-        probabilities = self._assignments(self.pool.views(indices, "mild", size, self.seed, step, "labelled view"))
+        if s.whole:
+            weak = next(self.pool.judged_views(indices, s.judged_size))
+        else:
+            weak = self.pool.views(indices, "mild", size, self.seed, step, "labelled view")
+        probabilities = self._assignments(weak)
         weights, pseudo_labels = self.gate(probabilities), probabilities.argmax(dim=1)
         self._note(weights, pseudo_labels.numpy() == self.pool.truth[indices])
         if s.soften:
@@ -208,6 +211,9 @@ class Training:
             views[:n], targets[:n] = self._mixed(supports, wanted, step)
         logits, z = self.learner(views)
         unlabelled = (weights * cross_entropy(logits[n:], targets[n:], reduction="none")).mean()
+        if s.neighbours_weight:
+            found = soft_neighbours(z[n:], z[:n], targets[:n], TEMPERATURE)
+            unlabelled = unlabelled - s.neighbours_weight * (weights * (targets[n:] * found.log()).sum(dim=1)).mean()
         return self._supervised(logits[:n], z[:n], targets[:n]) + weight * unlabelled
 
     @torch.no_grad()

@@ -83,6 +83,7 @@ SPEEDRUN: Sections = {
     "goals": (speedrun_runs.GOALS_INTRODUCTION, speedrun_runs.goals),
     "optimizers": (speedrun_runs.OPTIMIZERS_INTRODUCTION, speedrun_runs.optimizers),
     "views": (speedrun_runs.VIEWS_INTRODUCTION, speedrun_runs.views),
+    "neighbours": (speedrun_runs.NEIGHBOURS_INTRODUCTION, speedrun_runs.neighbours),
     "methods": (speedrun_runs.METHODS_INTRODUCTION, speedrun_runs.methods),
     # benchmarks/after_training.py
     "after_training": (speedrun_tables.AFTER_TRAINING_INTRODUCTION, speedrun_tables.after_training),
@@ -167,7 +168,7 @@ def read_folder(section: str) -> dict[str, Result]:
 def read_sections() -> dict[str, dict[str, Result]]:
     """What the benchmarks found: section -> name of a file -> its content. The speedrun is of all recorded runs."""
     found = {section: read_folder(section) for section in (SECTIONS | PERFORMANCE | SPEEDRUN | INSTALL)}
-    found["optimizers"] = found["views"] = found["methods"] = found["speedrun"]
+    found |= dict.fromkeys(("optimizers", "views", "neighbours", "methods"), found["speedrun"])
     found["goals"] = found["speedrun"] = found["speedrun"] | {result["name"]: result for result in read_results()}
     return found
 

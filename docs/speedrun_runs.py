@@ -115,15 +115,16 @@ NEXT = """Tried for the goals, besides these runs: each ingredient [below](#what
 features before pseudo-labels, by SimCLR or PAWS, which gained nothing over labels first wherever both took as much
 time (*after SimCLR*, and the rungs *SimCLR first* and *PAWS first*; the longest such run stands alone), nor by SwAV in
 a [warm start](results.md#does-a-warm-start-pay); and labels spread over the neighbour graph, which add little to what
-the network has learned ([below](#what-predictions-gain-without-training)). What promises most, by these tables:
+the network has learned ([below](#what-predictions-gain-without-training)).
 
-1. *pseudo-labels that are right more often*: in the ladder, two in five are wrong with 250 labels and more than half
-   with 40, and long trainings repeat the wrong ones. Mixed labelled images (mixup), without SuNCEt, gave more right
-   ones at the same accuracy; mixing unlabelled images, too, and asking neighbours beside the classifier are not tried;
-2. *more kinds of views of the labelled images*: milder ones lose ten points and more with 250 labels, and cutout and
-   smaller crops gain nothing, so shears, rotations and posterised colours (RandAugment) are what remains;
-3. *longer, with a network in between*: the widest network, which sees far fewer images in the same time, was not ahead
-   by much.
+With 250 labels, pseudo-labels that are right more often gained nothing by themselves: whole or mirrored images to assign
+them by, FreeMatch's thresholds and mixed images all made more of them right, and none was more accurate. Nor did other
+views of the labelled images: turned and sheared ones, cutout, smaller crops. What promises most, by these tables:
+
+1. *neighbours that learn pseudo-labels* for full-length trainings with 40 labels, where they gained most in the ladder;
+2. *a greater weight of the unlabelled term*, which gained a little with 250 labels, together with such neighbours;
+3. *more work in the same time*: from the ladder to the longest run, more work has always been more accurate, though
+   less so each time, and no ingredient has moved as much; so faster steps count, and a network in between.
 """
 
 
@@ -180,6 +181,7 @@ def title(result: Result) -> str:
         said += f", network {'-'.join(map(str, widths))}"
     if recipe["method"]["kind"] == "fixmatch" and (strong := recipe["views"]["small"]["brightness"]) < _STRONG:
         said += f", strong views of brightness {strong:g}"
+    said += ", learning neighbours" if recipe["method"].get("neighbour_weight") else ""
     if recipe["views"]["evaluation"].get("mirrored"):
         said += ", mirrored"
     if (scales := len(recipe["views"]["evaluation"].get("scales", [1.0]))) > 1:
@@ -218,6 +220,12 @@ FixMatch by the same recipe, and in the same number of steps, with two kinds of 
 strong as those of the few labelled images, or halfway between these and the weak ones, as `fixmatch_cifar10_250_cpu`
 and `fit` have them for few labels. CPU seconds differ mostly by what else the machine did.
 """
+NEIGHBOURS_INTRODUCTION = """## Neighbours that learn pseudo-labels
+
+FixMatch by the same recipe, and in the same number of steps, whose soft nearest neighbours, which predict, learn from
+labelled images alone, or pseudo-labels as well (`method.neighbour_weight: 0.3`). Where CPU seconds differ much, the
+machines do.
+"""
 METHODS_INTRODUCTION = """## FixMatch or PAWS
 
 What `fit` chooses with either method, on one machine: steps of FixMatch cost less, so it takes more of them.
@@ -232,6 +240,11 @@ def optimizers(found: Mapping[str, Result]) -> str:
 def views(found: Mapping[str, Result]) -> str:
     """A line for each two runs that differ in their strong views alone: NAME and NAME with `_halfway` in it."""
     return _pairs(found, {"": "strong", "_halfway": "halfway"})
+
+
+def neighbours(found: Mapping[str, Result]) -> str:
+    """A line for each two runs that differ in what neighbours learn: NAME and NAME with `_neighbours` in it."""
+    return _pairs(found, {"": "labels", "_neighbours": "pseudo-labels, too"})
 
 
 def methods(found: Mapping[str, Result]) -> str:

@@ -137,6 +137,7 @@ def test_images_that_judge_are_used_for_nothing_else(modules, pool) -> None:
 
 def test_rungs_are_one_change_from_the_recipes(modules) -> None:
     rungs = modules["ingredients_rungs"]
+    assert not any("," in name for name in rungs.RUNGS)  # which divides them on the command line
     many, few = (rungs.settings_of("PAWS", labels) for labels in (4000, 250))
     assert many == rungs.MANY_LABELS
     assert few == rungs.FEW_LABELS
@@ -158,6 +159,8 @@ def test_work_is_counted_in_passes_pixels_and_multiplications(modules) -> None:
     assert replace(settings, unlabelled="pseudo_labels").step_cost(0.5, 10) == 40 + 40
     both = replace(settings, unlabelled="pseudo_labels", both_sides=True)
     assert both.step_cost(0.5, 10) == 40 + 50
+    whole = replace(settings, unlabelled="pseudo_labels", whole=True, size=20)  # judged by 28 pixels
+    assert whole.step_cost(0.5, 10) == pytest.approx((40 + 30 + 10 * 1.96) * (20 / 24) ** 2)
     assert replace(settings, rotations=0.5).step_cost(0.4, 10) == 40 + 30
     assert replace(settings, size=12).step_cost(0.4, 10) == 10
     assert replace(settings, size=24, first_size=(0.3, 12)).step_cost(0.2, 10) == 10

@@ -57,6 +57,7 @@ CASES: dict[str, dict[str, Any]] = {
         "even_classes": True,
         "teacher_decay": 0.9,
         "suncet_weight": 0.5,
+        "neighbour_weight": 0.3,
     },
     "finetune": {"projector_layers": 1, "projector_hidden": 12},
 }

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from tapetum.data.batch import Views
 from tapetum.engine.sharding import shard
-from tapetum.losses.fixmatch import aligned, mean_probabilities, pseudo_label_loss
+from tapetum.losses.fixmatch import aligned, mean_probabilities, neighbour_loss, pseudo_label_loss
 from tapetum.losses.suncet import suncet_loss
 from tapetum.methods.base import Progress
 from tapetum.methods.fixmatch import CLASS_MEAN_DECAY, FixMatchConfig
@@ -20,7 +20,14 @@ from tapetum.runs.run import assemble
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-PLAIN = {"threshold": 0.47, "even_classes": False, "teacher_decay": 0.0, "suncet_weight": 0.0, "unlabelled_ramp": 0.0}
+PLAIN = {
+    "threshold": 0.47,
+    "even_classes": False,
+    "teacher_decay": 0.0,
+    "suncet_weight": 0.0,
+    "neighbour_weight": 0.0,
+    "unlabelled_ramp": 0.0,
+}
 
 
 def slow_probabilities(logits: list[list[list[float]]]) -> list[list[float]]:
@@ -53,6 +60,27 @@ def test_losses_equal_slow_plain_ones():
     largest, labels = found.max(dim=1)
     loss = pseudo_label_loss(strong.flatten(0, 1), labels, largest)
     assert float(loss) == pytest.approx(total / 20, rel=1e-12)
+
+
+def test_neighbour_loss_equals_a_slow_plain_one():
+    torch.manual_seed(0)
+    strong, supports = (torch.randn(n, 4, dtype=torch.float64) for n in (6, 5))  # 2 views of 3 images
+    labels = smooth_one_hot(torch.tensor([0, 0, 1, 2, 2]), torch.arange(3), 0.1, torch.float64)
+    known = torch.tensor([[1, 0, 0], [0, 0, 0], [0, 0, 1]])  # the second is of a class that the step lacks
+    weights = torch.tensor([0.7, 0.9, 0.4], dtype=torch.float64)
+    total = 0.0
+    for row, view in enumerate(strong.tolist()):
+        near = []
+        for support in supports.tolist():
+            lengths = math.hypot(*view) * math.hypot(*support)
+            near.append(math.exp(sum(a * b for a, b in zip(view, support, strict=True)) / lengths / 0.1))
+        image = row % 3
+        for c in range(3):
+            if known[image, c]:
+                share = sum(weight * float(labels[s, c]) for s, weight in enumerate(near)) / sum(near)
+                total -= float(weights[image]) * math.log(share)
+    found = neighbour_loss(strong, supports, labels, known, weights, 0.1)
+    assert float(found) == pytest.approx(total / 6, rel=1e-12)
 
 
 def test_forward_and_gradients_by_hand(family):
@@ -96,6 +124,34 @@ def test_suncet_trains_the_projector_that_embeds(family):
     plain = family.make("fixmatch", **PLAIN)
     assert plain.projector is None
     assert [one.predicts_by for one in (method, plain)] == ["soft_neighbours", "classifier"]
+
+
+def test_neighbours_learn_pseudo_labels_too(family):
+    changes = {"suncet_weight": 0.5, "neighbour_weight": 0.4, "label_smoothing": 0.1}
+    method, batch = family.make("fixmatch", **PLAIN | changes), family.batch_of(0)
+    output = method(batch, family.progress_of(0))
+    weak, strong = batch.views.groups
+    features = torch.cat([method.backbone(batch.support.groups[0]), method.backbone(strong)])
+    with torch.no_grad():
+        p = method.classifier(method.backbone(weak)).softmax(1).unflatten(0, (2, 8)).mean(0)
+    weights, known = (p.amax(1) >= 0.47).double(), torch.eye(3).double()[p.argmax(1)]
+    z = torch.nn.functional.normalize(method.projector(features), dim=1)
+    smoothed = smooth_one_hot(batch.support_labels.repeat(2), torch.arange(3), 0.1).double()
+    near = (z[24:] @ z[:24].T / 0.1).softmax(1) @ smoothed
+    term = -(weights.repeat(2) * (known.repeat(2, 1) * near.log()).sum(1)).mean()
+    torch.testing.assert_close(output.metrics["neighbours"], term.detach())
+    taught = output.metrics["pseudo_labels"] + 0.4 * term.detach()
+    parts = output.metrics["supervised"] + 0.5 * output.metrics["suncet"] + taught
+    torch.testing.assert_close(output.metrics["loss"], parts)
+    torch.testing.assert_close(
+        torch.autograd.grad(output.loss, method.projector[-1].weight)[0],
+        torch.autograd.grad(0.4 * term + 0.5 * suncet_loss(z[:24], smoothed, 0.1), method.projector[-1].weight)[0],
+    )
+
+
+def test_neighbours_without_a_projector_are_refused():
+    with pytest.raises(ValueError, match=r"^neighbour_weight is 0\.3, but suncet_weight is 0, .*: set suncet_weight"):
+        FixMatchConfig(neighbour_weight=0.3)
 
 
 def test_even_classes_divides_by_a_running_mean(family):
@@ -148,7 +204,8 @@ def test_labels_come_first(family):
     batch.views = views
     for step, weight in ((50, 0.0), (60, 0.5), (70, 1.0), (90, 1.0)):
         metrics = method(batch, Progress(step, 4, 100)).metrics
-        expected = metrics["supervised"] + 0.5 * metrics["suncet"] + weight * metrics["pseudo_labels"]
+        taught = metrics["pseudo_labels"] + 0.3 * metrics["neighbours"]
+        expected = metrics["supervised"] + 0.5 * metrics["suncet"] + weight * taught
         torch.testing.assert_close(metrics["loss"], expected)
 
 
@@ -170,6 +227,7 @@ def test_without_small_views_it_says_what_is_missing(tmp_path):
         ("teacher_decay", 1.0),
         ("label_smoothing", 1.0),
         ("suncet_weight", -0.5),
+        ("neighbour_weight", -0.5),
     ],
     ids=lambda value: str(value),
 )

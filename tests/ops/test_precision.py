@@ -69,6 +69,7 @@ def examples() -> dict[str, Any]:
         "num_views": 2,
         "logits": normal(6, 3),
         "pseudo_labels": torch.arange(3),
+        "neighbour_loss.pseudo_labels": torch.eye(3),
         "weights": torch.tensor([1.0, 0.5, 0.0]),
         "class_mean": rows(1)[0],
         "label_smoothing": 0.1,

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from tapetum.losses.paws import cross_entropy
 from tapetum.ops.precision import full_precision
+from tapetum.ops.soft_neighbours import soft_neighbours
 
 
 @full_precision
@@ -50,3 +52,31 @@ def pseudo_label_loss(logits: Tensor, pseudo_labels: Tensor, weights: Tensor) ->
     num_views = len(logits) // len(pseudo_labels)
     picked = log_softmax(logits, dim=1).gather(1, pseudo_labels.repeat(num_views)[:, None])[:, 0]
     return -(weights.repeat(num_views) * picked).mean()
+
+
+@full_precision
+def neighbour_loss(
+    projections: Tensor,
+    supports: Tensor,
+    support_labels: Tensor,
+    pseudo_labels: Tensor,
+    weights: Tensor,
+    temperature: float,
+) -> Tensor:
+    """Compute the same with each strong view classified by its soft nearest neighbours among the supports, as in PAWS.
+
+    Args:
+        projections: (V * B, D) of the strong views, view-major, any scale.
+        supports: (S, D) of this rank, any scale; the gradient flows to all ranks' rows.
+        support_labels: (S, K) rows of probabilities over the classes of the step.
+        pseudo_labels: (B, K) one-hot rows over the same classes; a row of zeros counts for nothing.
+        weights: (B,), as for `pseudo_label_loss`.
+        temperature: tau, above 0.
+
+    Returns:
+        0-d.
+    """
+    num_views = len(projections) // len(pseudo_labels)
+    found = soft_neighbours(projections, supports, support_labels, temperature)
+    losses = cross_entropy(pseudo_labels.to(found.dtype).repeat(num_views, 1), found)
+    return (weights.repeat(num_views) * losses).mean()

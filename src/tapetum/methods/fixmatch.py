@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from tapetum.data.batch import Batch, Views
 from tapetum.losses.classification import classification_loss
-from tapetum.losses.fixmatch import aligned, mean_probabilities, pseudo_label_loss
+from tapetum.losses.fixmatch import aligned, mean_probabilities, neighbour_loss, pseudo_label_loss
 from tapetum.losses.suncet import suncet_loss
 from tapetum.methods.base import (
     Method,
@@ -81,6 +81,9 @@ class FixMatchConfig:
     suncet_weight: float = 0.0
     """Weight of an added supervised term, not part of the paper: SuNCEt on projections of the labelled images, which
     classifies each by its soft nearest neighbours among the others. Only with it is there a projector. 0: off."""
+    neighbour_weight: float = 0.0
+    """Weight, within the unlabelled term, of an added one, not part of the paper: the soft nearest neighbours among the
+    labelled images, which SuNCEt trains, learn the pseudo-labels beside the classifier. 0: off."""
     temperature: float = 0.1
     """tau of SuNCEt, and of soft nearest neighbours in evaluation."""
     head: HeadConfig = field(default_factory=lambda: HeadConfig(hidden=256, output=128, layers=2))
@@ -88,7 +91,12 @@ class FixMatchConfig:
 
     def __post_init__(self) -> None:
         check_above_zero(self, "temperature")
-        check_not_negative(self, "unlabelled_weight", "suncet_weight")
+        check_not_negative(self, "unlabelled_weight", "suncet_weight", "neighbour_weight")
+        if self.neighbour_weight and not self.suncet_weight:
+            raise ValueError(
+                f"neighbour_weight is {self.neighbour_weight}, but suncet_weight is 0, so no projector is trained: "
+                "set suncet_weight above 0, or neighbour_weight to 0."
+            )
         check_label_smoothing(self.label_smoothing)
         check_no_predictor(self.head, "FixMatch")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
@@ -135,14 +143,18 @@ class FixMatch(Method):
         num_supports = len(supports)
         metrics = {"supervised": classification_loss(logits[:num_supports], labels, self.config.label_smoothing)}
         loss = metrics["supervised"]
+        neighbours: tuple[Tensor, Tensor] | None = None
         if self.projector is not None:
-            metrics["suncet"] = self._suncet(self.projector(features[:num_supports]), labels, batch)
+            projected = self.projector(features if self.config.neighbour_weight else features[:num_supports])
+            smoothed = self._smoothed(labels, batch)
+            metrics["suncet"] = suncet_loss(projected[:num_supports], smoothed, self.config.temperature)
             loss = loss + self.config.suncet_weight * metrics["suncet"]
+            neighbours = (projected, smoothed) if self.config.neighbour_weight else None
         newest = None
         if batch.views is not None:
-            unlabelled, newest, more = self._unlabelled_loss(batch.views, logits[num_supports:])
+            unlabelled, newest, more = self._unlabelled_loss(batch, logits[num_supports:], neighbours)
             loss = loss + self._weight(progress) * unlabelled
-            metrics |= {"pseudo_labels": unlabelled, **more}
+            metrics |= more
         metrics = {name: value.detach() for name, value in metrics.items()}
         metrics |= {"loss": loss.detach(), **spread(features)}
         return StepOutput(loss, metrics, carry=(progress.step, newest))
@@ -158,9 +170,22 @@ class FixMatch(Method):
         with running_statistics_frozen(self.backbone):  # evaluation sees images of the supports' size
             return torch.cat([features, self.backbone(strong)])
 
-    def _unlabelled_loss(self, views: Views, strong_logits: Tensor) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
-        """Return the loss of strong views' logits (V * B, C), 0-d, the mean p (C,) of all ranks, and metrics."""
-        probabilities = self._assignments(views)
+    def _unlabelled_loss(
+        self, batch: Batch, strong_logits: Tensor, neighbours: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+        """Compute what unlabelled images teach.
+
+        Args:
+            batch: with views.
+            strong_logits: (V * B, C) of the strong views.
+            neighbours: projections (S + V * B, D) of supports and strong views, and the supports' labels (S, K), if
+                soft nearest neighbours learn, too.
+
+        Returns:
+            The loss, 0-d; the mean p (C,) of all ranks, for the running mean; and metrics.
+        """
+        assert batch.views is not None
+        probabilities = self._assignments(batch.views)
         newest = None
         if self.class_mean is not None:
             newest = mean_over_ranks(probabilities.mean(dim=0))
@@ -169,7 +194,20 @@ class FixMatch(Method):
         threshold = self.config.threshold
         weights = largest if threshold is None else (largest >= threshold).to(largest.dtype)
         loss = pseudo_label_loss(strong_logits, pseudo_labels, weights)
-        return loss, newest, {"pseudo_label_weight": weights.mean(), "pseudo_label_probability": largest.mean()}
+        metrics = {
+            "pseudo_labels": loss,
+            "pseudo_label_weight": weights.mean(),
+            "pseudo_label_probability": largest.mean(),
+        }
+        if neighbours is not None:
+            assert batch.support_classes is not None
+            projected, labels = neighbours
+            supports, strong = projected[: len(labels)], projected[len(labels) :]
+            one_hot = pseudo_labels[:, None] == batch.support_classes
+            term = neighbour_loss(strong, supports, labels, one_hot, weights, self.config.temperature)
+            loss = loss + self.config.neighbour_weight * term
+            metrics["neighbours"] = term
+        return loss, newest, metrics
 
     @torch.no_grad()
     def _assignments(self, views: Views) -> Tensor:
@@ -178,10 +216,9 @@ class FixMatch(Method):
         with running_statistics_frozen(judge):
             return mean_probabilities(judge(views.groups[0]), views.counts[0])
 
-    def _suncet(self, projections: Tensor, labels: Tensor, batch: Batch) -> Tensor:
+    def _smoothed(self, labels: Tensor, batch: Batch) -> Tensor:
         assert batch.support_classes is not None
-        smoothed = smooth_one_hot(labels, batch.support_classes, self.config.label_smoothing)
-        return suncet_loss(projections, smoothed, self.config.temperature)
+        return smooth_one_hot(labels, batch.support_classes, self.config.label_smoothing)
 
     def _weight(self, progress: Progress) -> float:
         first = self.first_with_views(progress.total_steps)
