@@ -117,9 +117,9 @@ time (*after SimCLR*, and the rungs *SimCLR first* and *PAWS first*; the longest
 a [warm start](results.md#does-a-warm-start-pay); and labels spread over the neighbour graph, which add little to what
 the network has learned ([below](#what-predictions-gain-without-training)).
 
-With 250 labels, pseudo-labels that are right more often gained nothing by themselves: whole or mirrored images to assign
-them by, FreeMatch's thresholds and mixed images all made more of them right, and none was more accurate. Nor did other
-views of the labelled images: turned and sheared ones, cutout, smaller crops. What promises most, by these tables:
+With 250 labels, pseudo-labels that are right more often gained nothing by themselves: whole or mirrored images to
+assign them by, FreeMatch's thresholds and mixed images all made more of them right, and none was more accurate. Nor did
+other views of the labelled images: turned and sheared ones, cutout, smaller crops. What promises most, by these tables:
 
 1. *neighbours that learn pseudo-labels* for full-length trainings with 40 labels, where they gained most in the ladder;
 2. *a greater weight of the unlabelled term*, which gained a little with 250 labels, together with such neighbours;
