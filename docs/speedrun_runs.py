@@ -244,7 +244,7 @@ def views(found: Mapping[str, Result]) -> str:
 
 def neighbours(found: Mapping[str, Result]) -> str:
     """A line for each two runs that differ in what neighbours learn: NAME and NAME with `_neighbours` in it."""
-    return _pairs(found, {"": "labels", "_neighbours": "pseudo-labels, too"})
+    return _pairs(found, {"": "labels alone", "_neighbours": "both"})
 
 
 def methods(found: Mapping[str, Result]) -> str:

@@ -63,7 +63,7 @@ def neighbour_loss(
     weights: Tensor,
     temperature: float,
 ) -> Tensor:
-    """Compute the same with each strong view classified by its soft nearest neighbours among the supports, as in PAWS.
+    """Compute `pseudo_label_loss` with strong views classified by their soft nearest neighbours, as PAWS does.
 
     Args:
         projections: (V * B, D) of the strong views, view-major, any scale.
