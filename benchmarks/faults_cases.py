@@ -28,15 +28,16 @@ METHODS = {
 }
 """Methods that train, with settings that bring their state into play within a few steps."""
 _WITH_SUPPORT = ("paws", "ropaws", "suncet", "suave", "fixmatch", "supervised")
-_LARGE_VIEWS = "  large: {size: 8, count: 2, scale: [0.5, 1.0], brightness: 0.3}\n"
-_SMALL_VIEWS = {"fixmatch": "  small: {size: 8, count: 1, scale: [0.3, 1.0], brightness: 0.6}\n"}
+_SMALL_VIEWS = {"fixmatch": "{size: 8, count: 1, scale: [0.3, 1.0], brightness: 0.6}"}
 """Of methods that need them."""
 _RECIPE = """description: a few steps
 method: {{kind: {method}, {settings}}}
 backbone: {{kind: small_net, stem: 4, widths: [4, 4]}}
 data: {{images: photos, test: unseen, held_out_per_class: 1, batch_size: 8}}
 views:
-{views}  mean: [0.4, 0.4, 0.4]
+  large: {{size: 8, count: 2, scale: [0.5, 1.0], brightness: 0.3}}
+  small: {small}
+  mean: [0.4, 0.4, 0.4]
   std: [0.3, 0.3, 0.3]
   evaluation: {{crop: 8}}
 optimizer: {{kind: sgd, weight_decay: 1e-4, lr: {{start: 0.05, peak: 0.1, final: 0.0, warmup_epochs: 1}}}}
@@ -88,8 +89,7 @@ def write_data(folder: Path) -> None:
             _write_images(folder / part / name, per_class, (part, label), label)
     _write_images(folder / "grey", 3, ("grey",), None)
     for method, settings in METHODS.items():
-        views = _LARGE_VIEWS + _SMALL_VIEWS.get(method, "")
-        text = _RECIPE.format(method=method, settings=settings, views=views)
+        text = _RECIPE.format(method=method, settings=settings, small=_SMALL_VIEWS.get(method, "null"))
         if method in _WITH_SUPPORT:
             text += "support: {images_per_class: 4}\n"
         (folder / f"{method}.yaml").write_text(text)

@@ -50,7 +50,7 @@ class Settings:
     """Weight of SuNCEt among the labelled images, beside their cross-entropy."""
     unlabelled_weight: float = 1.0
     """Weight of PAWS or of the pseudo-labels after the ramp."""
-    neighbours_weight: float = 0.0
+    neighbour_weight: float = 0.0
     """Weight of the same pseudo-labels as the soft nearest neighbours among the labelled images learn them."""
     simclr_weight: float = 0.0
     """Weight of SimCLR's loss between the two views of PAWS; it has no ramp."""
@@ -224,7 +224,7 @@ RUNGS: dict[str, Rung] = {
     "mirrored pseudo-labels": Rung("halfway views", {"both_sides": True}, "two weak views, one the mirror image"),
     "whole images": Rung("halfway views", {"whole": True}, "pseudo-labels as predictions are made"),
     "heavier pseudo-labels": Rung("halfway views", {"unlabelled_weight": 3.0}),
-    "learning neighbours": Rung("halfway views", {"neighbours_weight": 0.3}, "pseudo-labels, as PAWS predicts them"),
+    "learning neighbours": Rung("halfway views", {"neighbour_weight": 0.3}, "pseudo-labels, as PAWS predicts them"),
     "later fall": Rung("halfway views", {"hold": 0.8}, "of the learning rate"),
     "rotations": Rung("halfway views", {"rotations": 0.5}, "RotNet, https://arxiv.org/abs/1803.07728"),
     "growing views": Rung(f"{BOTH} by Muon", {"first_size": (0.6, 14)}, "small until unlabelled images join"),

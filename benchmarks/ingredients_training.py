@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from tapetum.evaluation.nearest_neighbours import nearest_neighbour_votes
 from tapetum.evaluation.soft_neighbours import classify_by_neighbours
+from tapetum.losses.fixmatch import neighbour_loss
 from tapetum.losses.paws import paws_loss
 from tapetum.losses.simclr import nt_xent_loss
 from tapetum.losses.suncet import suncet_loss
@@ -22,7 +23,7 @@ from tapetum.nn.batch_norm import batch_statistics, running_statistics_frozen
 from tapetum.nn.heads import HeadConfig, build_heads
 from tapetum.nn.small_net import SmallNet, SmallNetConfig
 from tapetum.ops.randomness import make_keys, torch_seed
-from tapetum.ops.soft_neighbours import smooth_one_hot, soft_neighbours
+from tapetum.ops.soft_neighbours import sharpen, smooth_one_hot
 from tapetum.optim.optimizers import MuonConfig, ScheduleConfig, SGDConfig, build_optimizer, set_schedules
 
 TEMPERATURE, SHARPEN = 0.1, 0.25
@@ -200,7 +201,7 @@ class Training:
         weights, pseudo_labels = self.gate(probabilities), probabilities.argmax(dim=1)
         self._note(weights, pseudo_labels.numpy() == self.pool.truth[indices])
         if s.soften:
-            assigned = (probabilities.log() / s.soften).softmax(dim=1)
+            assigned = sharpen(probabilities, s.soften)
         else:
             assigned = one_hot(pseudo_labels, self.pool.num_classes).float()
         views = torch.cat([supports, self._seen(indices, size, step, "learning view")])
@@ -211,9 +212,9 @@ class Training:
             views[:n], targets[:n] = self._mixed(supports, wanted, step)
         logits, z = self.learner(views)
         unlabelled = (weights * cross_entropy(logits[n:], targets[n:], reduction="none")).mean()
-        if s.neighbours_weight:
-            found = soft_neighbours(z[n:], z[:n], targets[:n], TEMPERATURE)
-            unlabelled = unlabelled - s.neighbours_weight * (weights * (targets[n:] * found.log()).sum(dim=1)).mean()
+        if s.neighbour_weight:
+            term = neighbour_loss(z[n:], z[:n], targets[:n], targets[n:], weights, TEMPERATURE)
+            unlabelled = unlabelled + s.neighbour_weight * term
         return self._supervised(logits[:n], z[:n], targets[:n]) + weight * unlabelled
 
     @torch.no_grad()

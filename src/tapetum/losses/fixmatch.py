@@ -69,7 +69,7 @@ def neighbour_loss(
         projections: (V * B, D) of the strong views, view-major, any scale.
         supports: (S, D) of this rank, any scale; the gradient flows to all ranks' rows.
         support_labels: (S, K) rows of probabilities over the classes of the step.
-        pseudo_labels: (B, K) one-hot rows over the same classes; a row of zeros counts for nothing.
+        pseudo_labels: (B, K) rows of shares of the same classes, one-hot in FixMatch; one of zeros counts for nothing.
         weights: (B,), as for `pseudo_label_loss`.
         temperature: tau, above 0.
 
