@@ -90,6 +90,10 @@ class Settings:
     """Highest learning rate of SGD."""
     muon_lr: float = 0.05
     """Highest learning rate of Muon; the weights of a matrix of n rows have length sqrt(n)."""
+    muon_iterations: int = 5
+    """Newton-Schulz iterations of Muon."""
+    muon_products: Literal["float32", "bfloat16"] = "float32"
+    """What Muon multiplies in; everything else is float32."""
     warmup: float = 0.1
     """Share of the steps in which the learning rate rises."""
     weight_decay: float = 5e-4
@@ -167,6 +171,7 @@ class Rung:
 
 LABELS, SUNCET, PAWS, FIRST, PSEUDO = "labels alone", "labels + SuNCEt", "PAWS", "labels first", "pseudo-labels"
 BOTH = "balanced with teacher"
+THREE = {"muon_iterations": 3, "muon_products": "bfloat16"}
 UNTRAINED, PIXELS = "untrained network", "k-NN on pixels"
 RUNGS: dict[str, Rung] = {
     PIXELS: Rung(None, {}, "20 votes by cosine, training nothing"),
@@ -225,6 +230,14 @@ RUNGS: dict[str, Rung] = {
     "whole images": Rung("halfway views", {"whole": True}, "pseudo-labels as predictions are made"),
     "heavier pseudo-labels": Rung("halfway views", {"unlabelled_weight": 3.0}),
     "learning neighbours": Rung("halfway views", {"neighbour_weight": 0.3}, "pseudo-labels, as PAWS predicts them"),
+    "heavier learning neighbours": Rung("learning neighbours", {"unlabelled_weight": 3.0}),
+    "unlabelled images sooner": Rung("heavier learning neighbours", {"start": 0.15, "ramp": 0.25, "hold": 0.4}),
+    "fewer labelled images": Rung("learning neighbours", {"supports_per_class": 6}, "of each class in a step"),
+    "half the batch": Rung("learning neighbours", {"images": 32, "supports_per_class": 6}, "so twice the steps"),
+    "three iterations": Rung("learning neighbours", THREE, "of Muon, as the library's"),
+    "labels in three iterations": Rung("labels + SuNCEt by Muon", THREE, "of Muon, as the library's"),
+    "faster Muon": Rung("learning neighbours", {"muon_lr": 0.1}),
+    "slower Muon": Rung("learning neighbours", {"muon_lr": 0.025}),
     "later fall": Rung("halfway views", {"hold": 0.8}, "of the learning rate"),
     "rotations": Rung("halfway views", {"rotations": 0.5}, "RotNet, https://arxiv.org/abs/1803.07728"),
     "growing views": Rung(f"{BOTH} by Muon", {"first_size": (0.6, 14)}, "small until unlabelled images join"),

@@ -24,6 +24,7 @@ from tapetum.nn.heads import HeadConfig, build_heads
 from tapetum.nn.small_net import SmallNet, SmallNetConfig
 from tapetum.ops.randomness import make_keys, torch_seed
 from tapetum.ops.soft_neighbours import sharpen, smooth_one_hot
+from tapetum.optim.muon import Muon
 from tapetum.optim.optimizers import MuonConfig, ScheduleConfig, SGDConfig, build_optimizer, set_schedules
 
 TEMPERATURE, SHARPEN = 0.1, 0.25
@@ -72,6 +73,9 @@ class Training:
         is_muon = settings.optimizer == "muon"
         self.config = MuonConfig(kernel_lr=settings.muon_lr, **rates) if is_muon else SGDConfig(**rates)
         self.optimizer = build_optimizer(self.config, self.learner)
+        if isinstance(self.optimizer, Muon):
+            self.optimizer.iterations = settings.muon_iterations
+            self.optimizer.products = getattr(torch, settings.muon_products)
         self.weights: list[float] = []
         """Mean weight of the pseudo-labels of each step."""
         self.right: list[float] = []

@@ -37,9 +37,11 @@ RECIPES = {
     "paws_cifar10_cpu": [],
     "swav_cifar10_cpu": [],
     "supervised_cifar10_cpu": [],
+    "fixmatch_cifar10_cpu": ["method.unlabelled_start=0"],
     "paws_cifar10_4000": ["data.batch_size=32", "support.images_per_class=8", "trainer.epochs=null"],
 }
-"""Recipe -> what it is told; of the published one, an eighth of the batch."""
+"""Recipe -> what it is told; of FixMatch, the steps that see unlabelled images; of the published one, an eighth of the
+batch."""
 POOL = 2000
 WARMUP = 5
 COPIED_BYTES = 2**28

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from tapetum.engine.runtime import Runtime, RuntimeConfig
 from tapetum.engine.sharding import ShardedWeights
 from tapetum.nn.backbones import ResNetConfig, SmallNetConfig, build_backbone
 from tapetum.optim.muon import Muon, is_kernel, orthogonalised
@@ -25,35 +26,59 @@ def test_singular_values_end_near_one(shape):
     torch.testing.assert_close(orthogonalised(1000 * matrix), found)
 
 
-def plain_orthogonalised(x):
+def plain_orthogonalised(x, iterations=3):
     """Newton-Schulz iterations of x itself."""
     x = x / (np.sqrt((x**2).sum()) + 1e-7)
-    for _ in range(5):
+    for _ in range(iterations):
         x = 3.4445 * x - 4.7750 * (x @ x.T) @ x + 2.0315 * (x @ x.T) @ (x @ x.T) @ x
     return x
 
 
+@pytest.mark.parametrize("iterations", [1, 3, 5])
 @pytest.mark.parametrize("smallest", [1.0, 1e-2, 1e-4, 0.0])
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-10), (torch.float32, 1e-3), (torch.bfloat16, 2e-2)])
-def test_small_singular_values_agree_with_the_plain_version(smallest, dtype, error):
+def test_small_singular_values_agree_with_the_plain_version(smallest, dtype, error, iterations):
     generator = torch.Generator().manual_seed(2)
     u, _, v = torch.linalg.svd(torch.randn(32, 216, generator=generator, dtype=torch.float64), full_matrices=False)
     matrix = (u * torch.linspace(1, 0, 32, dtype=torch.float64).pow(4).clamp(min=smallest) @ v).to(dtype)
-    expected = plain_orthogonalised(matrix.double().numpy())
-    found = orthogonalised(matrix)
+    expected = plain_orthogonalised(matrix.double().numpy(), iterations)
+    found = orthogonalised(matrix, iterations)
     assert found.dtype == dtype
     assert np.linalg.norm(found.double().numpy() - expected) < error * np.linalg.norm(expected)
 
 
+@pytest.mark.parametrize("decay", [0.0, 1.0, 2.0, 4.0])
+@pytest.mark.parametrize("shape", [(32, 288), (128, 288), (256, 1152)])
+def test_products_in_bfloat16_come_near_the_plain_version(shape, decay):
+    generator = torch.Generator().manual_seed(2)
+    u, _, v = torch.linalg.svd(torch.randn(shape, generator=generator, dtype=torch.float64), full_matrices=False)
+    matrix = (u * torch.arange(1.0, len(u) + 1, dtype=torch.float64).pow(-decay) @ v).float()
+    found = orthogonalised(matrix, products=torch.bfloat16)
+    expected = plain_orthogonalised(matrix.double().numpy())
+    assert found.dtype == torch.float32
+    assert np.linalg.norm(found.double().numpy() - expected) < 0.2 * np.linalg.norm(expected)
+    assert torch.linalg.svdvals(found)[0] < 1.3
+
+
+@pytest.mark.parametrize("products", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rank", [1, 4])
-def test_few_directions_stay_finite_inside_autocast(rank):
+def test_few_directions_stay_finite_inside_autocast(rank, products):
     generator = torch.Generator().manual_seed(3)
     matrix = torch.randn(128, rank, generator=generator) @ torch.randn(rank, 1152, generator=generator)
-    outside = orthogonalised(matrix)
+    outside = orthogonalised(matrix, products=products)
     with torch.autocast("cpu", torch.bfloat16):
-        inside = orthogonalised(matrix)
+        inside = orthogonalised(matrix, products=products)
     assert torch.equal(inside, outside)
     assert torch.linalg.svdvals(outside)[0] < 1.3
+
+
+@pytest.mark.parametrize(("precision", "products"), [("float32", torch.float32), ("bf16", torch.bfloat16)])
+def test_a_run_in_bfloat16_orthogonalises_in_it(precision, products):
+    method = nn.ModuleDict({"backbone": build_backbone(SmallNetConfig(widths=(8, 8)))})
+    optimizer = build_optimizer(MuonConfig(lr=LR), method)
+    assert optimizer.products == torch.float32
+    Runtime(RuntimeConfig(accelerator="cpu", precision=precision)).setup(method, optimizer)
+    assert optimizer.products == products
 
 
 def plain_muon(weight, gradients, lr, momentum):

@@ -23,6 +23,7 @@ from tapetum.engine.runtime_config import RuntimeConfig
 from tapetum.engine.sharding import shard
 from tapetum.methods.base import Method
 from tapetum.ops.collectives import gather_on_first, sum_over_ranks
+from tapetum.optim.muon import Muon
 from tapetum.optim.optimizers import fuse
 from tapetum.system.launcher import Launched, launched
 from tapetum.system.machine import available_threads, keep_freed_memory
@@ -145,6 +146,8 @@ class Runtime:
         self.equip(method)
         if self.device.type == "cuda":
             fuse(optimizer)
+        if self.precision == "bf16" and isinstance(optimizer, Muon):
+            optimizer.products = torch.bfloat16
         if self.config.strategy == "fsdp":
             shard(method, optimizer, self.device)
             return method, optimizer

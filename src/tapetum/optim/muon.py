@@ -11,7 +11,8 @@ from torch import Tensor
 
 from tapetum.optim.momentum import MomentumOptimizer, check_arguments
 
-_ITERATIONS = 5
+ITERATIONS = 3
+"""As the CIFAR-10 speed runs with Muon have; five are no more accurate (docs/speedrun.md, *three iterations*)."""
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Muon's: singular values end near 1, those that begin small soonest
 
 
@@ -28,6 +29,10 @@ class Muon(MomentumOptimizer):
     The state of each parameter is its `momentum_buffer`.
 
     `torch.optim.Muon` takes matrices alone, not kernels, and lets their length grow.
+
+    Attributes:
+        iterations, products: how kernels are orthogonalised, as in `orthogonalised`; at first `ITERATIONS` and
+            `torch.float32`. `torch.bfloat16` is faster where there are units for it.
 
     Args:
         params: parameters or groups of them; groups may override every argument below.
@@ -58,6 +63,7 @@ class Muon(MomentumOptimizer):
         check_arguments(momentum, lr=lr, weight_decay=weight_decay)
         rates = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(params, {**rates, "orthogonal": orthogonal})
+        self.iterations, self.products = ITERATIONS, torch.float32
 
     def _step_group(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
         momentum, decay = group["momentum"], 0.0 if group["orthogonal"] else group["weight_decay"]
@@ -69,7 +75,8 @@ class Muon(MomentumOptimizer):
         if group["orthogonal"]:
             lengths = torch._foreach_norm(parameters)
             torch._foreach_mul_(parameters, [len(p) ** 0.5 / length for p, length in zip(parameters, lengths)])
-            gradients = [orthogonalised(g.flatten(1)).view_as(g) for g in gradients]
+            matrices = [orthogonalised(g.flatten(1), self.iterations, self.products) for g in gradients]
+            gradients = [matrix.view_as(g) for matrix, g in zip(matrices, gradients)]
         torch._foreach_add_(parameters, gradients, alpha=-group["lr"])
 
 
@@ -83,26 +90,35 @@ def is_kernel(parameter: Tensor) -> bool:
     return parameter.ndim == 4 and parameter.shape[1] > 4
 
 
-def orthogonalised(matrix: Tensor) -> Tensor:
-    """Return nearly U V^T of a matrix U S V^T (n, m), by Newton-Schulz iterations in float32 or finer.
+def orthogonalised(matrix: Tensor, iterations: int = ITERATIONS, products: torch.dtype = torch.float32) -> Tensor:
+    """Return nearly U V^T of a matrix U S V^T (n, m), by Newton-Schulz iterations.
 
-    Singular values end between 0.7 and 1.2, unless they were below some thousandths of the matrix's length. An
-    iteration x <- q x, with q = a + b g + c g^2 and g = x x^T, changes g to q g q. So the iterations need only g, whose
-    sides are the shorter one of x: a kernel of 256 x 256 x 3 x 3 takes a third of the operations.
+    After three, singular values are between 0.7 and 1.2, unless they were below a fiftieth of the matrix's length:
+    those have grown fortyfold. An iteration x <- q x, with q = a + b g + c g^2 and g = x x^T, changes g to q g q. So
+    the iterations need only g, whose sides are the shorter one of x: a kernel of 256 x 256 x 3 x 3 takes a third of the
+    operations.
+
+    Args:
+        matrix: of any floating-point type, which the result has, too.
+        iterations: 1 or more.
+        products: the type of all products, if it is finer than the matrix's, or bfloat16, in which the result is off by
+            some hundredths. More than three iterations would diverge in it: where rounding leaves g a negative
+            eigenvalue, each iteration makes that twelve times as large.
     """
-    # In less than float32, g would get negative eigenvalues, which grow twelvefold in each iteration.
+    if products != torch.bfloat16:
+        products = torch.promote_types(matrix.dtype, products)
     with torch.autocast(matrix.device.type, enabled=False):
-        return _orthogonalised(matrix.to(torch.promote_types(matrix.dtype, torch.float32))).to(matrix.dtype)
+        return _orthogonalised(matrix, iterations, products).to(matrix.dtype)
 
 
-def _orthogonalised(matrix: Tensor) -> Tensor:
+def _orthogonalised(matrix: Tensor, iterations: int, products: torch.dtype) -> Tensor:
     a, b, c = _COEFFICIENTS
     is_tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if is_tall else matrix
-    x = x / (x.norm() + 1e-7)
+    x = (matrix.T if is_tall else matrix).to(torch.promote_types(matrix.dtype, torch.float32))
+    x = (x / (x.norm() + 1e-7)).to(products)
     gram = x @ x.T
     product = q = _factor(gram, a, b, c)
-    for _ in range(_ITERATIONS - 1):
+    for _ in range(iterations - 1):
         gram = q @ gram @ q
         q = _factor(gram, a, b, c)
         product = q @ product
