@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -78,6 +79,23 @@ def test_the_card_of_a_model_that_nobody_measured(make_model, tmp_path):
     assert "Not measured" in text
     assert "Of an image the central square of 32 pixels" in text
     assert json.loads((out / "preprocessor_config.json").read_text())["do_resize"] is False
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"mirrored": True}, "over 2 views of each image\n(its mirror image too)."),
+        ({"scales": (0.8, 1.0)}, "over 2 views of each image\n(in 2 sizes)."),
+        ({"mirrored": True, "scales": (0.8, 1.0)}, "over 4 views of each image\n(its mirror image too, in 2 sizes)."),
+        ({}, None),
+    ],
+)
+def test_the_card_says_that_the_accuracy_is_of_averages(make_model, tmp_path, settings, words):
+    model = make_model(ResNetConfig(depth=18))
+    object.__setattr__(model, "views", replace(model.views, evaluation=replace(model.views.evaluation, **settings)))
+    text = (export_huggingface(model, tmp_path / "out") / "README.md").read_text()
+    assert "sees one view" in text if words else "sees one view" not in text
+    assert words is None or words in text
 
 
 def test_grey_networks_are_refused(make_model, tmp_path):

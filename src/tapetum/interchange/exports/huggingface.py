@@ -137,12 +137,14 @@ def _model_card(model: TrainedModel, folder: str) -> str:
     )
     network = model.backbone.name if isinstance(model.backbone, TimmConfig) else f"ResNet-{model.backbone.depth}"  # type: ignore[union-attr]
     card = environment.get_template("model_card.md")
+    about = preprocessing(model)
     return card.render(
         model=model,
         folder=folder,
         network=network,
         is_timm=isinstance(model.backbone, TimmConfig),
-        preprocessing=preprocessing(model),
+        preprocessing=about,
+        num_views=(2 if about["mirrored"] else 1) * len(about["scales"]),
     )
 
 
