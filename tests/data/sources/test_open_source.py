@@ -199,6 +199,21 @@ def test_a_csv_of_images_and_labels(tmp_path):
     assert open_source(tmp_path / "list.csv", "none").labels is None
 
 
+def test_endings_in_capitals(tmp_path):
+    write_images(tmp_path / "pool", ["1.jpg", "2.jpg"])
+    for name, text in {"LIST.CSV": "pool/2.jpg,b\npool/1.jpg,a\n", "LIST.TXT": "pool/1.jpg\npool/2.jpg\n"}.items():
+        (tmp_path / name).write_text(text)
+        assert sorted(open_source(tmp_path / name).store.names) == ["1.jpg", "2.jpg"]
+    images = np.arange(3 * 8 * 8, dtype=np.uint8).reshape(3, 8, 8)
+    for name, values in {"IMAGES.NPY": images, "LABELS.NPY": np.array([0, 1, 0])}.items():
+        with (tmp_path / name).open("wb") as file:
+            np.save(file, values)
+    assert open_source(tmp_path / "IMAGES.NPY", tmp_path / "LABELS.NPY").labels.counts.tolist() == [2, 1]
+    with (tmp_path / "POOL.NPZ").open("wb") as file:
+        np.savez(file, images=images, labels=np.array([0, 1, 1]))
+    assert open_source(tmp_path / "POOL.NPZ").labels.counts.tolist() == [1, 2]
+
+
 def test_lists_of_names_choose_among_the_rows_of_cifar(tmp_path):
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()

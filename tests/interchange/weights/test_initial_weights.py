@@ -123,6 +123,8 @@ def cut():
         ("text.pth", b"hello", "holds more than tensors, or is damaged"),
         ("cut.pth", cut(), "holds more than tensors, or is damaged"),
         ("cut.safetensors", b"hello", r"is cut short or not a safetensors file"),
+        ("HARM.PTH", Harmful(), r"holds more than tensors, or is damaged, and is not opened"),
+        ("CUT.SAFETENSORS", b"hello", r"is cut short or not a safetensors file"),
         ("a.onnx", b"hello", r"is not a file of weights: give one that ends in .safetensors, .pt.*\.pdparams, \.h5"),
         ("empty.pth", {}, r"has no tensor named \S+, with which the backbone begins \(it has nothing"),
     ],

@@ -40,7 +40,7 @@ def read_numpy(path: Path, split: Split) -> tuple[npt.NDArray[Any], npt.NDArray[
     """
     arrays: dict[str, npt.NDArray[Any] | None] = {}
     try:
-        content = np.load(path, mmap_mode="r" if path.suffix == ".npy" else None, allow_pickle=False)
+        content = np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
         if isinstance(content, np.ndarray):
             arrays["images"] = content
         else:

@@ -58,9 +58,9 @@ def given_labels(labels: Any, store: Store, root: Place | None, own: Callable[[]
             raise ValueError(f"there is no labels file {place}: check the path (current folder: {Path.cwd()})")
         if place.is_dir():
             raise ValueError(f"labels is the folder {place}, but the images are not files: give a .npy file of labels")
-        if place.suffix == ".npy":
+        if place.suffix.lower() == ".npy":
             return labels_from_array_file(place, read_numpy(place, "train")[0], store.names, own)
-    elif place.suffix == ".npy":
+    elif place.suffix.lower() == ".npy":
         raise ValueError(f"labels is {place}, but an array must lie on this machine: copy it, or give a CSV")
     return read_label_file(place, store.names, root, own, field)
 

@@ -157,25 +157,26 @@ def _from_held(held: Held, place: Place, labels: Any) -> Source:
 
 
 def _from_file(path: Path, labels: Any, split: Split) -> Source:
-    if path.suffix == ".txt":
+    ending = path.suffix.lower()
+    if ending == ".txt":
         _only_train(split, str(path))
         lines = read_lines(path, "list of images")
         store = listed_files(((f"{path}, line {number}", text) for number, text in lines), path.parent)
         return _labelled_files(store, labels, path.name)
-    if path.suffix == ".csv":
+    if ending == ".csv":
         _only_train(split, str(path))
         listed, known = read_listing(path)
         if labels is not None:
             known = given_labels(labels, listed, listed.root, lambda: known)
         return Source(listed, known, _describe(listed, known, path.name))
-    if path.suffix == ".mat":
+    if ending == ".mat":
         _only_train(split, str(path))
         return _from_arrays(*read_mat(path), labels, path.name)
-    if path.suffix not in (".npy", ".npz"):
+    if ending not in (".npy", ".npz"):
         raise ValueError(
             f"{path} is a file: give a folder of images, a .txt or .csv of their paths, or arrays as .npy or .npz"
         )
-    if path.suffix == ".npy":
+    if ending == ".npy":
         _only_train(split, str(path))
     return _from_arrays(*read_numpy(path, split), labels, path.name)
 

@@ -39,10 +39,11 @@ def read_weights(source: str | Path) -> dict[str, Tensor]:
         return read_keras(path) if is_saved_model(path) else _read_run(path)
     if not path.is_file():
         raise ValueError(f"there is nothing at {path}: give the folder of a run or a file of weights.")
-    if path.suffix not in _READERS:
+    read = _READERS.get(path.suffix.lower())
+    if read is None:
         known = ", ".join(_READERS)
         raise ValueError(f"{path} is not a file of weights: give one that ends in {known}.")
-    return _READERS[path.suffix](path)
+    return read(path)
 
 
 def _read_run(folder: Path) -> dict[str, Tensor]:
