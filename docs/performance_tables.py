@@ -64,7 +64,7 @@ BARS = "▁▂▃▄▅▆▇█"
 DOCTOR_INTRODUCTION = """## What the collapse doctor costs
 
 Every training is watched (see [tapetum doctor](verbs/doctor.md)). This is the share of a step's time that goes into
-it, in the smallest steps there are, those of the recipes for CIFAR-10 on two CPU cores: the figures (spread of
+it, in small steps, those of recipes for CIFAR-10 on two CPU cores (FixMatch was not measured): the figures (spread of
 embeddings, use of codes, length of prototypes), the gradient's norm, which also keeps steps that are not finite from
 being taken, and the rules. These look every 10 steps in the runs of 200 steps measured here, and seldomer in longer
 ones: every 125 in one of 5,000.
@@ -75,7 +75,8 @@ PROBE_INTRODUCTION = """## Linear probe
 Seconds of multinomial logistic regression on cached features: scikit-learn's `LogisticRegression` (on standardised
 features), ours for the same regularisation, and ours with its choice among eight by cross-validation. Same features,
 same process, same number of threads, in turn, median of rounds; accuracy on 10,000 other features. *embedded*: CIFAR-10
-(JPEG) as the SwAV run of the evaluations above embeds it. The objective tells that neither stopped early.
+(JPEG) as the SwAV run of the [evaluations](results.md#evaluations-side-by-side) embeds it. The objective tells that
+neither stopped early.
 """
 PROBE_WAYS = ("usual", "fixed", "choice")
 PROBE_SETTINGS = ("threads", "regularisation", "machine")

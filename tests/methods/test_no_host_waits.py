@@ -21,6 +21,7 @@ from tapetum.nn.batch_norm import convert_batch_norm
 from tapetum.optim.optimizers import (
     AdamWConfig,
     LARSConfig,
+    MuonConfig,
     OptimizerConfig,
     ScheduleConfig,
     SGDConfig,
@@ -112,7 +113,11 @@ def test_no_step_of_a_single_process_waits(family, exchange, alone):
     assert waits(family, exchange, alone, LARS) == set()
 
 
-@pytest.mark.parametrize("config", [SGDConfig(lr=LR, weight_decay=0.1), AdamWConfig(lr=LR)], ids=["sgd", "adamw"])
+@pytest.mark.parametrize(
+    "config",
+    [SGDConfig(lr=LR, weight_decay=0.1), AdamWConfig(lr=LR), MuonConfig(lr=LR)],
+    ids=lambda config: config.kind,
+)
 def test_no_other_optimiser_waits(family, exchange, config):
     """By `foreach`: torch cannot run fused kernels without values."""
     assert waits(family, exchange, "supervised", config) == set()

@@ -17,7 +17,8 @@ Three options, off by default, are from its kin:
 - `threshold: null` counts every pseudo-label by its probability instead of all or none.
 
 Where this differs from the published code, on purpose:
-- BatchNorm normalises weak views by themselves, and its running statistics come from supports and strong views alone;
+- BatchNorm normalises weak views by themselves, and so strong views of another size than the supports; its running
+  statistics come from supports, and from strong views of their size;
 - predictions come from the last weights, not from their average: the learning rate ends at 0, which averages, too.
 """
 

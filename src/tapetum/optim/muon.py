@@ -12,7 +12,8 @@ from torch import Tensor
 from tapetum.optim.momentum import MomentumOptimizer, check_arguments
 
 ITERATIONS = 3
-"""As the CIFAR-10 speed runs with Muon have; five are no more accurate (docs/speedrun.md, *three iterations*)."""
+"""As the CIFAR-10 speed runs with Muon have. With five, short trainings differ by less than chance may explain
+(docs/speedrun.md, *three iterations*), and every step takes longer."""
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Muon's: singular values end near 1, those that begin small soonest
 
 
@@ -95,7 +96,7 @@ def orthogonalised(matrix: Tensor, iterations: int = ITERATIONS, products: torch
 
     After three, singular values are between 0.7 and 1.2, unless they were below a fiftieth of the matrix's length:
     those have grown fortyfold. An iteration x <- q x, with q = a + b g + c g^2 and g = x x^T, changes g to q g q. So
-    the iterations need only g, whose sides are the shorter one of x: a kernel of 256 x 256 x 3 x 3 takes a third of the
+    the iterations need only g, whose sides are the shorter one of x: for a kernel of 256 x 256 x 3 x 3, half of the
     operations.
 
     Args:
