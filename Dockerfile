@@ -1,4 +1,4 @@
-# Tapetum for CPUs, run by a user without rights. Images come in and runs go out by volumes:
+# Tapetum for CPUs, run by user 1000, without rights. Images come in and runs go out by volumes (make runs/ first):
 #   docker run --rm -v "$PWD/photos:/data:ro" -v "$PWD/runs:/runs" tapetum fit --images /data --output /runs/first
 FROM python:3.11-slim
 

@@ -44,10 +44,11 @@ what works on this machine, what recipes will compute in, and which command brin
 ## In a container
 
     docker build -t tapetum .
+    mkdir -p runs  # yours, or Docker makes it root's
     docker run --rm -v "$PWD/photos:/data:ro" -v "$PWD/runs:/runs" tapetum fit --images /data --output /runs/first
 
-The [Dockerfile](../Dockerfile) makes an image for CPUs, which runs as a user without rights. No test builds it; a test
-reads it, and tries what it installs and starts outside a container.
+The [Dockerfile](../Dockerfile) makes an image for CPUs, which runs as user 1000, without rights: if you are another,
+add `--user "$(id -u)"`. No test builds it; a test reads it, and tries what it installs and starts outside a container.
 """
 
 INSTALL_INTRODUCTION = """## What it takes

@@ -113,8 +113,8 @@ without labels that it chose by is not counted.
 """
 NEXT = """Tried for the goals, besides these runs: each ingredient [below](#what-each-ingredient-gains) for itself;
 features before pseudo-labels, by SimCLR or PAWS, which gained nothing over labels first with 250 labels in ten minutes
-and in the ladder (*after SimCLR*, and the rungs *SimCLR first* and *PAWS first*), and with 40 labels in 45 minutes 1.3
-points by the classifier alone; nor by SwAV in a [warm start](results.md#does-a-warm-start-pay); and labels spread over
+and in the ladder (*after SimCLR*, and the rungs *SimCLR first* and *PAWS first*), and with 40 labels in 45 minutes a
+little, by its classifier alone; nor by SwAV in a [warm start](results.md#does-a-warm-start-pay); and labels spread over
 the neighbour graph, which add little to what the network has learned
 ([below](#what-predictions-gain-without-training)).
 

@@ -161,12 +161,18 @@ class FieldNote(NamedTuple):
     """The docstring under the field: meaning, unit, source."""
 
 
-def field_notes(config: type, prefix: str = "") -> Iterator[FieldNote]:
-    """Describe every field of a config dataclass, including the fields of its sections."""
+def field_notes(config: type, prefix: str = "", without: Any = None) -> Iterator[FieldNote]:
+    """Describe every field of a config dataclass, including the fields of its sections.
+
+    Args:
+        config: the class.
+        prefix: of the keys.
+        without: for a section, what it is if a recipe sets no field of it.
+    """
     described = field_docstrings(config)
     for entry in dataclasses.fields(config):
         annotation = field_types(config)[entry.name]
-        default = "required"
+        default, made = "required", None
         if entry.default is not dataclasses.MISSING:
             default = show(entry.default)
         elif entry.default_factory is not dataclasses.MISSING:
@@ -176,6 +182,10 @@ def field_notes(config: type, prefix: str = "") -> Iterator[FieldNote]:
         words = in_words(annotation)
         if is_section(annotation):
             words = f"a section{', kind ' if kinds else ''}{' or '.join(kinds)}"
+        elsewhere = show(getattr(without, entry.name)) if without is not None else default
+        if elsewhere != default and not is_section(annotation):
+            default = f"{elsewhere} ({default} if a recipe sets other fields of {prefix[:-1]})"
         yield FieldNote(f"{prefix}{entry.name}", words, default, described.get(entry.name, ""))
         if is_section(annotation) and not kinds:
-            yield from field_notes(section_class(annotation, None), f"{prefix}{entry.name}.")
+            section = section_class(annotation, None)
+            yield from field_notes(section, f"{prefix}{entry.name}.", made if isinstance(made, section) else None)
