@@ -1,5 +1,7 @@
 """Muon beside a slow plain version, and which parameters it trains."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -70,6 +72,17 @@ def test_few_directions_stay_finite_inside_autocast(rank, products):
         inside = orthogonalised(matrix, products=products)
     assert torch.equal(inside, outside)
     assert torch.linalg.svdvals(outside)[0] < 1.3
+
+
+def test_a_copy_steps_as_the_original():
+    weight = nn.Parameter(torch.randn(8, 5, 3, 3, generator=torch.Generator().manual_seed(0)))
+    optimizer = Muon([{"params": [weight], "orthogonal": True}], lr=0.1)
+    optimizer.iterations, optimizer.products = 2, torch.bfloat16
+    copied, copied_optimizer = copy.deepcopy((weight, optimizer))
+    for parameter, steps in ((weight, optimizer), (copied, copied_optimizer)):
+        parameter.grad = torch.ones_like(parameter).cumsum(0)
+        steps.step()
+    assert torch.equal(weight, copied)
 
 
 @pytest.mark.parametrize(("precision", "products"), [("float32", torch.float32), ("bf16", torch.bfloat16)])

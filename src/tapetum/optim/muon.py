@@ -66,6 +66,10 @@ class Muon(MomentumOptimizer):
         super().__init__(params, {**rates, "orthogonal": orthogonal})
         self.iterations, self.products = ITERATIONS, torch.float32
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes over: a trial of the first steps, before a training with a time limit, steps a copy."""
+        return {**super().__getstate__(), "iterations": self.iterations, "products": self.products}
+
     def _step_group(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
         momentum, decay = group["momentum"], 0.0 if group["orthogonal"] else group["weight_decay"]
         gradients = list(torch._foreach_add([cast(Tensor, p.grad) for p in parameters], parameters, alpha=decay))
