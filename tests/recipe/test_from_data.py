@@ -3,9 +3,10 @@ import pytest
 from PIL import Image
 
 from tapetum.data.images.stores import ArrayStore, FileStore
-from tapetum.data.labels.labels import labels_from_values
+from tapetum.data.labels.labels import Labels, labels_from_values
 from tapetum.optim.schedules import value
-from tapetum.recipe.from_data import FEW_LABELS, MANY_LABELS, PAWS_OF, Glance, choose, describe, glance
+from tapetum.recipe.from_data import FEW_LABELS, MANY_LABELS, PAWS_OF, choose, describe
+from tapetum.recipe.glance import Glance, glance
 from tapetum.recipe.recipe import load_recipe, parse_recipe
 from tapetum.recipe.yaml_with_lines import write_yaml
 
@@ -169,6 +170,20 @@ def test_few_labels_are_seen_in_strong_views(size):
 def test_a_method_that_the_user_names_gets_views_that_suit_it(kind):
     recipe = recipe_for({"minutes": 1}, num_labels=4000, overrides=[f"method.kind={kind}"], method=kind)
     assert (recipe.method.kind, recipe.views.large.count, recipe.views.small) == (kind, 2, None)
+
+
+def test_photographs_at_their_size_have_weak_and_strong_views_for_fixmatch():
+    views = choose(seen(size=300), shrink=False, method="fixmatch")[0]["views"]
+    assert (views["large"]["count"], views["large"]["jitter"]) == (1, 0.0)
+    assert (views["small"]["count"], views["small"]["jitter"], views["small"]["scale"]) == (1, 0.8, [0.2, 1.0])
+    assert choose(seen(size=300), shrink=False)[0]["views"]["small"] is None
+
+
+def test_images_of_no_class_are_not_counted():
+    images = ArrayStore(np.zeros((12, 3, 8, 8), np.uint8))
+    values = np.array([0, 1] * 3 + [-1] * 6)
+    labels = Labels(("a", "b"), images.names, values, none=np.arange(8, 12))
+    assert glance(images, labels).num_images == 8
 
 
 def test_with_many_labels_weak_views_teach_strong_ones_of_their_size():

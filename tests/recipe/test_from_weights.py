@@ -78,7 +78,7 @@ def test_networks_for_photographs_say_size_and_colours(config):
     views = sections["views"]
     assert (views["large"]["size"], views["small"], views["evaluation"]) == (224, None, {"crop": 224, "resize": 256})
     assert (views["mean"], views["std"]) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    assert [choice.what for choice in choices] == ["network", "views", "backbone"]
+    assert [choice.what for choice in choices] == ["network", "views", "backbone", "optimizer"]
     assert choices[0].value == (VIT.name if config == VIT else "resnet 50, 2 times as wide")
     grey, _ = start_from("a.pth", SECTIONS, frozen=True, network=(config, 3))
     assert (grey["views"]["mean"], grey["views"]["std"]) == ([0.449], [0.226])

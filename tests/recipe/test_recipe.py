@@ -419,10 +419,10 @@ def test_field_notes_tell_type_default_and_text():
     assert "soft nearest neighbours" in notes["temperature"].text
     assert "head.output" in notes
     sections = {note.key: note.default for note in field_notes(find_config("fixmatch")[1])}
-    assert sections["head.layers"] == "2 (3 if a recipe sets other fields of head)"
+    assert (sections["head.hidden"], sections["head.layers"]) == ("256", "2")  # of HeadConfig: null and 3
     methods = ["{kind: fixmatch}", "{kind: fixmatch, head: {output: 64}}"]
     texts = [with_line("method: {kind: supervised}", f"method: {method}") for method in methods]
-    assert [parse_recipe(text).method.head.layers for text in texts] == [2, 3]
+    assert [parse_recipe(text).method.head.layers for text in texts] == [2, 2]
     assert find_config("views")[0] == "views:"
     with pytest.raises(ValueError, match="several kinds: ask for the fields of one of lars, sgd, adamw"):
         find_config("optimizer")

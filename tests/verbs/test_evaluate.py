@@ -291,6 +291,41 @@ def test_protocols_that_train_go_on_where_they_were(run, protocol, capsys):
         assert all(torch.equal(whole[name], own[name]) for name in names if "running" in name)
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ({"labels_per_class": 3}, "labels_per_class"),
+        ({"test": "others.npz"}, "test"),
+        ({"overrides": ["trainer.steps=2"]}, "trainer.steps=2"),
+    ],
+)
+def test_an_evaluation_that_trains_is_not_taken_for_another(run, words, named):
+    settings = {"test": "colours.npz", "labels_per_class": 4, "overrides": ["trainer.steps=1"]}
+    found = tapetum.evaluate(run, protocol="suncet", **settings)
+    assert tapetum.evaluate(run, protocol="suncet", **settings).as_dict() == found.as_dict()
+    with pytest.raises(ValueError, match=rf"holds an evaluation with other settings than {named}: give --output RUN"):
+        tapetum.evaluate(run, protocol="suncet", **{**settings, **words})
+
+
+def test_as_many_labels_as_were_asked_for_support_predictions(recipe):
+    pictures("pool", 12)
+    data = ["data.images=pool", "data.test=null", "data.held_out_per_class=null", "data.held_out_share=0.25"]
+    tapetum.train(recipe, "run", [*data, "data.labels_per_class=null", "trainer.steps=2"])
+    assert open_trained_run("run").labels.counts.tolist() == [9, 9]
+    given = {"labels_per_class": 4, "label_seed": 0}
+    assert open_trained_run("run", data=given).labels.counts.tolist() == [4, 4]
+    pictures("others", 5)
+    assert open_trained_run("run", data={"images": "others"}).labels.counts.tolist() == [5, 5]
+    shutil.move("pool", "moved")
+    moved = open_trained_run("run", data={"images": "moved"})
+    assert (moved.labels.counts.tolist(), moved.held_out.counts.tolist()) == ([9, 9], [3, 3])
+
+
+def test_settings_of_neighbours_are_for_neighbours(run):
+    with pytest.raises(ValueError, match="temperature and top_k are for soft_nn, not for knn"):
+        tapetum.evaluate(run, "colours.npz", protocol="knn", top_k=5)
+
+
 def test_a_protocol_that_trains_is_spread_over_seeds(run, capsys):
     capsys.readouterr()
     settings = ["trainer.steps=1"]

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import tapetum
 from tapetum.ops.intervals import wilson
 from tapetum.ops.randomness import make_keys, uniform
-from tapetum.recipe import from_data
+from tapetum.recipe import from_data, glance
 from tapetum.recipe.recipe import load_recipe
 from tapetum.verbs.evaluate import evaluate
 from tapetum.verbs.fit import fit
@@ -58,9 +58,10 @@ def test_it_says_what_it_chose_and_trains(capsys):
     said = capsys.readouterr().out
     for choice, reason in (
         ("network        small_net", "images are small: 20 pixels"),
-        ("batch          6 images", "there are just 24 images"),
+        ("batch          data.batch_size=8", "as you set it"),
         ("length         2 steps", "as you set it"),
-        ("supports", "3 classes, 9 labels, at least 3 per class"),
+        ("supports       support.images_per_class=2", "as you set it"),
+        ("support views  strong", "3 labels per class are soon memorised"),
         ("held out       3 labels", "20% of each class with 3 or more"),
     ):
         assert any(line.strip().startswith(choice) and reason in line for line in said.splitlines()), choice
@@ -80,11 +81,33 @@ def test_it_says_what_it_chose_and_trains(capsys):
     ],
 )
 def test_many_labels_choose_fixmatch_unless_another_method_is_named(settings, kind, monkeypatch):
-    monkeypatch.setattr(from_data, "FEW_UP_TO", 1)
+    monkeypatch.setattr(glance, "FEW_UP_TO", 1)
     monkeypatch.setattr(from_data, "FIXMATCH_FROM", 1)
     quick(overrides=[*QUICK, *settings])
     recipe = load_recipe(Path("run/recipe.yaml"))
     assert recipe.method.kind == kind
+
+
+def test_what_the_user_sets_is_told_and_counts(capsys):
+    settings = ["data.batch_size=3", "data.held_out_per_class=1", "data.labels_per_class=2", "trainer.steps=3"]
+    summary = quick(steps=None, overrides=[*QUICK, *settings])
+    said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    for line in ("batch data.batch_size=3", "held out data.held_out_per_class=1", "length trainer.steps=3"):
+        assert f"{line} as you set it" in said
+    assert any("2 labels per class are soon memorised" in line for line in said)
+    assert (summary["steps"], summary["num_labels"]) == (3, 3)
+
+
+@pytest.mark.parametrize("way", ["init", "frozen"])
+def test_nothing_is_told_that_the_weights_decide_otherwise(way, capsys):
+    quick(overrides=[*QUICK, "views.mean=[0.1, 0.1, 0.1]"])
+    capsys.readouterr()
+    length = {"steps": None} if way == "frozen" else {}
+    quick(output="next", **{way: "run"}, **length)
+    what = [line.split("  ")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert "network" in what
+    assert "colours" not in what
+    assert ("optimizer" in what, "batch" in what) == ((True, True) if way == "init" else (False, False))
 
 
 @pytest.mark.parametrize(("scales", "points"), [([1.0], 4), ([1.0, 0.5], 3), ([1.0, 3.0], 1)])

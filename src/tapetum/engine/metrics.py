@@ -41,8 +41,8 @@ class NonFiniteError(ValueError):
 
     def __init__(self, step: int, last_good: str) -> None:
         super().__init__(
-            f"Loss or gradient of step {step} (counted from 0) is not finite; {last_good}. Lower the learning rate,"
-            " or set trainer.on_nan to rollback, which skips up to 3 such steps."
+            f"Loss or gradient of step {step} (counted from 0) is not finite; {last_good}. Lower the learning rate;"
+            " with trainer.on_nan set to rollback, up to 3 such steps are skipped."
         )
         self.step = step
 

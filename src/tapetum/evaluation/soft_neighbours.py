@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, one_hot
+from torch.nn.functional import normalize
 
 from tapetum.ops.precision import full_precision
 from tapetum.ops.soft_neighbours import soft_neighbours
@@ -29,7 +29,8 @@ def classify_by_neighbours(
         most: number of nearest supports that vote; None: all of them, as published.
     """
     if most is None or most >= len(supports):
-        hard = one_hot(labels, num_classes).to(supports.dtype)
+        # torch's one_hot would be of int64, and take twelve bytes for each number where this takes four.
+        hard = supports.new_zeros(len(labels), num_classes).scatter_(1, labels[:, None], 1)
         parts = [soft_neighbours(part, supports, hard, temperature, over_ranks=False) for part in queries.split(chunk)]
         return torch.cat(parts)
     anchors, parts = normalize(supports, dim=1), []

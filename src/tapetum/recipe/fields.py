@@ -50,6 +50,16 @@ def required_fields(config: type) -> list[str]:
     return [f.name for f in dataclasses.fields(config) if f.default is missing and f.default_factory is missing]
 
 
+def usual_sections(config: type) -> dict[str, Any]:
+    """Return the sections that a config has where a recipe says nothing of them, by field."""
+    made = {
+        field.name: field.default_factory()
+        for field in dataclasses.fields(config)
+        if field.default_factory is not dataclasses.MISSING
+    }
+    return {name: value for name, value in made.items() if dataclasses.is_dataclass(value)}
+
+
 def options(annotation: Any) -> tuple[Any, ...]:
     """Return the members of a union; for any other type, the type itself."""
     if get_origin(annotation) is Annotated:
@@ -161,31 +171,30 @@ class FieldNote(NamedTuple):
     """The docstring under the field: meaning, unit, source."""
 
 
-def field_notes(config: type, prefix: str = "", without: Any = None) -> Iterator[FieldNote]:
+def field_notes(config: type, prefix: str = "", usual: Any = None) -> Iterator[FieldNote]:
     """Describe every field of a config dataclass, including the fields of its sections.
 
     Args:
         config: the class.
         prefix: of the keys.
-        without: for a section, what it is if a recipe sets no field of it.
+        usual: the section as it is where recipes say nothing of it.
     """
-    described = field_docstrings(config)
+    described, sections = field_docstrings(config), usual_sections(config)
     for entry in dataclasses.fields(config):
         annotation = field_types(config)[entry.name]
-        default, made = "required", None
-        if entry.default is not dataclasses.MISSING:
+        default = "required"
+        if entry.name in sections:
+            default = "that of each field"
+        elif usual is not None:
+            default = show(getattr(usual, entry.name))
+        elif entry.default is not dataclasses.MISSING:
             default = show(entry.default)
         elif entry.default_factory is not dataclasses.MISSING:
-            made = entry.default_factory()
-            default = "that of each field" if dataclasses.is_dataclass(made) else show(made)
+            default = show(entry.default_factory())
         kinds = section_kinds(annotation)
         words = in_words(annotation)
         if is_section(annotation):
             words = f"a section{', kind ' if kinds else ''}{' or '.join(kinds)}"
-        elsewhere = show(getattr(without, entry.name)) if without is not None else default
-        if elsewhere != default and not is_section(annotation):
-            default = f"{elsewhere} ({default} if a recipe sets other fields of {prefix[:-1]})"
         yield FieldNote(f"{prefix}{entry.name}", words, default, described.get(entry.name, ""))
         if is_section(annotation) and not kinds:
-            section = section_class(annotation, None)
-            yield from field_notes(section, f"{prefix}{entry.name}.", made if isinstance(made, section) else None)
+            yield from field_notes(section_class(annotation, None), f"{prefix}{entry.name}.", sections.get(entry.name))

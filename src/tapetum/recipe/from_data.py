@@ -1,4 +1,4 @@
-"""Chooses a recipe for images that no recipe has been tuned for: examines the data and derives settings from it.
+"""Chooses a recipe for images that no recipe has been tuned for, from what a glance at them tells.
 
 Settings that the data do not decide come from a shipped recipe: one for many labels per class or one for few. The
 settings chosen are written as a recipe that extends it, so overrides and errors work as in any other recipe.
@@ -9,15 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
-from tapetum.data.images.cache import fits
-from tapetum.data.images.decoding import header_sizes
-from tapetum.data.images.stores import FileStore, Store, shrunk
-from tapetum.data.labels.labels import Labels
 from tapetum.data.views.draw import ViewConfig
-from tapetum.ops.randomness import make_keys, permutation
+from tapetum.recipe.glance import LOOKED_AT, Glance
 from tapetum.recipe.recipe import Recipe, load_recipe
 from tapetum.system.machine import available_threads
 
@@ -29,16 +24,12 @@ PAWS_OF = {MANY_LABELS: "paws_cifar10_labels_first_cpu", FEW_LABELS: "paws_cifar
 FIXMATCH_FROM = 8
 """Least mean number of labels per class from which a classifier's guesses teach more than labelled neighbours do: with
 4, PAWS was ahead (docs/speedrun.md)."""
-FEW_UP_TO = 100
-"""Greatest mean number of labels per class that counts as few."""
 SMALL_UP_TO = 40
 """Greatest shorter side, in pixels, of images that count as small, like CIFAR's."""
 SHRUNK_TO = 48
 """Greatest shorter side, in pixels, of the images that a CPU works on."""
 READ_AT = 2 * SHRUNK_TO
 """Shorter side, in pixels, at which a CPU reads images, so that a quarter of an image has enough for a view."""
-_SIZED, _READ = 2048, 128  # number of images whose sizes and whose pixels are examined
-_LOOKED_AT = 256  # shorter side, in pixels, that is enough to measure their colours
 _BASE_SIZE = 32  # side, in pixels, of the images that the base recipe is for
 _BASE_CLASSES = 10  # and their number of classes
 _WARMUP_STEPS, _WARMUP_LIMIT = 200, 0.1
@@ -49,82 +40,12 @@ _ELONGATED = 1.5  # ratio of longer to shorter side; above it, the central squar
 
 
 @dataclass(frozen=True)
-class Glance:
-    """The properties of a pool that settings follow from."""
-
-    num_images: int
-    size: int
-    """Median shorter side, pixels."""
-    aspect: float
-    """Median ratio of longer to shorter side."""
-    one_size: bool
-    """Whether all images in the sample have the same height and width."""
-    decoded_once: bool
-    """Whether the pool is in memory or small enough to be decoded into a cache."""
-    is_grey: bool
-    """Whether colour carries no information: one channel, or three equal ones."""
-    mean: tuple[float, ...]
-    """Mean per channel, for values in [0, 1]; so is `std`, the standard deviation."""
-    std: tuple[float, ...]
-    num_classes: int
-    fewest: int
-    """Number of labels of the class that has the fewest."""
-    num_labels: int
-
-    @property
-    def labels_are_few(self) -> bool:
-        return self.num_labels <= FEW_UP_TO * self.num_classes
-
-
-@dataclass(frozen=True)
 class Choice:
     """A setting and the reason for it."""
 
     what: str
     value: str
     reason: str
-
-
-def glance(store: Store, labels: Labels) -> Glance:
-    """Measure a sample of a pool's images, the same one at each call.
-
-    Args:
-        store: the pool.
-        labels: the labels that training will use.
-
-    Raises:
-        ValueError: an image of the sample cannot be read; names it and the fix.
-    """
-    order = permutation(make_keys(0, "glance"), len(store))
-    if isinstance(store, FileStore):
-        sizes = header_sizes((store.file(int(i)) for i in np.sort(order[:_SIZED])), store.at_once)
-    else:
-        sizes = store.sizes[:_SIZED]
-    # One at a time, because whole photographs together may exceed memory, and so that each counts the same at any size.
-    small = shrunk(store, _LOOKED_AT)
-    looks = [_colours(small, index) for index in np.sort(order[:_READ])]
-    mean, square = (torch.stack(values).mean(dim=0) for values in list(zip(*looks))[:2])
-    std = (square - mean**2).clamp(min=1e-4).sqrt()
-    return Glance(
-        num_images=len(store),
-        size=int(np.median(sizes.min(axis=1))),
-        aspect=round(float(np.median(sizes.max(axis=1) / sizes.min(axis=1))), 2),
-        one_size=bool((sizes == sizes[0]).all()),
-        decoded_once=not isinstance(store, FileStore) or fits(store),
-        is_grey=all(is_grey for _, _, is_grey in looks),
-        mean=tuple(round(float(m), 4) for m in mean),
-        std=tuple(round(float(s), 4) for s in std),
-        num_classes=labels.num_classes,
-        fewest=int(labels.counts.min()),
-        num_labels=len(labels.labelled),
-    )
-
-
-def _colours(store: Store, index: int) -> tuple[torch.Tensor, torch.Tensor, bool]:
-    """Return mean and mean square of each channel of an image, in [0, 1], and whether its channels are equal."""
-    (image,) = store.read(np.array([index]))
-    values = image.reshape(len(image), -1).double() / 255
-    return values.mean(dim=1), (values**2).mean(dim=1), bool((image == image[:1]).all())
 
 
 def choose(seen: Glance, *, shrink: bool, method: str | None = None) -> tuple[dict[str, Any], list[Choice]]:
@@ -145,6 +66,8 @@ def choose(seen: Glance, *, shrink: bool, method: str | None = None) -> tuple[di
     base = load_recipe(name)
     batch_size, batch_choice = _batch(seen, name)
     sections, choices = _small(seen, name) if is_small else _photographs(seen)
+    if method == "fixmatch" and not is_small:
+        sections["views"] |= _weak_and_strong(sections["views"]["large"])
     sections["extends"] = name
     sections["views"] |= {"mean": list(seen.mean), "std": list(seen.std)}
     shrink_to = READ_AT if shrink and seen.size > READ_AT else None
@@ -166,7 +89,7 @@ def choose(seen: Glance, *, shrink: bool, method: str | None = None) -> tuple[di
         choices.append(Choice("method", base.method.kind, reason))
     choices += [
         _crops(seen, sections, base),
-        Choice("colours", numbers, f"measured on {min(_READ, seen.num_images)} {colour} images"),
+        Choice("colours", numbers, f"measured on {min(LOOKED_AT, seen.num_images)} {colour} images"),
         Choice("support views", *(("strong", few) if seen.labels_are_few else ("mild", many))),
         Choice(
             "mirroring", "left-right", f"suits most photos; set {_no_mirroring(sections, base)} for letters and digits"
@@ -236,6 +159,12 @@ def _photographs(seen: Glance) -> tuple[dict[str, Any], list[Choice]]:
             "half the images' size, but between 64 and 128 to keep steps fast",
         ),
     ]
+
+
+def _weak_and_strong(views: Mapping[str, Any]) -> dict[str, Any]:
+    """Of views of photographs, those that FixMatch assigns classes to and those that learn them."""
+    weak = {"size": views["size"], "count": 1, "scale": [0.5, 1.0], "flip": views["flip"], "jitter": 0.0, "blur": 0.0}
+    return {"large": {**weak, "grayscale": 0.0, "solarize": 0.0}, "small": {**views, "count": 1}}
 
 
 def _crops(seen: Glance, sections: Mapping[str, Any], base: Recipe) -> Choice:

@@ -58,10 +58,10 @@ def start_from(
         changed["method"] = {"kind": "frozen", "head": None}  # not the head of the recipe that this one extends
         changed["trainer"] = {"steps": 0}
         return changed, [*choices, Choice("training", "none", "the weights stay as they are")]
-    # Muon would give the kernels that come with the weights another length.
     changed["optimizer"] = {**changed["optimizer"], "kind": "sgd", "backbone_lr": BACKBONE_LR}
     slower = Choice("backbone", f"{BACKBONE_LR:g} of the learning rate", "it is already trained, the heads are not")
-    return changed, [*choices, slower]
+    plain = Choice("optimizer", "sgd", "Muon would give the kernels that come with the weights another length")
+    return changed, [*choices, slower, plain]
 
 
 def _from_timm(name: str, sections: dict[str, Any]) -> list[Choice]:

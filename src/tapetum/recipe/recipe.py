@@ -40,6 +40,7 @@ from tapetum.recipe.fields import (
     section_item,
     section_kinds,
     show,
+    usual_sections,
 )
 from tapetum.recipe.files import read_recipe, recipe_text
 from tapetum.recipe.yaml_with_lines import Node, RecipeError, write_yaml
@@ -167,7 +168,8 @@ def find_config(wanted: str) -> tuple[str, type]:
     raise ValueError(unknown_kind(wanted))
 
 
-def _build(annotation: Any, node: Node, path: tuple[str, ...]) -> Any:
+def _build(annotation: Any, node: Node, path: tuple[str, ...], usual: Any = None) -> Any:
+    """Build a value; of a section, fields that the recipe leaves out stay as in the section that is usual there."""
     if not is_section(annotation):
         item = section_item(annotation)
         if item is not None and isinstance(node.value, list):
@@ -182,10 +184,12 @@ def _build(annotation: Any, node: Node, path: tuple[str, ...]) -> Any:
     for key, value in node.value.items():
         if key not in hints:
             raise _unknown(key, value, path, hints)
+    values = {key: getattr(usual, key) for key in hints} if type(usual) is config else {}
     for key in required_fields(config):
-        if key not in node.value:
+        if key not in node.value and key not in values:
             raise _wrong(node, (*path, key), f"is missing: give {in_words(hints[key])}.")
-    values = {key: _build(hints[key], value, (*path, key)) for key, value in node.value.items()}
+    sections = usual_sections(config)
+    values |= {key: _build(hints[key], value, (*path, key), sections.get(key)) for key, value in node.value.items()}
     try:
         return config(**values)
     except ValueError as error:

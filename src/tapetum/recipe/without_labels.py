@@ -10,8 +10,9 @@ import torch
 from tapetum.data.images.stores import Store
 from tapetum.data.labels.labels import Labels
 from tapetum.data.sources.open_source import NO_LABELS
-from tapetum.recipe.from_data import choose, glance
+from tapetum.recipe.from_data import choose
 from tapetum.recipe.from_weights import Network, start_from
+from tapetum.recipe.glance import glance
 from tapetum.recipe.recipe import Recipe, load_recipe, parse_recipe
 from tapetum.recipe.yaml_with_lines import write_yaml
 

@@ -30,6 +30,8 @@ from tapetum.runs.run_folder import open_run_folder
 from tapetum.system.notices import notify
 
 Indices = npt.NDArray[np.int64]
+NONE_HELD_OUT = {"held_out_per_class": None, "held_out_share": None}
+"""Fields of `data` for other labels than a run's: another draw of what is held out would hold some that trained it."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,8 @@ def open_trained_run(
     data, moved = data or {}, moved or {}
     recipe = located(folder, recipe, {name: data[name] for name in ("images", "labels") if data.get(name)} | {**moved})
     if data:  # nothing will be trained, so the other images may be fewer than a batch
-        recipe = replace(recipe, data=replace(recipe.data, **{"batch_size": 1, **data}))
+        others = {} if data.keys() <= {"images", "labels"} else NONE_HELD_OUT
+        recipe = replace(recipe, data=replace(recipe.data, **{"batch_size": 1, **others, **data}))
     parts = assemble(recipe, weights=False, decode=decode, trains=False)
     parts.shared = shared
     checkpoint = latest_checkpoint(folder / CHECKPOINTS, notify)
@@ -226,6 +229,9 @@ def open_trained_run(
             f"{moved['images']} does not hold the images that {folder} was trained on (then {then}, now {now}): give "
             "the folder that they were moved to."
         )
+    if data and parts.data.held_out is not None and not trained.has_own("data", "labels"):
+        # Not where the run's own images are now, but others: all their labels are meant.
+        return open_trained_run(run, plugins, decode, needs_labels, {**data, **NONE_HELD_OUT}, shared)
     if needs_labels:
         _check_classes(trained)
     return trained

@@ -4,7 +4,8 @@
 each labelled image find its class among its neighbours, as PAWS was fine-tuned on CIFAR-10.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tapetum.optim.optimizers import LARSConfig, ScheduleConfig, SGDConfig
 from tapetum.recipe.from_weights import TIMM
 from tapetum.recipe.recipe import Recipe, dump_recipe, parse_recipe
 from tapetum.runs.pool import PoolData, open_pool
+from tapetum.runs.run_folder import open_run_folder
 from tapetum.runs.test_set import find_test
 from tapetum.runs.weights import check_unseen_by_run
 
@@ -83,6 +85,27 @@ def _finetune_optimizer() -> SGDConfig:
 def _linear_optimizer() -> SGDConfig:
     lr = ScheduleConfig(peak=0.3, per_epoch=True)
     return SGDConfig(lr=lr, nesterov=False, weight_decay=1e-6, exclude=False)
+
+
+def refuse_other(folder: Path, data: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Raise ValueError if an evaluation in a folder, which would go on, was of other images, labels or settings."""
+    _, stored = open_run_folder(folder)
+    other = [name for name, value in data.items() if value is not None and not _same(getattr(stored.data, name), value)]
+    # What a recipe holds once it has run: minutes as steps, and what the machine decided.
+    told = [text for text in overrides if not text.startswith(("runtime.", "trainer.minutes="))]
+    other += [text for text in told if parse_recipe(dump_recipe(stored), str(folder), [text]) != stored]
+    if other:
+        raise ValueError(
+            f"{folder} holds an evaluation with other settings than {', '.join(other)}: give --output RUN for this "
+            "one, or remove that folder."
+        )
+
+
+def _same(stored: Any, given: Any) -> bool:
+    """Whether two values of a field of `data` are equal, or paths to the same file."""
+    if isinstance(stored, str) and isinstance(given, str):
+        return stored == given or os.path.realpath(stored) == os.path.realpath(given)
+    return bool(stored == given)
 
 
 def _suncet(base: Recipe, pool: PoolData) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from tapetum.interchange.weights.networks import network_of
 from tapetum.interchange.weights.projectors import projector_of
 from tapetum.interchange.weights.weight_files import read_weights
 from tapetum.recipe.files import RECIPE
-from tapetum.recipe.from_data import choose, glance
+from tapetum.recipe.from_data import choose
 from tapetum.recipe.from_weights import TIMM, says_its_network, start_from
+from tapetum.recipe.glance import glance
 from tapetum.recipe.recipe import Recipe, parse_recipe
 from tapetum.recipe.yaml_with_lines import write_yaml
 from tapetum.runs.places import located
@@ -23,7 +24,7 @@ from tapetum.runs.pool import open_pool
 from tapetum.runs.run import assemble
 from tapetum.runs.run_folder import open_run_folder
 from tapetum.runs.test_set import check_unseen
-from tapetum.runs.trained_run import TrainedRun
+from tapetum.runs.trained_run import NONE_HELD_OUT, TrainedRun
 from tapetum.system.notices import notify, progress_notices
 
 _HELD_OUT = 0.2
@@ -60,8 +61,7 @@ def recipe_for_weights(weights: str | Path, data: Mapping[str, Any], overrides: 
         folder, recipe = open_run_folder(weights)
         recipe = located(folder, recipe, {name: given[name] for name in ("images", "labels") if given.get(name)})
         if given.keys() - {"test"}:
-            # Another draw of what is held out would hold labels that have trained the run.
-            given = {"held_out_per_class": None, "held_out_share": None} | given
+            given = NONE_HELD_OUT | given
         return replace(recipe, data=replace(recipe.data, **given))
     if given.get("images") is None:
         if not (Path(weights).is_file() or str(weights).startswith(TIMM)):

@@ -27,7 +27,7 @@ from tapetum.runs.added_classes import refuse_added
 from tapetum.runs.run_folder import new_run_folder, update_summary
 from tapetum.runs.test_set import check_evaluation, check_unseen, find_test, open_test
 from tapetum.runs.trained_run import TrainedRun, open_trained_run
-from tapetum.runs.tuning import TUNING, tuning_recipe
+from tapetum.runs.tuning import TUNING, refuse_other, tuning_recipe
 from tapetum.runs.weights import changed_data, check_unseen_by_run, is_run, open_weights, recipe_for_weights
 from tapetum.system.launcher import process_rank
 from tapetum.verbs.resume import resume
@@ -116,6 +116,8 @@ def evaluate(
     """
     chosen = protocol or PROTOCOLS[0]
     _check(chosen, features, draws, overrides, output)
+    if chosen != "soft_nn" and (temperature is not None or top_k is not None):
+        raise ValueError(f"temperature and top_k are for soft_nn, not for {chosen}: leave them out.")
     load_plugins(plugins)
     paths = {name: None if path is None else str(path) for name, path in (("images", images), ("labels", labels))}
     data: dict[str, Any] = {**paths, "labels_per_class": labels_per_class, "labels_percent": labels_percent}
@@ -128,9 +130,8 @@ def evaluate(
     else:
         found = [_measured(wish, draw) for draw in range(draws)]
         _tell_spread(found, chosen)
-    _say(
-        f"Next: tapetum report {run}" if is_run(run) else f"Next: tapetum finetune {run} --images {images} --output RUN"
-    )
+    given = " ".join(f"--{name} {path}" for name, path in paths.items() if path is not None)
+    _say(f"Next: tapetum report {run}" if is_run(run) else f"Next: tapetum finetune {run} {given} --output RUN")
     return evaluation if draws is None else found
 
 
@@ -239,6 +240,7 @@ def _tuned(wish: _Wish, data: dict[str, Any], draw: int | None) -> Evaluation:
     if wish.output is not None and draw is not None:
         folder = folder / name
     if gather_on_all((folder / RECIPE).is_file())[0]:  # the first process may go on and write one
+        refuse_other(folder, data, wish.overrides)
         summary = resume(folder, plugins=wish.plugins)
     else:
         seeds = [] if draw is None else [f"seed={draw}"]

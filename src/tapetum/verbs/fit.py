@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -15,8 +15,9 @@ from tapetum.data.sources.save_source import is_path, save_source
 from tapetum.interchange.weights.networks import network_of
 from tapetum.interchange.weights.weight_files import read_weights
 from tapetum.recipe.files import read_recipe
-from tapetum.recipe.from_data import Choice, choose, describe, glance
+from tapetum.recipe.from_data import Choice, choose, describe
 from tapetum.recipe.from_weights import Network, says_its_network, start_from
+from tapetum.recipe.glance import glance
 from tapetum.recipe.recipe import Recipe, parse_recipe
 from tapetum.recipe.yaml_with_lines import write_yaml
 from tapetum.runs.places import GIVEN
@@ -40,6 +41,19 @@ _EVALUATIONS = 10
 _EMBEDDED = 50_000
 """Most labelled images to embed for all points of the curve together: more would take too much of a short run. One
 that is seen in several sizes counts for as many as its pixels."""
+_OF_TRAINING = {"length", "learning rate", "optimizer", "batch", "supports", "support views", "crops", "mirroring"}
+"""What is chosen for a training alone."""
+_SET_BY = {
+    "length": ("trainer.minutes", "trainer.epochs", "trainer.steps"),
+    "held out": ("data.held_out_per_class", "data.held_out_share", "data.folds"),
+    "batch": ("data.batch_size",),
+    "supports": ("support.images_per_class", "support.classes_per_batch"),
+    "optimizer": ("optimizer.kind",),
+    "learning rate": ("optimizer.lr.peak",),
+    "network": ("backbone.kind",),
+    "method": ("method.kind",),
+}
+"""The settings that take the place of what was chosen."""
 
 
 def fit(
@@ -103,6 +117,10 @@ def fit(
             )
         kept, _ = readable(source, strict, progress_notices("read"))
         assert kept.labels is not None
+        # As a setting, too: how many labels there are decides much.
+        if labels_per_class is labels_percent is None:
+            labels_per_class = _number("labels_per_class", overrides)
+            labels_percent = _number("labels_percent", overrides)
         used = drawn_labels(kept.labels, labels_per_class, labels_percent, seed=0)
         tests = None if test is None else find_test(test, used.classes)
         if tests is not None:
@@ -115,15 +133,16 @@ def fit(
         method = _named("method", overrides) if weights is None else "paws"
         sections, choices = choose(glance(kept.store, trained), shrink=shrink, method=method)
         drawn = {"labels_per_class": labels_per_class, "labels_percent": labels_percent, "label_seed": 0}
-        drawn |= {"held_out_share": share, "folds": folds}
+        drawn |= {"held_out_share": None if _number("held_out_per_class", overrides) else share, "folds": folds}
         sections["data"] |= {**_on_disk(images, labels, source, test, tests, folder), **drawn, "strict": strict}
         sections["trainer"] = sections.get("trainer", {}) | length
         choices += [spared, Choice("length", _in_words(length), remark)]
         if weights is not None:
-            network = _network(weights, overrides)
+            network, measured = _network(weights, overrides), sections["views"]["mean"]
             sections, taken = start_from(weights, sections, frozen=frozen is not None, network=network)
             replaced = {choice.what for choice in taken}
-            replaced |= {"length", "learning rate"} if frozen is not None else set()
+            replaced |= set() if sections["views"]["mean"] == measured else {"colours"}
+            replaced |= _OF_TRAINING if frozen is not None else set()
             choices = [*taken, *(choice for choice in choices if choice.what not in replaced)]
         recipe = _recipe(sections, kept, overrides)
         if share is not None:
@@ -131,7 +150,7 @@ def fit(
             recipe = _recipe(sections, kept, overrides)
         if process_rank() == 0:
             print(f"Found {kept.description}. Chosen settings (change any with KEY=VALUE):")
-            print(describe(choices), flush=True)
+            print(describe(_as_set(choices, overrides)), flush=True)
         return train_since(began, recipe, folder)
 
 
@@ -216,10 +235,31 @@ def _dealt_out(labels: Labels, folds: int) -> tuple[None, Labels, Choice]:
     return None, labels, Choice("held out", "no label", reason)
 
 
+def _given(section: str, key: str, overrides: Sequence[str]) -> Any:
+    """Return what the user sets a key of a section to; None if nothing."""
+    settings = read_recipe("{}", "the settings", lambda *_: True, overrides).plain().get(section)
+    return settings.get(key) if isinstance(settings, dict) else None
+
+
 def _named(section: str, overrides: Sequence[str]) -> str | None:
     """Return the `kind` of a section that the user names, if any."""
-    settings = read_recipe("{}", "the settings", lambda *_: True, overrides).plain().get(section)
-    return settings.get("kind") if isinstance(settings, dict) else None
+    return cast("str | None", _given(section, "kind", overrides))
+
+
+def _number(key: str, overrides: Sequence[str]) -> Any:
+    """Return the number that the user sets a key of `data` to, if any; what is no number is refused later."""
+    value = _given("data", key, overrides)
+    return value if isinstance(value, (int, float)) else None
+
+
+def _as_set(choices: list[Choice], overrides: Sequence[str]) -> list[Choice]:
+    """Put what the user has set in the place of what was chosen."""
+    last = {text.partition("=")[0]: text for text in overrides}
+    found = []
+    for choice in choices:
+        own = [last[key] for key in _SET_BY.get(choice.what, ()) if key in last]
+        found.append(Choice(choice.what, " ".join(own), "as you set it") if own else choice)
+    return found
 
 
 def _network(weights: str | Path, overrides: Sequence[str]) -> Network | None:

@@ -62,7 +62,10 @@ def resume(
             raise
         _remember(folder, recipe, moved)
     if _lacks_comparison(recipe, summary) and process_rank() == 0:
-        summary |= compare_with_start(folder, str(recipe.init), plugins=plugins)
+        try:
+            summary |= compare_with_start(folder, str(recipe.init), plugins=plugins)
+        except ValueError as error:  # the run itself is whole, so only this is missing
+            notify(f"not compared with the weights that it started from: {error}")
     return summary
 
 
