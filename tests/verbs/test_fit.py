@@ -89,13 +89,13 @@ def test_many_labels_choose_fixmatch_unless_another_method_is_named(settings, ki
 
 
 def test_what_the_user_sets_is_told_and_counts(capsys):
-    settings = ["data.batch_size=3", "data.held_out_per_class=1", "data.labels_per_class=2", "trainer.steps=3"]
+    settings = ["data.batch_size=3", "data.held_out_per_class=1", "data.labels_per_class=3", "trainer.steps=3"]
     summary = quick(steps=None, overrides=[*QUICK, *settings])
     said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     for line in ("batch data.batch_size=3", "held out data.held_out_per_class=1", "length trainer.steps=3"):
         assert f"{line} as you set it" in said
     assert any("2 labels per class are soon memorised" in line for line in said)
-    assert (summary["steps"], summary["num_labels"]) == (3, 3)
+    assert (summary["steps"], summary["num_labels"]) == (3, 6)
 
 
 @pytest.mark.parametrize("way", ["init", "frozen"])
