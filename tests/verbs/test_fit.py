@@ -94,8 +94,8 @@ def test_what_the_user_sets_is_told_and_counts(capsys):
     said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     for line in ("batch data.batch_size=3", "held out data.held_out_per_class=1", "length trainer.steps=3"):
         assert f"{line} as you set it" in said
-    assert any("2 labels per class are soon memorised" in line for line in said)
-    assert (summary["steps"], summary["num_labels"]) == (3, 6)
+    assert any("3 labels per class are soon memorised" in line for line in said)
+    assert (summary["steps"], summary["num_labels"], summary["heldout"]["soft_neighbours"]["count"]) == (3, 9, 3)
 
 
 @pytest.mark.parametrize("way", ["init", "frozen"])

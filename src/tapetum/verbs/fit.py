@@ -126,6 +126,8 @@ def fit(
         if tests is not None:
             check_unseen(kept.store, used, tests, _shown(test))
         share, trained, spared = _held_out(used) if folds is None else _dealt_out(used, folds)
+        is_spared = _number("held_out_per_class", overrides) is not None  # of all labels, before those used are drawn
+        trained = used if is_spared else trained
         if folds is not None:
             length, remark = _shared_with_folds(length, remark, folds)
         weights = init if frozen is None else frozen
@@ -133,7 +135,7 @@ def fit(
         method = _named("method", overrides) if weights is None else "paws"
         sections, choices = choose(glance(kept.store, trained), shrink=shrink, method=method)
         drawn = {"labels_per_class": labels_per_class, "labels_percent": labels_percent, "label_seed": 0}
-        drawn |= {"held_out_share": None if _number("held_out_per_class", overrides) else share, "folds": folds}
+        drawn |= {"held_out_share": None if is_spared else share, "folds": folds}
         sections["data"] |= {**_on_disk(images, labels, source, test, tests, folder), **drawn, "strict": strict}
         sections["trainer"] = sections.get("trainer", {}) | length
         choices += [spared, Choice("length", _in_words(length), remark)]
