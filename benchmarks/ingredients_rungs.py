@@ -64,6 +64,8 @@ class Settings:
     """What `mixup` mixes: labelled images, or all that is learned from, where each keeps the larger share."""
     support_warp: float = 0.0
     """Half of the labelled images are turned by up to so many degrees, and sheared by up to so many hundredths."""
+    warp: float = 0.0
+    """The same for half of the views that are learned from unlabelled images."""
     rotations: float = 0.0
     """Weight of telling by which quarter turns unlabelled images were turned, in one more view of each."""
     cutout: float = 0.0
@@ -230,6 +232,9 @@ RUNGS: dict[str, Rung] = {
     "whole images": Rung("halfway views", {"whole": True}, "pseudo-labels as predictions are made"),
     "heavier pseudo-labels": Rung("halfway views", {"unlabelled_weight": 3.0}),
     "learning neighbours": Rung("halfway views", {"neighbour_weight": 0.3}, "pseudo-labels, as PAWS predicts them"),
+    "turned unlabelled images": Rung(
+        "learning neighbours", {"warp": 30.0}, "RandAugment's, https://arxiv.org/abs/1909.13719"
+    ),
     "heavier learning neighbours": Rung("learning neighbours", {"unlabelled_weight": 3.0}),
     "unlabelled images sooner": Rung("heavier learning neighbours", {"start": 0.15, "ramp": 0.25, "hold": 0.4}),
     "fewer labelled images": Rung("learning neighbours", {"supports_per_class": 6}, "of each class in a step"),

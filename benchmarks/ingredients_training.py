@@ -157,7 +157,8 @@ class Training:
 
     def _seen(self, indices: Indices, size: int, step: int, purpose: str) -> Tensor:
         """Views of unlabelled images to learn from."""
-        return self._views(indices, self.settings.view, size, step, purpose, self.settings.cutout)
+        s = self.settings
+        return self._views(indices, s.view, size, step, purpose, s.cutout, s.warp)
 
     def _views(
         self, indices: Indices, view: str, size: int, step: int, purpose: str, side: float, strength: float = 0.0
