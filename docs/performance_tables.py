@@ -13,8 +13,10 @@ LIGHT_INTRODUCTION = """## Speed of light
 How near to the machine's matrix peak the steps of recipes run (an eighth of the batch for `paws_cifar10_4000`), and
 where the rest of the time goes; the peak is that of the type in which a recipe computes there. *Network* is the forward
 and backward pass with heads and loss, *views* all from the draw to the normalised tensor.
-`benchmarks/speed_of_light.py` tells more parts. *avx2_channels_first*: the same machine before the recipes for CPUs
-kept the channels of a pixel side by side, and before memory that is freed was kept for the next step.
+`benchmarks/speed_of_light.py` tells more parts. Of `fixmatch_cifar10_cpu`, these are the steps that see unlabelled
+images. *avx2_channels_first*: the same machine before the recipes for CPUs kept the channels of a pixel side by side,
+and before memory that is freed was kept for the next step. *avx512_bf16_wide*: a newer processor, whose bfloat16 units
+do twice as much in a cycle, while all that is no multiplication takes about as long.
 """
 NETWORK = ("backbone", "heads and loss", "backward")
 VIEWS = ("draw", "read", "crop", "colour", "normalise", "views, the rest")
