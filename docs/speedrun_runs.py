@@ -125,8 +125,8 @@ With 40 labels, which ones are drawn decides more than the recipe does (three se
 work gained PAWS hardly anything; with 4,000, two and a half times the work gained FixMatch a point. What promises most,
 by these tables:
 
-1. *strong views as published*: FixMatch's RandAugment also turns, shears and shifts unlabelled images, and the long
-   trainings have no view that is as hard; turned labelled images lost, turned unlabelled ones were not tried;
+1. *strong views as published* in trainings of an hour and more: FixMatch's RandAugment also turns, shears and shifts
+   unlabelled images; in the ladder, whose trainings are short, turned images were no gain;
 2. *more unlabelled images a step* in trainings of an hour and more, as published (seven for each labelled one); in short
    ones labels teach more;
 3. *which 40 labels*: draws differ by more than recipes do, and those that `suggest` chose, by features of a training
