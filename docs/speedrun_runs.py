@@ -127,8 +127,8 @@ by these tables:
 
 1. *strong views as published* in trainings of an hour and more: FixMatch's RandAugment also turns, shears and shifts
    unlabelled images; in the ladder, whose trainings are short, turned images were no gain;
-2. *more unlabelled images a step* in trainings of an hour and more, as published (seven for each labelled one); in short
-   ones labels teach more;
+2. *more unlabelled images a step* in trainings of an hour and more, as published (seven for each labelled one); in
+   short ones labels teach more;
 3. *which 40 labels*: draws differ by more than recipes do, and those that `suggest` chose, by features of a training
    without labels, trained one run here; features of a longer one, and more seeds, would tell what choosing is worth.
 

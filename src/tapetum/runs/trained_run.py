@@ -229,7 +229,8 @@ def open_trained_run(
             f"{moved['images']} does not hold the images that {folder} was trained on (then {then}, now {now}): give "
             "the folder that they were moved to."
         )
-    if data and parts.data.held_out is not None and not trained.has_own("data", "labels"):
+    spares = any(getattr(recipe.data, name) is not None for name in NONE_HELD_OUT)
+    if data and spares and not trained.has_own("data", "labels"):
         # Not where the run's own images are now, but others: all their labels are meant.
         return open_trained_run(run, plugins, decode, needs_labels, {**data, **NONE_HELD_OUT}, shared)
     if needs_labels:
