@@ -242,7 +242,6 @@ RUNGS: dict[str, Rung] = {
     "three iterations": Rung("learning neighbours", THREE, "of Muon, as the library's"),
     "labels in three iterations": Rung("labels + SuNCEt by Muon", THREE, "of Muon, as the library's"),
     "faster Muon": Rung("learning neighbours", {"muon_lr": 0.1}),
-    "slower Muon": Rung("learning neighbours", {"muon_lr": 0.025}),
     "later fall": Rung("halfway views", {"hold": 0.8}, "of the learning rate"),
     "rotations": Rung("halfway views", {"rotations": 0.5}, "RotNet, https://arxiv.org/abs/1803.07728"),
     "growing views": Rung(f"{BOTH} by Muon", {"first_size": (0.6, 14)}, "small until unlabelled images join"),

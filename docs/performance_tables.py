@@ -15,8 +15,8 @@ where the rest of the time goes; the peak is that of the type in which a recipe 
 and backward pass with heads and loss, *views* all from the draw to the normalised tensor.
 `benchmarks/speed_of_light.py` tells more parts. Of `fixmatch_cifar10_cpu`, these are the steps that see unlabelled
 images. *avx2_channels_first*: the same machine before the recipes for CPUs kept the channels of a pixel side by side,
-and before memory that is freed was kept for the next step. *avx512_bf16_wide*: a newer processor, whose bfloat16 units
-do twice as much in a cycle, while all that is no multiplication takes about as long.
+and before memory that is freed was kept for the next step. *avx512_bf16_wide*: a newer processor, whose bfloat16 peak
+is twice as high, so that what is no multiplication weighs more.
 """
 NETWORK = ("backbone", "heads and loss", "backward")
 VIEWS = ("draw", "read", "crop", "colour", "normalise", "views, the rest")

@@ -305,6 +305,7 @@ def test_whole_images_leave_no_list():
         ({"labels": "photos"}, "has no labels|labels no image"),
         ({"labels_per_class": 5}, "class 'ash' has 4 labelled images, fewer than the 5 requested labels per class"),
         ({"labels_per_class": 0}, "labels per class is 0"),
+        ({"overrides": ["data.labels_per_class=2.5"]}, r"data.labels_per_class is 2.5: expected a whole number"),
         ({"test": "tests"}, "there is nothing at tests"),
         ({"test": "photos"}, "photos has no labels to evaluate with"),
         (

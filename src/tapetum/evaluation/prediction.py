@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from tapetum.evaluation.embedding import Outputs
-from tapetum.evaluation.soft_neighbours import TEMPERATURE
+from tapetum.evaluation.soft_neighbours import TEMPERATURE, hard_labels
 from tapetum.ops.precision import full_precision
 from tapetum.ops.soft_neighbours import SCORES_AT_ONCE
 
@@ -90,8 +90,7 @@ def _hard_labels(supports: Supports) -> Tensor | None:
     """(S, C) one-hot rows; None if they would take more memory than the cosines."""
     if len(supports.labels) * supports.num_classes > SCORES_AT_ONCE:
         return None
-    rows = supports.embeddings.new_zeros(len(supports.labels), supports.num_classes)
-    return rows.scatter_(1, supports.labels[:, None], 1)
+    return hard_labels(supports.labels, supports.num_classes, supports.embeddings.dtype)
 
 
 def _sums(shares: Tensor, supports: Supports, hard: Tensor | None) -> Tensor:

@@ -29,8 +29,7 @@ def classify_by_neighbours(
         most: number of nearest supports that vote; None: all of them, as published.
     """
     if most is None or most >= len(supports):
-        # torch's one_hot would be of int64, and take twelve bytes for each number where this takes four.
-        hard = supports.new_zeros(len(labels), num_classes).scatter_(1, labels[:, None], 1)
+        hard = hard_labels(labels, num_classes, supports.dtype)
         parts = [soft_neighbours(part, supports, hard, temperature, over_ranks=False) for part in queries.split(chunk)]
         return torch.cat(parts)
     anchors, parts = normalize(supports, dim=1), []
@@ -39,3 +38,8 @@ def classify_by_neighbours(
         shares = torch.softmax(similarities / temperature, dim=1)
         parts.append(shares.new_zeros(len(part), num_classes).scatter_add_(1, labels[nearest], shares))
     return torch.cat(parts)
+
+
+def hard_labels(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """(S, C) one-hot rows of labels (S,); torch's own are of int64 first, which takes three times the memory."""
+    return torch.zeros(len(labels), num_classes, dtype=dtype, device=labels.device).scatter_(1, labels[:, None], 1)

@@ -90,10 +90,11 @@ def _linear_optimizer() -> SGDConfig:
 def refuse_other(folder: Path, data: Mapping[str, Any], overrides: Sequence[str]) -> None:
     """Raise ValueError if an evaluation in a folder, which would go on, was of other images, labels or settings."""
     _, stored = open_run_folder(folder)
+    text = dump_recipe(stored)
     other = [name for name, value in data.items() if value is not None and not _same(getattr(stored.data, name), value)]
     # What a recipe holds once it has run: minutes as steps, and what the machine decided.
-    told = [text for text in overrides if not text.startswith(("runtime.", "trainer.minutes="))]
-    other += [text for text in told if parse_recipe(dump_recipe(stored), str(folder), [text]) != stored]
+    told = [setting for setting in overrides if not setting.startswith(("runtime.", "trainer.minutes="))]
+    other += [setting for setting in told if parse_recipe(text, str(folder), [setting]) != stored]
     if other:
         raise ValueError(
             f"{folder} holds an evaluation with other settings than {', '.join(other)}: give --output RUN for this "

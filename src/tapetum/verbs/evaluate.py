@@ -115,15 +115,13 @@ def evaluate(
         >>> tapetum.evaluate("runs/cifar", "cifar10/test").soft_neighbours.top1  # doctest: +SKIP
     """
     chosen = protocol or PROTOCOLS[0]
-    _check(chosen, features, draws, overrides, output)
-    if chosen != "soft_nn" and (temperature is not None or top_k is not None):
-        raise ValueError(f"temperature and top_k are for soft_nn, not for {chosen}: leave them out.")
-    load_plugins(plugins)
+    neighbourhood = Neighbourhood(TEMPERATURE if temperature is None else temperature, top_k)
     paths = {name: None if path is None else str(path) for name, path in (("images", images), ("labels", labels))}
     data: dict[str, Any] = {**paths, "labels_per_class": labels_per_class, "labels_percent": labels_percent}
     data |= {"test": None if test is None else str(test)}
-    neighbourhood = Neighbourhood(TEMPERATURE if temperature is None else temperature, top_k)
     wish = _Wish(run, chosen, features, neighbourhood, changed_data(data), output, plugins, tuple(overrides))
+    _check(wish, draws)
+    load_plugins(plugins)
     if draws is None:
         evaluation = _measured(wish, None)
         _tell_all(evaluation, chosen)
@@ -135,17 +133,20 @@ def evaluate(
     return evaluation if draws is None else found
 
 
-def _check(protocol: str, features: str | None, draws: int | None, overrides: Sequence[str], output: Any) -> None:
+def _check(wish: _Wish, draws: int | None) -> None:
+    protocol, features, overrides = wish.protocol, wish.features, wish.overrides
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol is {protocol!r}: choose one of {', '.join(PROTOCOLS)}.")
     if features not in (None, *FEATURES):
         raise ValueError(f"features is {features!r}: choose one of {', '.join(FEATURES)}.")
     if draws is not None and draws < 2:
         raise ValueError(f"draws is {draws}: use 2 or more, or leave it out.")
-    if protocol not in TUNING and (overrides or output):
+    if protocol not in TUNING and (overrides or wish.output):
         raise ValueError(f"{protocol} trains nothing: leave out output and {' '.join(overrides) or 'recipe values'}.")
     if protocol in TUNING and features:
         raise ValueError(f"features is {features}, but {protocol} decides itself: leave it out.")
+    if protocol != "soft_nn" and wish.neighbourhood != Neighbourhood():
+        raise ValueError(f"temperature and top_k are for soft_nn, not for {protocol}: leave them out.")
 
 
 def _measured(wish: _Wish, draw: int | None) -> Evaluation:

@@ -3,10 +3,11 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
+from tapetum.data.batches.data_config import DataConfig
 from tapetum.data.health.unreadable import readable
 from tapetum.data.labels.labels import Labels
 from tapetum.data.labels.subsets import LEAST_TO_SPARE, drawn_labels, fold_of, held_out
@@ -15,10 +16,10 @@ from tapetum.data.sources.save_source import is_path, save_source
 from tapetum.interchange.weights.networks import network_of
 from tapetum.interchange.weights.weight_files import read_weights
 from tapetum.recipe.files import read_recipe
-from tapetum.recipe.from_data import Choice, choose, describe
+from tapetum.recipe.from_data import FEW_LABELS, Choice, choose, describe
 from tapetum.recipe.from_weights import Network, says_its_network, start_from
 from tapetum.recipe.glance import glance
-from tapetum.recipe.recipe import Recipe, parse_recipe
+from tapetum.recipe.recipe import Recipe, load_recipe, parse_recipe
 from tapetum.recipe.yaml_with_lines import write_yaml
 from tapetum.runs.places import GIVEN
 from tapetum.runs.run_folder import new_run_folder
@@ -117,16 +118,15 @@ def fit(
             )
         kept, _ = readable(source, strict, progress_notices("read"))
         assert kept.labels is not None
-        # As a setting, too: how many labels there are decides much.
-        if labels_per_class is labels_percent is None:
-            labels_per_class = _number("labels_per_class", overrides)
-            labels_percent = _number("labels_percent", overrides)
+        own = _set_data(overrides)
+        if own.labels_per_class or own.labels_percent:  # settings count as arguments: how many labels decides much
+            labels_per_class, labels_percent = own.labels_per_class, own.labels_percent
         used = drawn_labels(kept.labels, labels_per_class, labels_percent, seed=0)
         tests = None if test is None else find_test(test, used.classes)
         if tests is not None:
             check_unseen(kept.store, used, tests, _shown(test))
         share, trained, spared = _held_out(used) if folds is None else _dealt_out(used, folds)
-        is_spared = _number("held_out_per_class", overrides) is not None  # of all labels, before those used are drawn
+        is_spared = own.held_out_per_class is not None  # of all labels, before those used are drawn
         trained = used if is_spared else trained
         if folds is not None:
             length, remark = _shared_with_folds(length, remark, folds)
@@ -237,21 +237,16 @@ def _dealt_out(labels: Labels, folds: int) -> tuple[None, Labels, Choice]:
     return None, labels, Choice("held out", "no label", reason)
 
 
-def _given(section: str, key: str, overrides: Sequence[str]) -> Any:
-    """Return what the user sets a key of a section to; None if nothing."""
-    settings = read_recipe("{}", "the settings", lambda *_: True, overrides).plain().get(section)
-    return settings.get(key) if isinstance(settings, dict) else None
-
-
 def _named(section: str, overrides: Sequence[str]) -> str | None:
     """Return the `kind` of a section that the user names, if any."""
-    return cast("str | None", _given(section, "kind", overrides))
+    settings = read_recipe("{}", "the settings", lambda *_: True, overrides).plain().get(section)
+    return settings.get("kind") if isinstance(settings, dict) else None
 
 
-def _number(key: str, overrides: Sequence[str]) -> Any:
-    """Return the number that the user sets a key of `data` to, if any; what is no number is refused later."""
-    value = _given("data", key, overrides)
-    return value if isinstance(value, (int, float)) else None
+def _set_data(overrides: Sequence[str]) -> DataConfig:
+    """Return the `data` section that the user's settings make by themselves, checked as in a recipe."""
+    settings = [text for text in overrides if text.startswith("data")]
+    return load_recipe(FEW_LABELS, ["data.labels_per_class=null", *settings]).data
 
 
 def _as_set(choices: list[Choice], overrides: Sequence[str]) -> list[Choice]:

@@ -84,9 +84,9 @@ def test_the_card_of_a_model_that_nobody_measured(make_model, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"mirrored": True}, "over 2 views of each image\n(its mirror image too)."),
-        ({"scales": (0.8, 1.0)}, "over 2 views of each image\n(in 2 sizes)."),
-        ({"mirrored": True, "scales": (0.8, 1.0)}, "over 4 views of each image\n(its mirror image too, in 2 sizes)."),
+        ({"mirrored": True}, "averaged over the mirror image of each image."),
+        ({"scales": (0.8, 1.0)}, "averaged over 2 sizes of each image."),
+        ({"mirrored": True, "scales": (0.8, 1.0)}, "averaged over the mirror image and 2 sizes of each image."),
         ({}, None),
     ],
 )
@@ -94,7 +94,7 @@ def test_the_card_says_that_the_accuracy_is_of_averages(make_model, tmp_path, se
     model = make_model(ResNetConfig(depth=18))
     object.__setattr__(model, "views", replace(model.views, evaluation=replace(model.views.evaluation, **settings)))
     text = (export_huggingface(model, tmp_path / "out") / "README.md").read_text()
-    assert "sees one view" in text if words else "sees one view" not in text
+    assert ("an image once" in text) == (words is not None)
     assert words is None or words in text
 
 

@@ -138,13 +138,15 @@ def _model_card(model: TrainedModel, folder: str) -> str:
     network = model.backbone.name if isinstance(model.backbone, TimmConfig) else f"ResNet-{model.backbone.depth}"  # type: ignore[union-attr]
     card = environment.get_template("model_card.md")
     about = preprocessing(model)
+    averaged_over = ["the mirror image"] if about["mirrored"] else []
+    averaged_over += [f"{len(about['scales'])} sizes"] if len(about["scales"]) > 1 else []
     return card.render(
         model=model,
         folder=folder,
         network=network,
         is_timm=isinstance(model.backbone, TimmConfig),
         preprocessing=about,
-        num_views=(2 if about["mirrored"] else 1) * len(about["scales"]),
+        averaged_over=averaged_over,
     )
 
 
