@@ -190,6 +190,19 @@ def test_an_existing_file_is_gone_on_with(path):
     assert by_fit(path) == {"a.png": "cat", "b.png": "dog", "c.png": "dog"}
 
 
+def test_classes_keep_their_numbers_whichever_is_answered_first(path):
+    path.write_text("path,label\na.png,cat\nb.png,dog\n")
+    answers = opened(path)
+    answers.expect(["ant", "dog", "emu"])  # those that a run predicts
+    order = ["cat", "dog", "ant", "emu"]
+    assert list(answers.classes()) == order
+    answers.give({2: "emu"}, "key")
+    assert list(answers.classes()) == order
+    answers.give({0: "yak"}, "key")  # the only cat is corrected
+    assert answers.classes() == {"cat": 0, "dog": 1, "ant": 0, "emu": 1, "yak": 1}
+    assert list(opened(path).classes()) == [*order, "yak"]
+
+
 def test_what_others_write_meanwhile_is_seen_and_kept(path):
     answers = opened(path)
     answers.give({0: "cat"}, "key")

@@ -75,6 +75,9 @@ def test_keys_alone_label_skip_undo_enlarge_and_name_classes(page, session):
     assert "no class 7 yet" in page.text("#toast")
     page.press_with_shift("1")
     assert "no class 11 yet" in page.text("#toast")
+    page.press("n", "e", "\ue004", "\ue004", "\ue007")  # two tabs, past "use" to "cancel", and Enter
+    assert not page.run("return document.getElementById('naming').open")
+    assert "e" not in page.texts("#classes .name")
     page.press("?")
     assert page.run("return document.getElementById('help').open")
     page.press("\ue00c")  # Escape
@@ -261,9 +264,33 @@ def test_50_000_images_scroll_and_take_little_time_and_memory(tmp_path, driver):
         name_class(page, "cat")
         assert cpu_seconds(process.pid) - began < ANSWER_SECONDS
         assert len(rows(tmp_path / "labels.csv")) == 1
+        takes_a_range_that_was_never_drawn(page, tmp_path / "labels.csv")
     finally:
         process.kill()
         process.communicate()
+
+
+def takes_a_range_that_was_never_drawn(page, path):
+    page.run("document.querySelector('.scroller').scrollTop = 0")
+    until(lambda: seen(page))
+    page.click(".tile", 0)
+    page.run("document.querySelector('.scroller').scrollTop = 1e5")
+    last = until(lambda: seen(page))[0]
+    assert int(Path(last).stem) + 1000 * int(Path(last).parent.name) > 1000
+    page.run(
+        """
+      const one = [...document.querySelectorAll('.tile')].find((tile) => tile.title === arguments[0]);
+      one.dispatchEvent(new MouseEvent('click', { bubbles: true, shiftKey: true }));
+    """,
+        last,
+    )
+    page.settled()
+    chosen = int(page.text(".actions .note").split()[0])
+    page.press("1")
+    given = {row[0] for row in rows(path)}
+    assert last in given
+    assert len(given) in (chosen, chosen + 1)
+    assert chosen > 1000
 
 
 def seen(page):

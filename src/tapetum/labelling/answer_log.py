@@ -60,7 +60,7 @@ class AnswerLog:
         skipped: images whose last answer was to skip them.
         excepted: image -> the class that it was said not to be, if that is the last that was said of it.
         confirmed: images whose label was kept in the review.
-        classes: every class that was ever an answer, in the order of appearance.
+        classes: every class that was ever offered when an answer was given, or was one, in the order of appearance.
     """
 
     def __init__(self, path: Path, matcher: NameMatcher) -> None:
@@ -78,6 +78,7 @@ class AnswerLog:
         for key, lines in told.items():
             changes = [Change(image, line["old"], line["new"]) for image, line in lines]
             first = lines[0][1]
+            self.classes |= dict.fromkeys(name for _, line in lines for name in line.get("classes", ()))
             self._note(Operation(key, first["how"], changes, undoes=first.get("undoes")), dict(lines))
 
     def last(self, tab: str) -> Operation | None:
@@ -88,8 +89,8 @@ class AnswerLog:
                     return operation
         return None
 
-    def append(self, operation: Operation, who: str, about: About) -> None:
-        """Write an operation to disk and take note of it."""
+    def append(self, operation: Operation, who: str, about: About, classes: Sequence[str] = ()) -> None:
+        """Write an operation to disk, with those of `classes` that the log lacks, and take note of it."""
         shared = {
             "when": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "who": who,
@@ -97,12 +98,15 @@ class AnswerLog:
             "how": operation.how,
         }
         shared |= {} if operation.undoes is None else {"undoes": operation.undoes}
+        offered = [name for name in classes if name not in self.classes]
         content = ""
         for image, old, new in operation.changes:
             line = shared | {"path": self._names[image], "old": old, "new": new} | dict(about.get(image, {}))
+            line |= {"classes": offered} if offered and not content else {}
             content += json.dumps(line, ensure_ascii=False) + "\n"
         if content:
             _append(self.path, content.encode())
+        self.classes |= dict.fromkeys(offered)
         self._note(operation, about)
 
     def _note(self, operation: Operation, about: About) -> None:
@@ -131,7 +135,7 @@ def _objects(path: Path) -> list[dict[str, Any]]:
         try:
             entry = json.loads(line)
             is_whole = all(isinstance(entry[key], str) for key in ("path", "operation", "how"))
-            labels = [entry[key] for key in ("old", "new") if entry[key] is not None]
+            labels = [entry[key] for key in ("old", "new") if entry[key] is not None] + list(entry.get("classes", ()))
             # An undo writes what is here into the CSV again.
             if is_whole and all(isinstance(label, str) and as_label(label, "") for label in labels):
                 found.append(entry)

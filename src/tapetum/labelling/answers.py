@@ -13,7 +13,8 @@ import io
 import os
 import threading
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,10 +65,11 @@ class Answers:
         self._stamp: _Stamp = None
         self._labels: dict[int, str] = {}
         self._log = AnswerLog(self.path.with_name(f"{self.path.stem}.log.jsonl"), self._matcher)
+        self._order = dict.fromkeys(self._log.classes)
         with self._writing():  # so that a folder that cannot be written is told before anybody answers
             if not self.path.exists():
                 self._write({})
-            _ = self.labels  # so is a faulty file
+            self.expect(self.labels.values())  # so is a faulty file
 
     @property
     def labels(self) -> dict[int, str]:
@@ -95,11 +97,15 @@ class Answers:
 
     def classes(self) -> dict[str, int]:
         """Class -> number of images, in the order in which classes first appeared, so that their keys stay."""
-        counts = dict.fromkeys(self._log.classes, 0)
-        for label in self.labels.values():
-            counts[label] = counts.get(label, 0) + 1
-        counts.pop(NONE_OF_THESE, None)
-        return counts
+        counts = Counter(self.labels.values())
+        with self._lock:
+            self.expect(counts)
+            return {name: counts[name] for name in self._order if name != NONE_OF_THESE}
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Number classes that are to be offered, after those that have a number already."""
+        with self._lock:
+            self._order |= dict.fromkeys(name for name in names if name not in self._order)
 
     def give(self, given: Mapping[int, Answer], how: str, tab: str = "", about: About | None = None) -> Operation:
         """Write answers; when this returns, they are on disk.
@@ -120,8 +126,9 @@ class Answers:
                 cleaned = {image: before.get(image) for image in cleaned}
             changes = [Change(image, before.get(image), label) for image, label in cleaned.items()]
             operation = new_operation(how, changes, tab)
+            numbered = list(self.classes())  # before a first answer of a class moves it, in a later session
             self._apply(changes)
-            self._log.append(operation, self._who, about or {})
+            self._log.append(operation, self._who, about or {}, numbered)
             return operation
 
     def undo(self, tab: str) -> Operation | None:

@@ -68,6 +68,7 @@ class Session:
                 self.training.tick()
                 if path := self._changed("predictions.csv"):
                     self.predictions = read_predictions(path, self._index)
+                    self.answers.expect(self.predictions.classes)
                 if path := self._changed("suggestions.csv"):
                     self.queue.suggestions = read_suggestions(path, self._index)
                 if path := self._changed("review/review.html"):
@@ -95,7 +96,6 @@ class Session:
             "skipped": len(self.answers.skipped - labels.keys()),
             "suggested": self.queue.left(),
             "classes": list(self.answers.classes().items()),
-            "known": [] if self.predictions is None else list(self.predictions.classes),
             "predicted": self.predictions is not None,
             "calibrated": self.predictions is not None and self.predictions.is_calibrated,
             "finished": finished,

@@ -80,10 +80,7 @@ const button = (text, hint, onclick, extra = {}) =>
 
 // --- Head and classes ----------------------------------------------------------------------------------------------
 
-function classNames() {
-  const names = state.classes.map(([name]) => name);
-  return [...names, ...state.known.filter((name) => !names.includes(name))];
-}
+const classNames = () => state.classes.map(([name]) => name);
 
 const keyOf = (place) => (place < 10 ? `${(place + 1) % 10}` : place < 20 ? `⇧${(place + 1) % 10}` : "");
 
@@ -131,7 +128,7 @@ function drawClasses() {
 let drawn = "", noticed = "";
 function use(told) {                     // takes over what the server told
   state = told;
-  const now = JSON.stringify([told.classes, told.known]);
+  const now = JSON.stringify(told.classes);
   if (now !== drawn) { drawn = now; drawClasses(); }
   drawHead();
 }
@@ -174,8 +171,8 @@ function zoom(item) {
 
 // --- One image at a time -------------------------------------------------------------------------------------------
 
-function labelView(first = null) {
-  let current = first, upcoming = [], since = performance.now();
+function labelView() {
+  let current = null, upcoming = [], since = performance.now();
 
   async function fill() {
     upcoming = (await ask("next", { count: 8 })).filter((item) => item.id !== current?.id);
@@ -224,7 +221,7 @@ function labelView(first = null) {
 // --- Many images at once -------------------------------------------------------------------------------------------
 
 function gridView() {
-  let source = null, isGroup = false, name = "", chosen = new Set(), at = 0, anchor = null, opened = 0;
+  let source = null, isGroup = false, name = "", chosen = new Set(), at = 0, anchor = null, anchored = true, opened = 0;
   let tiles = new Map(), columns = 1;
   const select = el("select", { "aria-label": "Which images", onchange: () => told(open(select.value)) });
   const actions = el("div", { class: "actions" });
@@ -237,7 +234,7 @@ function gridView() {
     const options = groups.map((group) => [`group:${group.name}`,
       `predicted ${group.name} (${group.count})`]);
     options.push(["unlabelled", "all without an answer"], ["all", "all images"], ["none", "none of these"], ["skipped", "skipped"]);
-    options.push(...state.classes.map(([label, count]) => [`label:${label}`, `labelled ${label} (${count})`]));
+    options.push(...state.classes.filter(([, count]) => count).map(([label, count]) => [`label:${label}`, `labelled ${label} (${count})`]));
     select.replaceChildren(...options.map(([value, text]) => el("option", { value }, text)));
     return options.map(([value]) => value);
   }
@@ -262,11 +259,13 @@ function gridView() {
     return { total: items.length, all: total, get: (place) => items[place], load: async () => {} };
   }
   function listSource(show) {
-    const pages = new Map(), waiting = new Set(), made = { total: 0 };
+    const pages = new Map(), waiting = new Map(), made = { total: 0 };
     made.get = (place) => pages.get(Math.floor(place / PAGE))?.[place % PAGE];
-    made.load = async (page) => {
-      if (pages.has(page) || waiting.has(page)) return;
-      waiting.add(page);
+    made.load = (page) => {
+      if (!pages.has(page) && !waiting.has(page)) waiting.set(page, fetched(page));
+      return waiting.get(page);
+    };
+    async function fetched(page) {
       try {
         const part = await ask(`listing?count=${PAGE}&start=${page * PAGE}&show=${encodeURIComponent(show)}`);
         pages.set(page, part.items);
@@ -278,7 +277,7 @@ function gridView() {
       } finally {
         waiting.delete(page);
       }
-    };
+    }
     return made;
   }
   function clear() {
@@ -304,7 +303,7 @@ function gridView() {
     const shown = typeof item.label === "string" ? item.label : item.predicted ? `${item.predicted}?` : "";
     const tile = el("div", { role: "button", tabindex: "0", class: "tile", title: item.name, "aria-pressed": `${chosen.has(item.id)}`,
       onfocus: () => { at = place; },
-      onclick: (event) => { if (event.shiftKey && anchor !== null) toggleTo(place); else toggle(place); } },
+      onclick: (event) => { if (event.shiftKey && anchor !== null) guarded(() => toggleTo(place)); else toggle(place); } },
     picture(item, 160), el("span", {}, shown));
     Object.assign(tile.style, { width: `${side - 4}px`, height: `${side - 4}px`,
       transform: `translate(${(place % columns) * side}px, ${Math.floor(place / columns) * side}px)` });
@@ -321,13 +320,18 @@ function gridView() {
     const item = source.get(place);
     if (!item) return;
     [at, anchor] = [place, place];
-    mark(place, !chosen.has(item.id));
+    anchored = !chosen.has(item.id);
+    mark(place, anchored);
     drawActions();
   }
-  function toggleTo(place) {             // with Shift: all between the last one and this one
-    const isChosen = chosen.has(source.get(anchor)?.id);
-    for (let one = Math.min(anchor, place); one <= Math.max(anchor, place); one += 1) mark(one, isChosen);
+  async function toggleTo(place) {       // with Shift: all between the last one and this one, also those never drawn
+    const [from, to, asked] = [Math.min(anchor, place), Math.max(anchor, place), source];
     at = place;
+    for (let one = from; one <= to; one += 1) {
+      if (!source.get(one)) await source.load(Math.floor(one / PAGE));
+      if (source !== asked || !source.get(one)) break;  // other images are shown by now, or the server is gone
+      mark(one, anchored);
+    }
     drawActions();
   }
   function drawActions() {
@@ -557,11 +561,11 @@ function trainView() {
 
 const VIEWS = { label: labelView, grid: gridView, review: reviewView, train: trainView };
 
-async function show(name, ...given) {
+async function show(name) {
   document.querySelectorAll("nav [data-view]").forEach((one) => {
     if (one.dataset.view === name) one.setAttribute("aria-current", "page"); else one.removeAttribute("aria-current");
   });
-  const made = VIEWS[name](...given);
+  const made = VIEWS[name]();
   view = made;
   document.body.dataset.view = name;
   try { await made.show(); } catch (error) { toast(error.message, true); }
@@ -572,7 +576,8 @@ function pressed(event) {
   if (event.ctrlKey && event.key === "z") { undo(); event.preventDefault(); return; }
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat && !event.key.startsWith("Arrow")) return;
   if ($("naming").open) {
-    if (event.key === "Enter") { useName(); event.preventDefault(); }
+    // Enter on a button means that button, and within an input method it ends a word.
+    if (event.key === "Enter" && !event.isComposing && !event.target.matches("button")) { useName(); event.preventDefault(); }
     return;
   }
   if ($("zoom").open) { if (event.key === "z") $("zoom").close(); return; }
