@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tapetum.data.images.stores import ArrayStore
 from tapetum.data.labels.labels import Labels
 from tapetum.data.views.draw import EvaluationViewConfig, ViewConfig, ViewsConfig
-from tapetum.evaluation import embedding
+from tapetum.evaluation import embedding, soft_neighbours
 from tapetum.evaluation.accuracy import (
     Neighbourhood,
     Tally,
@@ -242,7 +242,7 @@ def test_images_come_in_the_order_of_their_indices():
     assert outputs.logits is None
 
 
-def test_only_the_nearest_vote_and_the_temperature_weighs_them():
+def test_only_the_nearest_vote_and_the_temperature_weighs_them(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     queries, supports = torch.randn(9, 8, generator=generator), torch.randn(20, 8, generator=generator)
     values = torch.arange(20) % 4
@@ -256,6 +256,9 @@ def test_only_the_nearest_vote_and_the_temperature_weighs_them():
     whole = classify_by_neighbours(queries, supports, values, 4, 0.3)
     torch.testing.assert_close(classify_by_neighbours(queries, supports, values, 4, 0.3, most=20), whole)
     assert not torch.allclose(found, whole)
+    monkeypatch.setattr(soft_neighbours, "SCORES_AT_ONCE", 40)  # fewer than one-hot rows of the supports take
+    monkeypatch.setattr(soft_neighbours, "hard_labels", None)
+    torch.testing.assert_close(classify_by_neighbours(queries, supports, values, 4, 0.3), whole)
     with pytest.raises(ValueError, match="temperature is 0: use a number above 0"):
         Neighbourhood(temperature=0)
     with pytest.raises(ValueError, match="top_k is 0: use 1 or more"):

@@ -334,3 +334,21 @@ def test_a_protocol_that_trains_is_spread_over_seeds(run, capsys):
     seeds = [load_recipe(run / "evaluations" / f"finetune_{draw}" / "recipe.yaml") for draw in range(2)]
     assert [(r.seed, r.data.label_seed, r.data.labels_per_class) for r in seeds] == [(0, 0, 4), (1, 1, 4)]
     assert "The classifier: top-1 " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["supervised", "paws"])
+def test_a_classifier_gives_no_class_the_name_of_another(recipe, kind):
+    pictures("pool", 12)
+    changes = ["data.images=pool", "data.test=null", "data.held_out_per_class=6", f"method.kind={kind}"]
+    tapetum.train(recipe, "run", [*changes, "trainer.steps=2"])
+    shutil.move("pool/red", "pool/auburn")  # so that the first class becomes the second
+    pictures("tests", 3)
+    shutil.move("tests/red", "tests/auburn")
+    if kind == "paws":  # its neighbours know the names that they have now
+        assert tapetum.evaluate("run", "tests").classifier is None
+    else:
+        with pytest.raises(
+            ValueError, match=r"for the classes green, red, but the labels now name auburn, green: "
+        ) as e:
+            tapetum.predict("run", "tests", "p.csv")
+        sentence(e)

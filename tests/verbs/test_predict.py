@@ -296,6 +296,18 @@ def test_images_of_the_pool_get_the_same_label_whatever_their_size(run):
     assert np.mean(np.array(labels[0]) == np.array(labels[1])) > 0.9
 
 
+def test_images_of_another_size_are_judged_as_they_are_predicted(run):
+    given = np.load("colours.npz")
+    images, labels = given["x_test"], given["y_test"]
+    large = images.repeat(2, axis=2).repeat(2, axis=3)
+    large[:, :, 6:14, 6:14] = np.roll(images, 1, axis=0)[:, :, :8, :8]  # the middle alone is of another class
+    np.savez("large.npz", x_test=large, y_test=labels)
+    tapetum.predict(run, "large.npz", "p.csv")
+    right = [int(row["label"]) == labels[int(row["path"])] for row in table("p.csv")]
+    assert np.mean(right) > 0.5
+    assert 100 * np.mean(right) == pytest.approx(tapetum.evaluate(run, "large.npz").headline.top1)
+
+
 def test_a_large_image_is_seen_whole_and_not_just_its_middle(run):
     pixels = np.full((60, 60, 3), (250, 60, 60), np.uint8)
     pixels[22:38, 22:38] = (60, 250, 60)

@@ -1,7 +1,7 @@
 """Opens the images and labels that a run trains on, and its held-out labels; reports progress on stderr."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -40,7 +40,7 @@ class PoolData:
 
     @property
     def fingerprint(self) -> dict[str, str]:
-        """Number of images and hash of each part, so that a refusal to resume can name the parts that differ."""
+        """Number of images, or classes, and hash of each part, so that a refusal can name the parts that differ."""
         pool = hashlib.blake2b(np.ascontiguousarray(self.pool).tobytes()).hexdigest()
         parts = {
             "data": (len(self.store), self.store.fingerprint),
@@ -49,7 +49,14 @@ class PoolData:
         }
         if self.held_out is not None:
             parts["held_out"] = (len(self.held_out.labelled), self.held_out.fingerprint)
-        return {name: f"{count} images ({digest[:12]})" for name, (count, digest) in parts.items()}
+        found = {name: f"{count} images ({digest[:12]})" for name, (count, digest) in parts.items()}
+        return found | {"classes": _told(self.labels.classes)}
+
+
+def _told(classes: Sequence[str]) -> str:
+    """Tell classes apart in one line, however many there are."""
+    digest = hashlib.blake2b("\0".join(classes).encode(errors="surrogateescape")).hexdigest()[:12]
+    return ", ".join(classes) if len(classes) <= 10 else f"{len(classes)} classes ({classes[0]}, ..., {digest})"
 
 
 def open_pool(config: DataConfig, decode: bool = True, needs_labels: bool = True) -> PoolData:

@@ -55,6 +55,8 @@ class Run:
     """If this process has turned minutes into steps: what it counted with."""
     shared: bool = False
     """Whether processes share out the images that are embedded (`Embedder.shared`)."""
+    classifies: bool = True
+    """Whether the classes of the method's classifier, if it has one, are those of the labels."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -63,7 +65,15 @@ class Run:
     @property
     def embedder(self) -> Embedder:
         """Runs the method over images in the recipe's evaluation view."""
-        return Embedder(self.method, self.recipe.views, self.runtime, shared=self.shared)
+        return Embedder(self.method, self.recipe.views, self.runtime, shared=self.shared, classifies=self.classifies)
+
+    def embedder_for(self, store: Store) -> Embedder:
+        """Return the embedder for a store's images; if their size differs from the pool's, they are resized to it."""
+        own, size = self.embedder, self.data.store.image_size
+        if own.views.evaluation.resize is not None or size is None or store.image_size == size:
+            return own
+        evaluation = replace(own.views.evaluation, resize=min(size))
+        return replace(own, views=replace(own.views, evaluation=evaluation))
 
     @property
     def first_with_views(self) -> int:
@@ -179,7 +189,8 @@ class Run:
     def evaluate(self, store: Store, labels: Labels) -> Evaluation:
         """Evaluate the method on labelled images, with the training labels as supports."""
         supports = embed_supports(self.embedder, self.data.store, self.data.labels)
-        return evaluate_by(self.embedder, supports, self.data.labels.classes, test=store, test_labels=labels)
+        known = self.embedder_for(store), supports, self.data.labels.classes
+        return evaluate_by(*known, test=store, test_labels=labels)
 
 
 def assemble(recipe: Recipe, *, weights: bool = True, decode: bool = True, trains: bool = True) -> Run:

@@ -138,16 +138,12 @@ class TrainedRun:
         return hashlib.blake2b("\0".join(parts).encode(errors="surrogateescape"), digest_size=16).hexdigest()
 
     def embedder_for(self, store: Store) -> Embedder:
-        """Return the embedder for a store's images; if their size differs from the pool's, they are resized to it."""
-        own, pool = self.parts.embedder, self.parts.data.store
-        if own.views.evaluation.resize is not None or store is pool or pool.image_size is None:
-            return own
-        evaluation = replace(own.views.evaluation, resize=min(pool.image_size))
-        return replace(own, views=replace(own.views, evaluation=evaluation))
+        """Return the embedder for a store's images (`Run.embedder_for`)."""
+        return self.parts.embedder_for(store)
 
     def evaluate(self, store: Store, labels: Labels, neighbourhood: Neighbourhood | None = None) -> Evaluation:
         """Evaluate on labelled images, with the training labels and added images as supports."""
-        known = self.parts.embedder, self.training_supports, self.classes
+        known = self.embedder_for(store), self.training_supports, self.classes
         return evaluate_by(*known, test=store, test_labels=labels, neighbourhood=neighbourhood)
 
     def _supports(self, labels: Labels) -> Supports:
@@ -218,9 +214,13 @@ def open_trained_run(
     try:
         parts.method.load_state_dict(checkpoint.part("method"))
     except RuntimeError as error:
+        _check_names(parts, checkpoint, folder)  # as many classes as the classifier has weights for
         raise ValueError(
             f"the checkpoint in {folder} is of another model than its {RECIPE} describes: restore the run's own recipe."
         ) from error
+    parts.classifies = _has_names(parts, checkpoint)
+    if parts.method.predicts_by == "classifier":
+        _check_names(parts, checkpoint, folder)
     parts.runtime.equip(parts.method)
     trained = TrainedRun(folder, parts, checkpoint, is_finished, read_added_classes(folder, checkpoint))
     if "images" in moved and not trained.has_own("data"):
@@ -238,6 +238,22 @@ def open_trained_run(
     return trained
 
 
+def _has_names(parts: Run, checkpoint: Checkpoint) -> bool:
+    """Whether the classes are those that a classifier was trained on; older checkpoints do not tell."""
+    now = parts.data.fingerprint["classes"]
+    return checkpoint.scalars.get("fingerprint", {}).get("classes", now) == now
+
+
+def _check_names(parts: Run, checkpoint: Checkpoint, folder: Path) -> None:
+    """Raise ValueError if a classifier's outputs would get the names of other classes."""
+    if not _has_names(parts, checkpoint):
+        then, now = checkpoint.scalars["fingerprint"]["classes"], parts.data.fingerprint["classes"]
+        raise ValueError(
+            f"{folder} predicts by a classifier for the classes {then}, but the labels now name {now}: name them as "
+            f"they were, or train with the new ones, for example by `tapetum fit --init {folder}`."
+        )
+
+
 def _check_classes(trained: TrainedRun) -> None:
     """Raise ValueError if there are no two classes to predict."""
     folder = trained.folder
@@ -245,7 +261,7 @@ def _check_classes(trained: TrainedRun) -> None:
         raise ValueError(
             f"{folder} was trained without labels, so it has no classes to predict: see what it learned with "
             f"`tapetum cluster` or `tapetum embed`, give it classes with `tapetum add-class`, or continue from it with "
-            f"labels by `tapetum fit DIR --labels FILE --init {folder}`."
+            f"labels by `tapetum fit --images DIR --labels FILE --init {folder}`."
         )
     if len(trained.classes) == 1:
         raise ValueError(

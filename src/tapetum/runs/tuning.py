@@ -14,6 +14,7 @@ from tapetum.data.batches.samplers import SupportConfig
 from tapetum.data.views.draw import ViewConfig, ViewsConfig
 from tapetum.engine.trainer_config import TrainerConfig
 from tapetum.methods.finetune import FinetuneConfig
+from tapetum.methods.fixmatch import FixMatchConfig
 from tapetum.methods.suncet import SuNCEtConfig
 from tapetum.nn.heads import HeadConfig
 from tapetum.optim.optimizers import LARSConfig, ScheduleConfig, SGDConfig
@@ -110,7 +111,8 @@ def _same(stored: Any, given: Any) -> bool:
 
 
 def _suncet(base: Recipe, pool: PoolData) -> dict[str, Any]:
-    head = getattr(base.method, "head", None) or HeadConfig(layers=0)
+    has_projector = not isinstance(base.method, FixMatchConfig) or base.method.suncet_weight
+    head = (getattr(base.method, "head", None) if has_projector else None) or HeadConfig(layers=0)
     per_class = len(pool.labels.labelled) // pool.labels.num_classes
     images = _shared(min(_SUNCET_IMAGES, max(2, per_class)), base)
     batch = _shared(min(_SUNCET_POOL, len(pool.pool)), base)

@@ -172,20 +172,20 @@ def _measured(wish: _Wish, draw: int | None) -> Evaluation:
 
 
 def _judged(trained: TrainedRun, wish: _Wish, store: Store, labels: Labels) -> Evaluation:
-    own = trained.parts.embedder
+    own, judged = trained.parts.embedder, trained.embedder_for(store)
     if wish.features in (None, "own"):
         evaluation = trained.evaluate(store, labels, wish.neighbourhood)
     else:
-        chosen = replace(own, features=cast(Features, wish.features))
-        supports = _supports(trained, chosen)
-        evaluation = evaluate_by(
-            chosen, supports, trained.classes, test=store, test_labels=labels, neighbourhood=wish.neighbourhood
-        )
+        features = cast(Features, wish.features)
+        supports = _supports(trained, replace(own, features=features))
+        known = replace(judged, features=features), supports, trained.classes
+        evaluation = evaluate_by(*known, test=store, test_labels=labels, neighbourhood=wish.neighbourhood)
     if wish.protocol != "linear":
         return evaluation
     usual = "backbone" if hasattr(trained.parts.method, "backbone") else "own"
-    probed = replace(own, features=cast(Features, wish.features or usual))
-    supports = _supports(trained, probed)
+    features = cast(Features, wish.features or usual)
+    supports = _supports(trained, replace(own, features=features, classifies=False))
+    probed = replace(judged, features=features, classifies=False)
     accuracy, value = evaluate_linearly(probed, supports, trained.classes, test=store, test_labels=labels)
     return replace(evaluation, linear=accuracy, linear_regularisation=value)
 
@@ -206,7 +206,7 @@ def _opened(trained: TrainedRun, test: str | Path) -> tuple[Store, Labels]:
     """Open test images, and refuse those whose labels have trained the run, or support its predictions now."""
     recipe, data = trained.parts.recipe, trained.parts.data
     store, labels = open_test(test, trained.classes, shrink_to=recipe.data.shrink_to)
-    check_evaluation(store, recipe.views, trained_on=data.store)
+    check_evaluation(store, trained.embedder_for(store).views, trained_on=data.store)
     tests = find_test(test, trained.classes)
     check_unseen(data.opened, data.labels, tests, test)
     if not _is_on_own_data(trained):

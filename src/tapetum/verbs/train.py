@@ -76,7 +76,7 @@ def _prepare(settings: Recipe, folder: Path, began: float) -> Run:
         test = find_test(run.recipe.data.test, run.data.labels.classes)
         test, unreadable_tests = skip_unreadable(test, run.recipe.data.strict)
         unreadable += unreadable_tests
-        check_evaluation(test.store, run.recipe.views, trained_on=run.data.store)
+        check_evaluation(test.store, run.embedder_for(test.store).views, trained_on=run.data.store)
         check_unseen(run.data.opened, run.data.labels, test, run.recipe.data.test)
         # Decoded now, so that it counts among what has passed when minutes become steps.
         decoded(shrunk(test.store, run.recipe.data.shrink_to), report=progress_notices("decoded"))
