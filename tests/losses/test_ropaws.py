@@ -98,3 +98,16 @@ def test_loss_image_by_image(small):
     assert known.shape == (4,)
     match.backward()
     assert torch.isfinite(supports.grad).all()
+
+
+def test_no_probability_is_below_zero_where_an_image_is_a_support():
+    """Hard labels and sure neighbours leave rows whose sum is above one by rounding."""
+    generator = torch.Generator().manual_seed(0)
+    supports = torch.randn(8, 16, generator=generator)
+    labels = torch.eye(4)[torch.arange(8) % 4]
+    least = 0.0
+    for _ in range(40):
+        queries = supports[torch.randint(8, (12,), generator=generator)]
+        rows, _ = propagated_labels(queries, supports, labels, 0.01, 3.0, 5.0)
+        least = min(least, float(rows.min()))
+    assert least == 0.0

@@ -234,3 +234,14 @@ def test_without_small_views_it_says_what_is_missing(tmp_path):
 def test_bad_settings_name_field_and_value(field, value):
     with pytest.raises(ValueError, match=f"^{field} is {value}: use "):
         FixMatchConfig(**{field: value})
+
+
+def test_the_teacher_starts_from_the_weights_that_the_recipe_starts_from(family):
+    method = family.make("fixmatch", teacher_decay=0.9)
+    with torch.no_grad():
+        for parameter in (*method.backbone.parameters(), *method.classifier.parameters()):
+            parameter.add_(1.0)
+    method.starts_from_weights()
+    learner = nn.Sequential(method.backbone, method.classifier).state_dict()
+    for name, tensor in method.teacher.state_dict().items():
+        assert torch.equal(tensor, learner[name]), name

@@ -293,3 +293,11 @@ def test_the_loss_is_float32_or_better_under_autocast():
 def test_bad_settings_name_field_and_value(field, value):
     with pytest.raises(ValueError, match=f"^{field} is {value}: use "):
         PAWSConfig(**{field: value})
+
+
+def test_even_rows_that_sharpening_would_make_zero_are_refused():
+    even = torch.full((1, 1000), 1e-3)
+    assert sharpen(even, 0.05).isnan().all()
+    with pytest.raises(ValueError, match=r"^sharpen is 0.05, .* of 1000 classes become 0: use 0.079 or more\.$"):
+        PAWS(PAWSConfig(sharpen=0.05), Backbone(), num_classes=1000, num_images=1)
+    torch.testing.assert_close(sharpen(even, 0.08), even)

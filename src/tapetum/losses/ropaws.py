@@ -74,7 +74,8 @@ def propagated_labels(
 
     own = probabilities[rank() * len(queries) : (rank() + 1) * len(queries)]
     known = own.sum(dim=1)
-    return own + (1 - known)[:, None] / own.shape[1], known
+    # Rounding may leave zeros below zero, of which sharpening makes NaN.
+    return (own + (1 - known)[:, None] / own.shape[1]).clamp_min(0), known
 
 
 @full_precision

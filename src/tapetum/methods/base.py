@@ -150,6 +150,9 @@ class Method(nn.Module):
         """The first step whose batch carries views of unlabelled images; they are not even drawn for those before."""
         return 0
 
+    def starts_from_weights(self) -> None:
+        """Called once the weights that a recipe starts from (`init`) have been loaded (copies of parts)."""
+
     def before_epoch(self, progress: Progress, embed_all: EmbedAll) -> None:
         """Called before the first step of each epoch (k-means, assignments)."""
 

@@ -86,7 +86,7 @@ class FixMatchConfig:
     """Weight, within the unlabelled term, of an added one, not part of the paper: the soft nearest neighbours among the
     labelled images, which SuNCEt trains, learn the pseudo-labels beside the classifier. 0: off."""
     temperature: float = 0.1
-    """tau of SuNCEt, and of soft nearest neighbours in evaluation."""
+    """tau of SuNCEt and of `neighbour_weight`; evaluation takes 0.1."""
     head: HeadConfig = field(default_factory=lambda: HeadConfig(hidden=256, output=128, layers=2))
     """Projector, if `suncet_weight` is above 0."""
 
@@ -224,6 +224,11 @@ class FixMatch(Method):
     def _weight(self, progress: Progress) -> float:
         first = self.first_with_views(progress.total_steps)
         return self.config.unlabelled_weight * progress.ramp(first, self.config.unlabelled_ramp)
+
+    def starts_from_weights(self) -> None:
+        """Let the teacher start from the weights that were loaded, too."""
+        if self.teacher is not None:
+            self.teacher.load_state_dict(nn.Sequential(self.backbone, self.classifier).state_dict())
 
     def first_with_views(self, total_steps: int) -> int:
         return int(self.config.unlabelled_start * total_steps)

@@ -22,6 +22,7 @@ Where this differs from the published code, on purpose:
 """
 
 import functools
+import math
 import operator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -47,6 +48,8 @@ from tapetum.nn.heads import HeadConfig, build_heads
 from tapetum.nn.recompute import embed_with_supports
 from tapetum.ops.soft_neighbours import smooth_one_hot
 from tapetum.ops.spread import spread
+
+_LARGEST_LOG = 87.0  # of 1 / x, for the smallest x that float32 holds with all its digits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +115,12 @@ class PAWS(Method):
         num_features: Any = backbone.num_features
         self.projector, self.predictor = build_heads(config.head, num_features)
         self.classifier = nn.Linear(num_features, num_classes) if config.supervised_weight else None
+        least = math.log(num_classes) / _LARGEST_LOG
+        if config.sharpen < least:
+            raise ValueError(
+                f"sharpen is {config.sharpen}, by which even rows of {num_classes} classes become 0: use {least:.2g} "
+                "or more."
+            )
         shares = config.class_prior
         if shares is not None and len(shares) != num_classes:
             raise ValueError(

@@ -80,6 +80,15 @@ def nearly(left, right):
     return torch.allclose(left, right, atol=1e-6)
 
 
+def test_methods_are_told_of_weights_to_start_from(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(PAWS, "starts_from_weights", lambda method: told.append(method))
+    method = paws(0)
+    save_file(method.state_dict(), tmp_path / "w.safetensors")
+    load_initial_weights(method, tmp_path / "w.safetensors")
+    assert told == [method]
+
+
 def test_a_run_gives_its_heads_where_they_fit(run, capfd):
     tapetum.train("paws_digits", "same", [*SHORT, "init=run", "seed=5"])
     assert "started from run: " in capfd.readouterr().err

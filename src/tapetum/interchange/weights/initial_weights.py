@@ -79,6 +79,7 @@ def load_initial_weights(method: Method, source: str | Path) -> Taken:
     with torch.no_grad():
         for ours, name in used.items():
             own[ours].copy_(found[name])
+    method.starts_from_weights()
     new = tuple(name for name in own if name not in used and not name.endswith(_COUNTER))
     return Taken(layout.title, used, unused, new, bool(grey))
 
