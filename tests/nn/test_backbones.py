@@ -108,6 +108,10 @@ def test_same_seed_same_weights(config):
         (lambda: SmallNetConfig(activation="tanh"), ["activation", "tanh", "gelu"]),
         (lambda: TimmConfig(name=""), ["name"]),
         (lambda: TimmConfig(name="resnet18", options={"in_chans": 1}), ["options", "in_chans"]),
+        (
+            lambda: TimmConfig(name="resnet18", options={"checkpoint_path": "a.pth"}),
+            ["checkpoint_path", "may run", "init"],
+        ),
         (lambda: build_backbone(WideResNetConfig(), in_channels=0), ["in_channels", "0"]),
         needing_timm(lambda: build_backbone(TimmConfig(name="resnet_18")), ["resnet_18", "resnet18"]),
         needing_timm(lambda: build_backbone(TimmConfig(name="resnet10t", options={"wings": 2})), ["options", "wings"]),

@@ -311,6 +311,7 @@ def test_unreadable_images_are_left_out(run, capsys):
         ("empty", None, "there are no images in empty"),
         ("broken", None, "none of the 1 images in broken can be read"),
         ("empty", " ", "name is ' ', which cannot be a class: give --name NAME"),
+        ("empty", "none of these", "name is 'none of these', which cannot be a class"),
     ],
 )
 def test_mistakes_are_one_sentence(run, folder, name, message):

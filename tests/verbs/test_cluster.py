@@ -169,6 +169,9 @@ def test_mistakes_are_one_sentence(recipe):
         tapetum.cluster("paws", "colours.npz", "out")
     with pytest.raises(ValueError, match="clusters is 1: use 2 or more"):
         tapetum.cluster(run, "colours.npz", "out", clusters=1)
+    Path("pool").mkdir()
+    with pytest.raises(ValueError, match="pool/out/sheets lies among the images of pool"):
+        tapetum.cluster(run, "pool", "pool/out", clusters=3)
     with pytest.raises(ValueError, match="clusters is 31, but 30 images can be read"):
         tapetum.cluster(run, "colours.npz", "out", clusters=31)
     tapetum.cluster(run, "colours.npz", "out", clusters=3)

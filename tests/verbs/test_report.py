@@ -73,12 +73,12 @@ def test_without_test_images_the_held_out_labels_judge(recipe):
 def test_labels_that_trained_the_model_are_no_accuracy(recipe, capsys):
     tapetum.train(recipe, "run", ["trainer.steps=2", "data.test=null", "data.held_out_per_class=null"])
     found = page("run")[1]
-    assert "every label trained the model" in found.text
+    assert "no label counts as held out, and there are no test images" in found.text
     assert "hardest" not in found.ids
     assert not re.search(r"\d% *of|\d% right|predicted rightly", found.text)
     files = tapetum.plot("run")
     assert {path.stem for path in files} == {"loss", "map_pca"}
-    assert "No accuracy is shown, because every label trained the model" in capsys.readouterr().out
+    assert "No accuracy is shown, because no label counts as held out" in capsys.readouterr().out
 
 
 def test_test_images_that_are_gone_are_left_out(run, capsys):
@@ -142,6 +142,20 @@ def test_the_pictures(run, capsys):
         else:
             assert ElementTree.parse(path).getroot().tag.endswith("svg")
     assert capsys.readouterr().out.splitlines()[-1] == "Next: tapetum report run"
+
+
+def test_names_of_classes_are_drawn_as_they_are(recipe):
+    """Neither as formulas, nor left out because they begin with an underscore."""
+    mpl = pytest.importorskip("matplotlib")
+    labels = np.array(["_none_", "a$x_$", "b^{$"])[np.load("colours.npz")["y_train"]]
+    for i, (image, name) in enumerate(zip(np.load("colours.npz")["x_train"], labels)):
+        Path("pool", name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.transpose(1, 2, 0)).save(f"pool/{name}/{i}.png")
+    tapetum.train(recipe, "run", ["data.images=pool", "data.test=null", "trainer.steps=2"])
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        files = tapetum.plot("run")
+    (drawn,) = (path.read_text() for path in files if path.name == "map_pca.svg")
+    assert all(f">{name}<" in drawn for name in ("_none_", "a$x_$", "b^{$"))
 
 
 def test_the_sample_is_bounded_and_keeps_labelled_images(run, monkeypatch):

@@ -206,6 +206,7 @@ def test_fewer_are_suggested_if_fewer_are_left(recipe, capsys):
 
 def test_mistakes_are_one_sentence_and_write_nothing(run):
     photos(6)
+    Path("photo.jpg").write_bytes(b"a picture")
     for arguments, message in (
         ({"count": 0}, "count is 0: suggest 1 image or more"),
         ({"output": "x.txt"}, "x.txt does not end in .csv: give --output such as x.csv"),
@@ -221,9 +222,16 @@ def test_mistakes_are_one_sentence_and_write_nothing(run):
         ({"labels": labels(["1.png,a", "1.png,b"], "two.csv")}, "two.csv, line 3: '1.png' is labelled 'b', but 'a'"),
         ({"labels": labels(["1.png"], "one.csv")}, "one.csv, line 2: '1.png' is not path,label"),
         ({"frozen": "nothing.pt"}, "nothing.pt"),
+        ({"output": labels(["1.png,a"], "mine.csv")}, "mine.csv exists already: give another --output, or delete it"),
+        ({"output": "photo.csv"}, "photo.jpg exists already"),
+        ({"output": "photos/out.csv"}, "photos/out.csv lies among the images of photos, which its pictures would join"),
     ):
         given = {"pool": "photos", "count": 3, "output": "out.csv", **arguments}
         with pytest.raises(ValueError, match=message) as error:
             tapetum.suggest(**given)
         assert "\n" not in str(error.value)
     assert not any(Path(".").glob("out*"))
+    assert Path("mine.csv").read_text().endswith("1.png,a\n")
+    tapetum.suggest("photos", 1, "out.csv", "none")
+    tapetum.suggest("photos", 2, "out.csv", "none")  # in place of the first
+    assert len(Path("out.csv").read_text().splitlines()) == 3

@@ -102,7 +102,7 @@ class Review:
     added_labels: Integers
     """Their classes."""
     judged: Judged | None
-    """None if every label trained the model."""
+    """None if no label counts as held out and there are no test images."""
     sample: Predicted
     """Some images of the pool, including labelled ones."""
     calibration: Calibration
@@ -112,8 +112,9 @@ class Review:
     def no_accuracy(self) -> str:
         """Why no accuracy is shown, if there is none."""
         return (
-            "No accuracy is shown, because every label trained the model: accuracy on images trained on says nothing "
-            "about new images. Hold labels out (data.held_out_share), or give labelled test images."
+            "No accuracy is shown, because no label counts as held out and there are no test images: accuracy on "
+            "images trained on says nothing about new ones. Hold labels out (data.held_out_share), or give labelled "
+            "test images."
         )
 
 

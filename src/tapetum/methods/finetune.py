@@ -40,8 +40,8 @@ class FinetuneConfig:
     kind: Literal["finetune"] = "finetune"
     """Selects this method."""
     freeze_backbone: bool = False
-    """Whether the backbone stays as it is and only what follows it is trained: without `projector_layers`, the classifier
-    alone (linear evaluation)."""
+    """Whether the backbone stays as it is and only what follows it is trained: without `projector_layers` that is the
+    classifier alone (linear evaluation)."""
     freeze_statistics: bool = False
     """Whether BatchNorm normalises by its running statistics and leaves them unchanged."""
     projector_layers: int = 0

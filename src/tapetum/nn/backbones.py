@@ -26,6 +26,11 @@ __all__ = [
 ]
 
 
+_TAKEN = {"num_classes", "in_chans", "pretrained"}
+_UNSAFE = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
+"""Options of timm that name files, which its older releases unpickle."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TimmConfig:
     """Any model of the timm library (https://github.com/huggingface/pytorch-image-models), without its classifier."""
@@ -43,9 +48,13 @@ class TimmConfig:
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError("name is empty: give the name of a timm model, e.g. 'resnet26d'.")
-        taken = {"num_classes", "in_chans", "pretrained"} & set(self.options)
-        if taken:
+        if taken := _TAKEN & set(self.options):
             raise ValueError(f"options holds {sorted(taken)}, which Tapetum sets itself: remove them.")
+        if unsafe := _UNSAFE & set(self.options):
+            raise ValueError(
+                f"options holds {sorted(unsafe)}, by which timm may run what a file holds: remove them, and start from "
+                "a file of tensors with init."
+            )
 
 
 BackboneConfig = WideResNetConfig | ResNetConfig | SmallNetConfig | TimmConfig

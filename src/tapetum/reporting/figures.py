@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 PALETTE = ("#4269d0", "#ff725c", "#3ca951", "#efb118", "#a463f2", "#6cc5b0", "#ff8ab7", "#9c6b4e", "#97bbf5", "#7d8796")
 """Colours of classes, as distinguishable as ten colours can be with the common kinds of colour blindness."""
 _MARKERS = "o^sDvP*X<>"  # with more classes than colours, the shape tells them apart
+_OTHER_SCRIPTS = (
+    "Noto Sans",
+    "WenQuanYi",
+    "Hiragino",
+    "PingFang",
+    "Yu Gothic",
+    "Microsoft YaHei",
+    "Malgun",
+    "Apple SD",
+)
 _LEGEND_UP_TO, _NAMES_UP_TO, _COUNTS_UP_TO = 30, 40, 12  # numbers of classes
 
 
@@ -57,6 +67,7 @@ def write_figures(review: Review, folder: Path, with_umap: bool = False) -> list
         drawings["reliability"] = lambda figure: _reliability(figure, judged, review)
     written = []
     style: Any = {"svg.hashsalt": "tapetum", "axes.spines.top": False, "axes.spines.right": False}
+    style |= {"text.parse_math": False, "font.family": _fonts()}  # names of classes and runs are no formulas
     with mpl.rc_context(style):
         for name, draw in drawings.items():
             figure = Figure(figsize=(7.5, 5), layout="constrained")
@@ -65,6 +76,14 @@ def write_figures(review: Review, folder: Path, with_umap: bool = False) -> list
                 written.append(folder / f"{name}.{suffix}")
                 _save(figure, written[-1])
     return written
+
+
+def _fonts() -> list[str]:
+    """The usual font, and after it those here that have the letters of other scripts."""
+    from matplotlib.font_manager import fontManager
+
+    known = {font.name for font in fontManager.ttflist}
+    return ["DejaVu Sans", *sorted(name for name in known if name.startswith(_OTHER_SCRIPTS))]
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -104,17 +123,21 @@ def _map(figure: Figure, review: Review, places: Floats, how: str) -> None:
     note = f"Colour: the class, as labelled (ringed) or as predicted. Placed by the network's embedding: {how}."
     axes = _titled(figure, f"{review.name}: {len(sample):,} images of the pool", note)
     shown, is_labelled = sample.shown_classes, sample.truth >= 0
-    for c, name in enumerate(review.classes):
+    classes = []
+    for c in range(len(review.classes)):
         chosen = shown == c
         style: Any = {"c": PALETTE[c % len(PALETTE)], "marker": _MARKERS[c // len(PALETTE) % len(_MARKERS)]}
         x, y = places.T
-        axes.scatter(x[chosen], y[chosen], s=9, linewidths=0, alpha=0.75, label=name, **style)
+        classes.append(axes.scatter(x[chosen], y[chosen], s=9, linewidths=0, alpha=0.75, **style))
         ringed = chosen & is_labelled
         axes.scatter(x[ringed], y[ringed], s=20, edgecolors="black", linewidths=0.6, **style)
     axes.set_axis_off()
     axes.set_aspect("equal")
     if len(review.classes) <= _LEGEND_UP_TO:
-        axes.legend(frameon=False, bbox_to_anchor=(1, 1), loc="upper left", markerscale=2, fontsize=8)
+        # Names given here may begin with an underscore, those of the points may not.
+        axes.legend(
+            classes, review.classes, frameon=False, bbox_to_anchor=(1, 1), loc="upper left", markerscale=2, fontsize=8
+        )
 
 
 def _confusion(figure: Figure, judged: Judged, review: Review) -> None:

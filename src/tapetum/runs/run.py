@@ -69,10 +69,10 @@ class Run:
 
     def embedder_for(self, store: Store) -> Embedder:
         """Return the embedder for a store's images; if their size differs from the pool's, they are resized to it."""
-        own, size = self.embedder, self.data.store.image_size
-        if own.views.evaluation.resize is not None or size is None or store.image_size == size:
+        own, pool = self.embedder, self.data.store
+        if own.views.evaluation.resize is not None or store is pool or pool.image_size is None:
             return own
-        evaluation = replace(own.views.evaluation, resize=min(size))
+        evaluation = replace(own.views.evaluation, resize=min(pool.image_size))
         return replace(own, views=replace(own.views, evaluation=evaluation))
 
     @property

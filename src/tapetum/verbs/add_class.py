@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tapetum.data.images.stores import FileStore
-from tapetum.data.labels.labels import sorted_classes
+from tapetum.data.labels.labels import NONE_OF_THESE, sorted_classes
 from tapetum.data.sources.folders import image_names
 from tapetum.runs.added_classes import ADDED, AddedClass, hash_of, hashes_of, joined, picture_of, write_added_class
 from tapetum.runs.places import moved_to
@@ -67,7 +67,7 @@ def _added(trained: TrainedRun, folder: Path, name: str | None) -> dict[str, Any
             f"with labels of the new class, for example by `tapetum fit --init {trained.folder}`."
         )
     label = folder.resolve().name if name is None else name
-    if not label.strip():
+    if not label.strip() or label.strip() == NONE_OF_THESE:  # which stands for images of no class
         raise ValueError(f"name is {label!r}, which cannot be a class: give --name NAME.")
     store = _open(folder, trained.parts.recipe.data.shrink_to)
     new, unreadable = _embedded(trained, store, folder, label)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tapetum.data.images.stores import Store
+from tapetum.data.sources.folders import refuse_among
 from tapetum.evaluation.clustering import Clustered, by_kmeans, by_prototypes
 from tapetum.evaluation.embedding import BATCH_SIZE
 from tapetum.methods.base import Method
@@ -70,6 +71,7 @@ def cluster(
         ResumableFile.settle(folder / TABLE)
         if not (folder / f"{TABLE}.partial").exists():
             raise ValueError(f"{folder / SHEETS} exists already: give another --output.")
+    refuse_among(folder / SHEETS, images)
     trained = open_trained_run(run, plugins, needs_labels=False, moved=moved_to(run_images, run_labels))
     _check_kind(trained, clusters)
     store = open_new_images(images, trained.parts.recipe.data.shrink_to)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from tapetum.data.sources.folders import refuse_among
 from tapetum.reporting.figures import write_figures
 from tapetum.runs.places import moved_to
 from tapetum.runs.review import review
@@ -44,6 +45,7 @@ def plot(
     trained = open_trained_run(run, plugins, moved=moved_to(images, labels))
     seen = review(trained)
     folder = trained.folder / "plots" if output is None else Path(output)
+    refuse_among(folder / LOCK, trained.parts.recipe.data.images)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with owned(folder / LOCK):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tapetum.data.health.unreadable import skip_unreadable
+from tapetum.data.sources.folders import refuse_among
 from tapetum.data.sources.open_source import NO_LABELS, open_source
 from tapetum.evaluation.suggestion import Suggestion, check_way, default_way, suggest_from
 from tapetum.methods.registry import load_plugins
@@ -17,7 +18,7 @@ from tapetum.reporting.predictions_table import csv_text, safe_path
 from tapetum.runs.embedded_pool import PICTURES, EmbeddedPool, embed_images, embed_run_pool, labels_so_far
 from tapetum.runs.run_folder import read_summary
 from tapetum.runs.weights import is_run
-from tapetum.system.files import refuse_folder, sole_writing, whole_file
+from tapetum.system.files import refuse_folder, refuse_taken, sole_writing, whole_file
 from tapetum.verbs.resume import resume
 from tapetum.verbs.train import train_since
 
@@ -47,7 +48,8 @@ def suggest(
     Args:
         pool: the folder of a run, whose pool is meant; or images, labelled or not, as for `fit`.
         count: how many images to suggest; fewer are if fewer are left.
-        output: the table, a CSV of path and reason, best first. Beside it, a JPEG with the same name shows the images.
+        output: the table, a CSV of path and reason, best first; it replaces an earlier one. Beside it, a JPEG with the
+            same name shows the images.
         labels: labels given so far, in any form that `fit` takes; "none" for none. None for those of the run, or those
             that come with the images. A CSV may be empty yet.
         frozen: for images: weights that embed them, a run, a file of tensors, or `timm:NAME`.
@@ -100,6 +102,10 @@ def _check(pool: str | Path, count: int, table: Path, frozen: Any, minutes: floa
     if table.suffix.lower() != ".csv":
         raise ValueError(f"{table} does not end in .csv: give --output such as {table.with_suffix('.csv')}.")
     refuse_folder(table)
+    if not _is_suggestions(table):  # labels, or a photograph of the same name
+        refuse_taken(table)
+        refuse_taken(table.with_suffix(".jpg"))
+    refuse_among(table, images if is_run(pool) else pool)  # the sheet is a picture, too
     if frozen is not None and minutes is not None:
         raise ValueError(f"frozen is {frozen} and minutes is {minutes:g}: train anew or use weights, and give one.")
     if minutes is not None and not minutes > 0:
@@ -109,6 +115,12 @@ def _check(pool: str | Path, count: int, table: Path, frozen: Any, minutes: floa
     if is_run(pool) and (frozen is not None or minutes is not None):
         given = f"frozen is {frozen}" if minutes is None else f"minutes is {minutes:g}"
         raise ValueError(f"{pool} is a run, which embeds its images itself, but {given}: leave it out, or give images.")
+
+
+def _is_suggestions(table: Path) -> bool:
+    """Whether there is a table of suggestions already, which another may replace."""
+    header = csv_text([_COLUMNS])
+    return table.is_file() and table.open("rb").read(len(header)) == header
 
 
 def _trained(images: str | Path, table: Path, minutes: float) -> Path:

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tapetum.data.sources.folders import refuse_among
 from tapetum.data.sources.open_source import open_source
 from tapetum.data.views.apply import crop_resize_flip, distort_colour, evaluation_view
 from tapetum.data.views.draw import ViewConfig, draw
@@ -59,6 +60,7 @@ def views(
     source = images or settings.data.images
     if source is None:
         raise ValueError("the recipe names no images: give --images DIR or data.images=DIR.")
+    refuse_among(path, source)
     store = open_source(source).store
     chosen = permutation(make_keys(settings.seed, "contact sheet"), len(store))[:num_images]
     originals = store.read(chosen)

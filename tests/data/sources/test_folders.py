@@ -1,6 +1,7 @@
 import pytest
 from PIL import Image
 
+from tapetum.data.sources.folders import refuse_among
 from tapetum.data.sources.open_source import open_source
 
 
@@ -87,6 +88,21 @@ def test_links_are_followed(tmp_path):
     (tmp_path / "all").symlink_to(tmp_path / "far" / "all")
     source = open_source(tmp_path / "all", tmp_path / "labelled")
     assert len(source.store.read([0, 1, 2])) == 3
+
+
+def test_pictures_that_a_run_draws_of_itself_do_not_join_its_images(tmp_path):
+    write_images(tmp_path / "all", ["1.bmp", "runs/first/plots/loss.bmp", "runs/2.bmp"])
+    (tmp_path / "all/runs/first/checkpoints").mkdir()
+    (tmp_path / "all/runs/first/recipe.yaml").touch()
+    assert open_source(tmp_path / "all", "none").store.names == ("1.bmp", "runs/2.bmp")
+    for place in ("all/sheet.png", "all/runs/sheet.png"):
+        with pytest.raises(
+            ValueError, match=r"^\S*sheet.png lies among the images of .*: give an --output elsewhere\.$"
+        ):
+            refuse_among(tmp_path / place, tmp_path / "all")
+    for place in ("sheet.png", "all/.mine/sheet.png", "all/runs/first/sheets/1.png"):
+        refuse_among(tmp_path / place, str(tmp_path / "all"))
+    refuse_among(tmp_path / "all/sheet.png", "digits")
 
 
 def test_mistakes(tmp_path):

@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tapetum.data.images.decoding import IMAGE_SUFFIXES
 from tapetum.data.labels.labels import Labels, labels_from_names
@@ -16,9 +17,10 @@ from tapetum.system.notices import notify
 
 
 def image_names(root: Path) -> Iterator[str]:
-    """Yield the relative names of all image files below a folder; follow links, skip hidden files.
+    """Yield the relative names of all image files below a folder; follow links, skip hidden files and runs.
 
-    A folder that cannot be read is left out, and a notice says so.
+    A folder that cannot be read is left out, and a notice says so. The pictures that a run draws of itself would
+    otherwise join the pool that it was trained on.
     """
     seen: set[str] = set()
     for folder, folders, files in os.walk(root, onerror=_left_out, followlinks=True):
@@ -26,11 +28,36 @@ def image_names(root: Path) -> Iterator[str]:
             folders.clear()  # a link that leads back up
             continue
         seen.add(real)
+        if _is_run(folder):
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         relative = Path(folder).relative_to(root)
         for name in files:
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
                 yield (relative / name).as_posix()
+
+
+def _is_run(folder: str | Path) -> bool:
+    return all(Path(folder, name).exists() for name in ("recipe.yaml", "checkpoints"))
+
+
+def refuse_among(path: Path, images: Any) -> None:
+    """Refuse to write pictures below a folder of images, unless `image_names` would leave them out.
+
+    Raises:
+        ValueError: they would join the images.
+    """
+    if not isinstance(images, str | Path) or not Path(images).is_dir():
+        return
+    root, place = Path(os.path.realpath(images)), Path(os.path.realpath(path))
+    if not place.is_relative_to(root):
+        return
+    folders = place.relative_to(root).parts[:-1]
+    if not any(part.startswith(".") or _is_run(root.joinpath(*folders[: i + 1])) for i, part in enumerate(folders)):
+        raise ValueError(
+            f"{path} lies among the images of {images}, which its pictures would join: give an --output elsewhere."
+        )
 
 
 def _left_out(error: OSError) -> None:
