@@ -29,8 +29,8 @@ def blobs(count, dimension=6, classes=3, seed=0, spread=1.0):
     return mixed * torch.linspace(0.1, 5, dimension) + torch.linspace(-3, 3, dimension), labels
 
 
-def exactly(rows, labels, num_classes, regularisation, start=None):
-    return fit_linear_probe(rows, labels, num_classes, regularisation, start, tolerance=1e-9)
+def exactly(rows, labels, num_classes, regularisation):
+    return fit_linear_probe(rows, labels, num_classes, regularisation, tolerance=1e-9)
 
 
 def standardised(rows):
@@ -98,23 +98,6 @@ def test_a_constant_column_gets_no_weight_whatever_it_is_later():
     torch.testing.assert_close(probe.logits(constant), expected, atol=2e-3, rtol=0)
 
 
-def test_a_warm_start_ends_at_the_same_optimum_sooner(monkeypatch):
-    rows, labels = blobs(300, 12, 4)
-    calls = []
-    value = logistic_regression.Objective.value
-    monkeypatch.setattr(logistic_regression.Objective, "value", lambda *arguments: calls.append(1) or value(*arguments))
-    cold = exactly(rows, labels, 4, 1e-3)
-    cold_calls = len(calls)
-    start = exactly(rows, labels, 4, 2e-3)
-    calls.clear()
-    warm = exactly(rows, labels, 4, 1e-3, start=start)
-    assert len(calls) < cold_calls
-    torch.testing.assert_close(warm.logits(rows), cold.logits(rows), atol=5e-3, rtol=0)
-    calls.clear()
-    exactly(rows, labels, 4, 1e-3, start=warm)
-    assert len(calls) <= 2  # it begins where it is to end
-
-
 def test_two_calls_give_the_same_bits():
     rows, labels = blobs(5000, 10, 4)
     first, second = (linear_probe(rows, labels, 4, seed=3) for _ in range(2))
@@ -170,13 +153,6 @@ def test_a_class_without_images_is_never_predicted_and_changes_no_other():
     assert torch.equal(
         linear_probe(rows, labels, 7)[0].logits(rows).argmax(dim=1) < 3, torch.ones(100, dtype=torch.bool)
     )
-
-
-def test_a_start_that_lacks_a_class_learns_it():
-    rows, labels = blobs(90)
-    start = exactly(rows[labels < 2], labels[labels < 2], 3, 0.01)
-    found = exactly(rows, labels, 3, 0.01, start=start).logits(rows)
-    torch.testing.assert_close(found, exactly(rows, labels, 3, 0.01).logits(rows), atol=3e-3, rtol=0)
 
 
 def test_one_image_of_one_class_is_fitted():

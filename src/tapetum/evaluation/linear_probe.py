@@ -72,7 +72,6 @@ def fit_linear_probe(
     labels: Tensor,
     num_classes: int,
     regularisation: float,
-    start: LinearProbe | None = None,
     tolerance: float = TOLERANCE,
 ) -> LinearProbe:
     """Fit multinomial logistic regression to features, with a penalty on the weights but not on the biases.
@@ -87,7 +86,6 @@ def fit_linear_probe(
         labels: (N,) int64, their classes.
         num_classes: C. A class without training images is never predicted.
         regularisation: lambda, above 0; means the same for any N. scikit-learn's C is 1 / (lambda N).
-        start: where to start, such as the probe for another lambda; changes the time, not the result.
         tolerance: the fit ends when the objective is within about half of this of the least possible. float32 can tell
             down to about 1e-10.
 
@@ -102,9 +100,7 @@ def fit_linear_probe(
         tensor([0, 1])
     """
     _check(features, labels, num_classes, [regularisation])
-    data = _standardise(features)
-    theta = _as_theta(start, data) if start is not None else None
-    return _fit(data, labels, num_classes, regularisation, theta, tolerance)
+    return _fit(_standardise(features), labels, num_classes, regularisation, None, tolerance)
 
 
 @torch.no_grad()
@@ -186,14 +182,6 @@ def _standardise(features: Tensor) -> _Standardised:
     some = rows[:: max(1, len(rows) // (32 * rows.shape[1]))]
     variances, axes = torch.linalg.eigh(some.T @ some / len(some))
     return _Standardised(rows, axes, variances.clamp_min(0), mean.double(), scale)
-
-
-def _as_theta(probe: LinearProbe, data: _Standardised) -> Tensor:
-    """A probe's weights and biases (C, K + 1) in the standardised principal axes."""
-    weight = probe.weight.double()
-    bias = probe.bias.double() + weight @ data.mean
-    weight = torch.where(data.scale.isinf(), 0.0, weight * data.scale)
-    return torch.cat([weight.float() @ data.axes, bias.float()[:, None]], dim=1)
 
 
 def _fit(

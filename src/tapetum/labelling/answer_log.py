@@ -20,7 +20,8 @@ from tapetum.data.labels.name_matcher import NameMatcher
 
 About = Mapping[int, Mapping[str, Any]]
 """Image -> what else a log tells of its answer: "predicted", "confidence", "reason", "rank", "seconds", "group"."""
-_LONGEST = 100  # characters of a class name that the page takes
+LONGEST = 100
+"""Most characters of a class name that the page takes."""
 _EARLIER = "earlier"
 """The tab of the answers of earlier sessions, which any tab may undo."""
 
@@ -119,7 +120,7 @@ class AnswerLog:
             if operation.how == "review" and old == new:
                 self.confirmed.add(image)
             if operation.how == "not":
-                self.excepted[image] = str(about.get(image, {}).get("group"))[:_LONGEST]
+                self.excepted[image] = str(about.get(image, {}).get("group"))[:LONGEST]
             if new:
                 self.classes.setdefault(new)
         if operation.undoes is None:

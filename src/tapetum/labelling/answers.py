@@ -21,7 +21,7 @@ from pathlib import Path
 from tapetum.data.labels.label_files import read_answers
 from tapetum.data.labels.labels import NONE_OF_THESE
 from tapetum.data.labels.name_matcher import NameMatcher
-from tapetum.labelling.answer_log import About, AnswerLog, Change, Operation, new_operation
+from tapetum.labelling.answer_log import LONGEST, About, AnswerLog, Change, Operation, new_operation
 from tapetum.reporting.predictions_table import safe_class, safe_path
 from tapetum.system.files import only_one, write_text, writing
 
@@ -29,7 +29,6 @@ Answer = str | None
 """A class, `NONE_OF_THESE`, or None: not answered."""
 
 _HEADER = ["path", "label"]
-_LONGEST = 100  # characters of a class name
 _AGAIN = "answer once more"
 _Stamp = tuple[int, int, int] | None
 
@@ -197,8 +196,8 @@ def clean_class(name: str) -> str:
         ValueError: it is empty, too long, or has characters that no file or screen shows.
     """
     name = unicodedata.normalize("NFC", name.strip())
-    if not 0 < len(name) <= _LONGEST:
-        raise ValueError(f"a class name has 1 to {_LONGEST} characters, not {len(name)}: choose another.")
+    if not 0 < len(name) <= LONGEST:
+        raise ValueError(f"a class name has 1 to {LONGEST} characters, not {len(name)}: choose another.")
     if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name):
         raise ValueError(f"the class name {name!r} cannot be printed: use letters, digits and punctuation.")
     return name

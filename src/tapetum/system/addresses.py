@@ -6,7 +6,6 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://(.*)", re.DOTALL)
 
@@ -38,11 +37,6 @@ class Address:
 
 
 Place = Path | Address
-
-
-def is_address(thing: Any) -> bool:
-    """Return whether something is text such as `s3://bucket/folder`."""
-    return isinstance(thing, str) and _ADDRESS.match(thing) is not None
 
 
 def place_of(given: str | os.PathLike[str]) -> Place:
