@@ -40,6 +40,16 @@ def test_threads_default_to_what_the_process_may_use(monkeypatch):
     assert available_threads() >= 1
 
 
+def test_processes_of_one_machine_share_its_threads_once(monkeypatch):
+    """Fabric's launch leaves a process's share in the environment, which must not be divided again."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(16)), raising=False)
+    made = Runtime(RuntimeConfig(accelerator="cpu", devices=4))
+    monkeypatch.setattr(made._fabric, "launch", lambda: monkeypatch.setenv("OMP_NUM_THREADS", "4"))
+    made.launch()
+    assert torch.get_num_threads() == 4
+
+
 def test_setup_keeps_names_objects_and_float32(toy):
     method = toy.Toy()
     names, parameters = list(method.state_dict()), list(method.parameters())

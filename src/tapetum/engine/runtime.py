@@ -96,17 +96,15 @@ class Runtime:
         With several devices, this process's command line is run once more for each further device, unless torchrun
         or srun has already started all processes.
         """
+        threads = available_threads()  # before Fabric sets OMP_NUM_THREADS to this process's share
         self._fabric.launch()
         self.device = self._fabric.device
         place = self._place
         if place is not None and place.world_size != self.config.devices:
             was = f"runtime.devices={self.config.devices}"
             notify(f"training in the {place.world_size} processes that {place.by} started, in place of {was}")
-        processes = self.config.devices if self.device.type == "cpu" else 1
-        threads = available_threads() // processes
-        if place is not None:
-            threads = place.threads or available_threads() // place.local_size
-        torch.set_num_threads(self.config.threads or max(1, threads))
+        share = threads // self.config.devices if place is None else place.threads or threads // place.local_size
+        torch.set_num_threads(self.config.threads or max(1, share))
         if self.config.strategy == "fsdp" and self.world_size == 1:
             raise ValueError(
                 "runtime.strategy is fsdp, which shares a network among processes, but there is one process: "
