@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import resource
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -124,10 +123,8 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 def environment() -> dict[str, Any]:
     """Return versions, the kind of machine and peak memory so far, for a summary."""
-    # ru_maxrss is in kilobytes on Linux and in bytes on macOS.
-    scale = 1024 if sys.platform == "darwin" else 1
     return {
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 / scale),
+        "peak_memory_mb": _peak_memory_mb(),
         "versions": {
             "tapetum": version("tapetum"),
             "python": platform.python_version(),
@@ -140,6 +137,17 @@ def environment() -> dict[str, Any]:
             "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
     }
+
+
+def _peak_memory_mb() -> int | None:
+    """This process's; None on Windows, which does not tell it through Python."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    # In kilobytes on Linux and in bytes on macOS.
+    scale = 1024 if sys.platform == "darwin" else 1
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 / scale)
 
 
 def command() -> str:
