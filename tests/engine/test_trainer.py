@@ -140,6 +140,18 @@ def test_the_evaluation_due_at_an_interruption_is_made(toy, tmp_path):
     assert rows_of(tmp_path / "metrics.csv")[-1]["eval/mean"]
 
 
+def test_a_signal_while_the_last_step_is_evaluated_stops_before_what_follows(toy, tmp_path):
+    def interrupted():
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {"mean": 1.0}
+
+    config = {"evaluate_every": None}
+    with pytest.raises(Interrupted, match=r"Saved step 8\. Continue with: tapetum resume "):
+        toy.trainer(tmp_path, 8, config=config, evaluate=interrupted).fit()
+    assert toy.trainer(tmp_path, 8, config=config).fit().step == 8
+    assert len(rows_of(tmp_path / "metrics.csv")) == 8
+
+
 def test_rows_are_on_disk_before_the_checkpoint(toy, tmp_path, monkeypatch):
     seen = []
 

@@ -1,6 +1,8 @@
 """What a run takes is measured on copies, and measuring leaves no trace."""
 
 import copy
+import os
+import signal
 
 import pytest
 import torch
@@ -107,6 +109,17 @@ def test_more_minutes_time_more_steps(toy, clock, seconds, steps):
     costs = measured(toy, slow_toy(toy, clock, first=0.0), seconds=seconds)
     assert clock.steps == pytest.approx(steps, abs=5)
     assert (costs.step, costs.epoch) == pytest.approx((0.01, 3))  # the longer trial begins no third epoch
+
+
+def test_a_signal_in_the_last_timed_step_begins_no_training(toy, clock):
+    def interrupt(step):
+        if step == 26:
+            os.kill(os.getpid(), signal.SIGINT)
+        return 0.0
+
+    with pytest.raises(KeyboardInterrupt):
+        measured(toy, slow_toy(toy, clock, extra=interrupt), seconds=1)
+    assert clock.steps == 26
 
 
 def test_evaluations_are_timed_on_the_copy(toy):

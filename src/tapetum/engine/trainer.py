@@ -197,7 +197,9 @@ class Trainer:
         self._log(rows)
         if saves or stops:
             self._save()
-        if stops and not is_last:
+        if is_last:  # no later step would notice a request that came while this one was evaluated
+            stops = self._is_asked_to_stop(reads)
+        if stops:
             raise Interrupted(step, self._how_to_go_on())
 
     def _is_asked_to_stop(self, reads: bool) -> bool:
