@@ -3,6 +3,7 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Literal, get_origin
 
 import pytest
@@ -352,6 +353,16 @@ def test_extending_fails_clearly(tmp_path, text, message):
     child.write_text(text)
     with pytest.raises(RecipeError, match=message):
         load_recipe(child)
+
+
+def test_a_file_may_be_called_like_the_shipped_recipe_that_it_extends(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("paws_digits.yaml").write_text("extends: paws_digits\nseed: 7\n")
+    assert load_recipe("paws_digits.yaml").seed == 7
+    Path("link.yaml").symlink_to("paws_digits.yaml")
+    Path("paws_digits.yaml").write_text("extends: link.yaml\n")
+    with pytest.raises(RecipeError, match=r"in a circle: paws_digits.yaml -> link.yaml\."):
+        load_recipe("paws_digits.yaml")
 
 
 def test_files_that_are_not_there_or_no_text(tmp_path):

@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def read_recipe(text: str, name: str, keeps: Keeps, overrides: Sequence[str] = (
     Raises:
         RecipeError: the text is not a YAML mapping, recipes extend each other in a circle, or an override is malformed.
     """
-    root = _extended(text, name, keeps, seen=(name,))
+    root = _extended(text, name, keeps, seen={os.path.realpath(name): name})
     for override in overrides:
         _override(root, override, keeps)
     return root
@@ -82,7 +82,11 @@ def _shipped() -> Path:
     return Path(str(files("tapetum.recipe"))) / "shipped"
 
 
-def _extended(text: str, name: str, keeps: Keeps, seen: tuple[str, ...]) -> Node:
+def _extended(text: str, name: str, keeps: Keeps, seen: Mapping[str, str]) -> Node:
+    """Merge a recipe into those that it extends; `seen` has the names of the recipes on the way here.
+
+    They are told apart by real path or, if shipped, by name: a file may be called like the recipe that it extends.
+    """
     root = read_yaml(text, lambda line: f"{name}, line {line}")
     if not isinstance(root.value, dict):
         raise RecipeError(f"{root.place}: a recipe is a mapping: begin with a line such as `description: ...`.")
@@ -101,11 +105,11 @@ def _extended(text: str, name: str, keeps: Keeps, seen: tuple[str, ...]) -> Node
         parent_text, parent_name = recipe_text(parent)
     except RecipeError as error:
         raise RecipeError(f"{extends.place}: extends: {error}") from error
-    if parent_name in seen or len(seen) > _DEEPEST:
-        raise RecipeError(
-            f"{extends.place}: recipes extend each other in a circle: {' -> '.join((*seen, parent_name)[:9])}."
-        )
-    base = _extended(parent_text, parent_name, keeps, (*seen, parent_name))
+    identity = parent if parent in shipped_recipes() else os.path.realpath(parent)
+    if identity in seen or len(seen) > _DEEPEST:
+        circle = " -> ".join([*seen.values(), parent_name][:9])
+        raise RecipeError(f"{extends.place}: recipes extend each other in a circle: {circle}.")
+    base = _extended(parent_text, parent_name, keeps, {**seen, identity: parent_name})
     _merge(base, base, root, (), keeps)
     return base
 
