@@ -163,13 +163,22 @@ def test_rows_are_on_disk_before_the_checkpoint(toy, tmp_path, monkeypatch):
     assert seen == [(6, 6), (12, 12), (14, 14)]
 
 
-def test_nan_stops_and_leaves_no_checkpoint_after_it(toy, tmp_path):
+def test_nan_stops_and_leaves_no_checkpoint_after_it(toy, tmp_path, capsys):
     config = {"checkpoint_every": 3, "log_every": 10, "evaluate_every": None}
     run = toy.trainer(tmp_path, 14, batches=toy.nan_batches(7), config=config)
     with pytest.raises(NonFiniteError, match=r"step 7 .*last good checkpoint is .*step-00000006\.safetensors"):
         run.fit()
     assert [path.stem for path in list_checkpoints(tmp_path / "checkpoints")] == ["step-00000003", "step-00000006"]
     assert rows_of(tmp_path / "metrics.csv")[-1]["train/loss"] == "nan"
+    assert "lacks rows" not in capsys.readouterr().err  # those after the bad one are left out
+
+
+def test_rows_that_an_error_leaves_unread_are_not_missed(toy, tmp_path, capsys):
+    run = toy.trainer(tmp_path, 14, batches=lambda start, stop: toy.batches(start, 7))
+    with pytest.raises(AssertionError, match="no more batches at step 7"):
+        run.fit()
+    assert len(rows_of(tmp_path / "metrics.csv")) == 6
+    assert "lacks rows" not in capsys.readouterr().err
 
 
 class Poisoned(torch.autograd.Function):

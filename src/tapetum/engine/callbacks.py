@@ -30,7 +30,7 @@ class Callback:
         """A checkpoint is about to be written: write to disk now whatever must not lag behind it."""
 
     def on_end(self, step: int) -> None:
-        """Training is over: finished, interrupted or failed."""
+        """Training is over: finished, interrupted or failed; `step` is that of the last row."""
 
 
 class _Console(Console):

@@ -129,7 +129,7 @@ class Trainer:
                         self._roll_back(error)
         finally:
             for callback in self.callbacks:
-                callback.on_end(self.state.step)
+                callback.on_end(self._logged.step)
         self._weights.gather()  # for all that may follow
         return self.state
 
@@ -238,7 +238,7 @@ class Trainer:
 
     def _log(self, rows: Sequence[Row]) -> None:
         self.state.train_seconds = self._seconds()
-        self._logged = replace(self.state)
+        self._logged = replace(self.state, step=int(rows[-1]["step"]))
         for callback in self.callbacks:
             callback.on_steps(rows)
 
