@@ -26,6 +26,13 @@ def test_every_difference_is_named():
     assert check_fingerprint(saved, saved) == []
 
 
+def test_long_values_are_compared_to_their_end_but_where_older_checkpoints_cut_them():
+    text = f"[{', '.join(30 * ['0.033'])}]"
+    assert differences({"prior": text}, {"prior": f"{text[:-2]}4]"}) != []
+    assert differences({"prior": f"{text[:77]}..."}, {"prior": text}) == []
+    assert differences({"prior": f"{text[:77]}..."}, {"prior": f"[0.1, {text[1:]}"}) != []
+
+
 def test_threads_are_restored():
     torch.set_num_threads(2)
     assert restore_threads({"threads": 1}, {"threads": 2, "seed": 0}) == {"threads": 1, "seed": 0}

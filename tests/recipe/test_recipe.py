@@ -21,7 +21,15 @@ from tapetum.recipe.fields import (
     section_kinds,
 )
 from tapetum.recipe.files import shipped_recipes
-from tapetum.recipe.recipe import Recipe, RecipeError, dump_recipe, find_config, load_recipe, parse_recipe
+from tapetum.recipe.recipe import (
+    Recipe,
+    RecipeError,
+    deciding_values,
+    dump_recipe,
+    find_config,
+    load_recipe,
+    parse_recipe,
+)
 
 SMALLEST = """\
 method: {kind: supervised}
@@ -454,3 +462,8 @@ def test_types_in_words():
     assert in_words(tuple[int, ...]) == "a list of whole numbers"
     assert in_words(Literal["a", "b", 3]) == "'a', 'b' or 3"
     assert in_words(dict[str, int]) == "a mapping of names to values"
+
+
+def test_the_end_of_a_long_list_decides_too():
+    priors = [load_recipe("paws_digits", [f"method.class_prior={29 * [0.033] + [last]}"]) for last in (0.043, 0.053)]
+    assert deciding_values(priors[0]) != deciding_values(priors[1])

@@ -149,13 +149,17 @@ _YAML_WORDS = {"None": "null", "True": "true", "False": "false"}
 
 def show(value: Any) -> str:
     """Format a value as a recipe writes it, cut to a readable length."""
-    if isinstance(value, list | tuple):
-        text = f"[{', '.join(show(item) for item in value)}]"
-    elif isinstance(value, dict):
-        text = f"{{{', '.join(f'{key}: {show(item)}' for key, item in value.items())}}}"
-    else:
-        text = _YAML_WORDS.get(repr(value), repr(value))
+    text = in_full(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def in_full(value: Any) -> str:
+    """Format a value as a recipe writes it, however long."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(in_full(item) for item in value)}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {in_full(item)}' for key, item in value.items())}}}"
+    return _YAML_WORDS.get(repr(value), repr(value))
 
 
 class FieldNote(NamedTuple):

@@ -32,6 +32,7 @@ from tapetum.recipe.fields import (
     admits_null,
     field_notes,
     field_types,
+    in_full,
     in_words,
     is_section,
     options,
@@ -142,7 +143,7 @@ def deciding_values(recipe: Recipe) -> dict[str, str]:
 
 def _flat(value: Any, key: str) -> dict[str, str]:
     if not isinstance(value, dict):
-        return {key: show(value)}
+        return {key: in_full(value)}
     return {deep: text for name, item in value.items() for deep, text in _flat(item, f"{key}.{name}").items()}
 
 
