@@ -11,6 +11,7 @@ import pytest
 from run_files import CHECKPOINTS, assert_same_weights, files, rows, sentence
 
 import tapetum
+from tapetum.recipe.recipe import dump_recipe
 
 
 def test_resuming_a_finished_run_judges_it_again(run):
@@ -89,3 +90,16 @@ def test_a_checkpoint_with_changed_bits_gives_way_to_the_one_before(run, capsys)
     tapetum.resume(run)
     assert_same_weights(run, whole)
     assert rows(run) == rows(whole)
+
+
+def test_a_tuned_network_of_timm_is_compared_with_its_published_weights(tmp_path, monkeypatch):
+    compared = []
+    monkeypatch.setattr("tapetum.verbs.resume.assemble", lambda recipe, weights: recipe)
+    monkeypatch.setattr("tapetum.verbs.resume.finish", lambda run, folder, inexact: {})
+    compare = lambda folder, weights, plugins: compared.append(weights) or {"beside_neighbours": {}}  # noqa: E731
+    monkeypatch.setattr("tapetum.verbs.resume.compare_with_start", compare)
+    backbone = "backbone={kind: timm, name: resnet10t.c3_in1k, pretrained: true}"
+    recipe = tapetum.load_recipe("paws_digits", ["method={kind: finetune}", backbone, "data.test=null"])
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
+    assert tapetum.resume(tmp_path) == {"beside_neighbours": {}}
+    assert compared == ["timm:resnet10t.c3_in1k"]

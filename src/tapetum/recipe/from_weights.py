@@ -9,7 +9,7 @@ from typing import Any
 from tapetum.nn.backbones import BackboneConfig, ResNetConfig, SmallNetConfig, TimmConfig
 from tapetum.recipe.files import RECIPE
 from tapetum.recipe.from_data import Choice
-from tapetum.recipe.recipe import load_recipe
+from tapetum.recipe.recipe import Recipe, load_recipe
 
 TIMM = "timm:"
 BACKBONE_LR = 0.1
@@ -24,6 +24,13 @@ Network = tuple[BackboneConfig, int]
 def says_its_network(weights: str | Path) -> bool:
     """Whether weights name their network themselves: those of timm and of runs do, files of tensors do not."""
     return str(weights).startswith(TIMM) or (Path(weights) / RECIPE).is_file()
+
+
+def start_of(recipe: Recipe) -> str | None:
+    """Return the weights that a recipe starts from: a run, a file or `timm:NAME`; None for random ones."""
+    if recipe.init is None and isinstance(recipe.backbone, TimmConfig) and recipe.backbone.pretrained:
+        return f"{TIMM}{recipe.backbone.name}"
+    return recipe.init
 
 
 def start_from(

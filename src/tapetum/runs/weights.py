@@ -15,7 +15,7 @@ from tapetum.interchange.weights.projectors import projector_of
 from tapetum.interchange.weights.weight_files import read_weights
 from tapetum.recipe.files import RECIPE
 from tapetum.recipe.from_data import choose
-from tapetum.recipe.from_weights import TIMM, says_its_network, start_from
+from tapetum.recipe.from_weights import TIMM, says_its_network, start_from, start_of
 from tapetum.recipe.glance import glance
 from tapetum.recipe.recipe import Recipe, parse_recipe
 from tapetum.recipe.yaml_with_lines import write_yaml
@@ -115,5 +115,4 @@ def open_weights(recipe: Recipe, shared: bool = False) -> TrainedRun:
     parts.runtime.equip(parts.method)
     scalars = {"step": 0, "fingerprint": parts.data.fingerprint}
     checkpoint: Checkpoint = capture(parts.method, parts.optimizer, [parts.method.local_state()], scalars)
-    named = recipe.init or f"{TIMM}{getattr(recipe.backbone, 'name', '')}"
-    return TrainedRun(Path(named), parts, checkpoint, is_finished=False)
+    return TrainedRun(Path(str(start_of(recipe))), parts, checkpoint, is_finished=False)

@@ -6,6 +6,7 @@ from typing import Any
 
 from tapetum.engine.checkpoint import CHECKPOINTS, list_checkpoints
 from tapetum.methods.registry import load_plugins
+from tapetum.recipe.from_weights import start_of
 from tapetum.recipe.recipe import Recipe
 from tapetum.runs.places import located, moved_to
 from tapetum.runs.run import assemble
@@ -63,7 +64,7 @@ def resume(
         _remember(folder, recipe, moved)
     if _lacks_comparison(recipe, summary) and process_rank() == 0:
         try:
-            summary |= compare_with_start(folder, str(recipe.init), plugins=plugins)
+            summary |= compare_with_start(folder, str(start_of(recipe)), plugins=plugins)
         except ValueError as error:  # the run itself is whole, so only this is missing
             notify(f"not compared with the weights that it started from: {error}")
     return summary
@@ -71,7 +72,7 @@ def resume(
 
 def _lacks_comparison(recipe: Recipe, summary: Mapping[str, Any]) -> bool:
     """Whether `finetune` was stopped before it had compared the result with the weights that it started from."""
-    return recipe.method.kind == "finetune" and recipe.init is not None and "beside_neighbours" not in summary
+    return recipe.method.kind == "finetune" and start_of(recipe) is not None and "beside_neighbours" not in summary
 
 
 def _remember(folder: Path, recipe: Recipe, moved: Mapping[str, str]) -> None:
