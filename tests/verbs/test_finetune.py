@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -13,6 +14,7 @@ import tapetum
 from tapetum.interchange.weights.weight_files import read_weights
 from tapetum.recipe.recipe import load_recipe
 from tapetum.runs.trained_run import open_trained_run
+from tapetum.verbs.finetune import compare_with_start
 
 
 def test_a_run_becomes_a_classifier_and_is_compared(run, capsys):
@@ -32,6 +34,24 @@ def test_a_run_becomes_a_classifier_and_is_compared(run, capsys):
     assert f"the classifier ({beside['second']:.2f}%) is " in said
     assert said.splitlines()[-1].startswith("Next: tapetum export tuned ")
     assert tapetum.predict("tuned", "colours.npz", "p.csv")["images"] == 30
+
+
+def test_a_run_is_compared_on_other_images_also_where_its_own_are_gone(run, capsys):
+    arrays = dict(np.load("colours.npz"))
+    order = {"x_train": slice(None, None, -1), "y_train": slice(None, None, -1)}
+    np.savez("others.npz", **{name: array[order.get(name, ...)] for name, array in arrays.items()})
+
+    def first(images, output):
+        summary = tapetum.finetune(run, output, images, test="colours.npz", overrides=["trainer.steps=1"])
+        return summary["beside_neighbours"]["first"]
+
+    before = first("colours.npz", "same")
+    assert first("others.npz", "others") == before
+    Path("colours.npz").rename("test.npz")
+    summary = tapetum.finetune(run, "gone", "others.npz", test="test.npz", overrides=["trainer.steps=1"])
+    assert summary["beside_neighbours"]["first"] == before
+    assert compare_with_start(Path("gone"), "nowhere.pth") == {}
+    assert "not compared with the weights that it started from: " in capsys.readouterr().err
 
 
 def test_a_file_becomes_a_classifier_of_other_images(run):

@@ -1,6 +1,7 @@
 """`tapetum finetune`: make an ordinary classifier of what a run, or a file of weights, has learned."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ from tapetum.data.images.stores import Store
 from tapetum.data.labels.labels import Labels
 from tapetum.evaluation.accuracy import embed_supports
 from tapetum.evaluation.comparison import Comparison, compare
+from tapetum.evaluation.embedding import Embedder
 from tapetum.evaluation.prediction import predict_from
 from tapetum.methods.registry import load_plugins
 from tapetum.recipe.recipe import Recipe
-from tapetum.runs.run import Run
+from tapetum.runs.pool import PoolData
 from tapetum.runs.run_folder import new_run_folder, update_summary
 from tapetum.runs.test_set import open_test
-from tapetum.runs.trained_run import TrainedRun, open_trained_run
+from tapetum.runs.trained_run import NONE_HELD_OUT, TrainedRun, open_trained_run
 from tapetum.runs.tuning import tuning_recipe
 from tapetum.runs.weights import changed_data, is_run, open_weights, recipe_for_weights
 from tapetum.system.launcher import process_rank
@@ -92,13 +94,14 @@ def compare_with_start(
         plugins: as for `finetune`.
 
     Returns:
-        The summary's `beside_neighbours`; nothing if there are no images to judge by.
+        The summary's `beside_neighbours`; nothing, after a notice, if what is needed is gone, or if there are no images
+        to judge by.
     """
-    tuned = open_trained_run(folder, plugins)
-    if base is None:
-        data = {name: getattr(tuned.parts.recipe.data, name) for name in _GIVEN}
-        base = recipe_for_weights(weights, changed_data(data))
-    comparison = _beside_neighbours(base, weights, tuned)
+    try:
+        comparison = _beside_neighbours(open_trained_run(folder, plugins), weights, base)
+    except ValueError as error:  # the run itself is whole, so only this is missing
+        notify(f"not compared with the weights that it started from: {error}")
+        return {}
     if comparison is None:
         return {}
     _tell(comparison, weights)
@@ -107,7 +110,7 @@ def compare_with_start(
     return found
 
 
-def _beside_neighbours(base: Recipe, weights: str | Path, tuned: TrainedRun) -> Comparison | None:
+def _beside_neighbours(tuned: TrainedRun, weights: str | Path, base: Recipe | None) -> Comparison | None:
     """Compare the neighbours of the weights as they were with the classifier; None without images to judge by."""
     recipe, data = tuned.parts.recipe, tuned.parts.data
     if tuned.held_out is not None:
@@ -116,18 +119,29 @@ def _beside_neighbours(base: Recipe, weights: str | Path, tuned: TrainedRun) -> 
         judged = open_test(recipe.data.test, tuned.classes, shrink_to=recipe.data.shrink_to)
     else:
         return None
-    before = open_trained_run(weights) if is_run(weights) else open_weights(base)
-    return compare(
-        _right(before.parts, data.labels, judged, "soft_neighbours"), _right(tuned.parts, data.labels, judged)
-    )
+    before = _before(weights, recipe, base)
+    return compare(_right(before, data, judged, "soft_neighbours"), _right(tuned.parts.embedder, data, judged))
 
 
-def _right(run: Run, labels: Labels, judged: tuple[Store, Labels], predicts_by: str = "classifier") -> Tensor:
+def _before(weights: str | Path, tuned: Recipe, base: Recipe | None) -> Embedder:
+    """Open the weights as they were; a run whose images are gone is opened with those that it was tuned on."""
+    data = changed_data({name: getattr(tuned.data, name) for name in _GIVEN})
+    if not is_run(weights):
+        return open_weights(base or recipe_for_weights(weights, data)).parts.embedder
+    try:
+        return open_trained_run(weights, needs_labels=False).parts.embedder
+    except ValueError:
+        with suppress(ValueError):  # of other images, for example with other classes; then the first one says more
+            return open_trained_run(weights, needs_labels=False, data=NONE_HELD_OUT | data).parts.embedder
+        raise
+
+
+def _right(embedder: Embedder, data: PoolData, judged: tuple[Store, Labels], predicts_by: str = "classifier") -> Tensor:
     """(N,) whether each judged image is classified rightly, with the labelled images of the pool as supports."""
     store, truth = judged
-    supports = embed_supports(run.embedder, run.data.store, labels)
+    supports = embed_supports(embedder, data.store, data.labels)
     parts = []
-    for rows, outputs in run.embedder.stream_readable(store, truth.labelled):
+    for rows, outputs in embedder.stream_readable(store, truth.labelled):
         predicted = predict_from(outputs, supports, predicts_by, 0).labels
         parts.append(predicted == torch.from_numpy(truth.values[rows]))
     return torch.cat(parts)

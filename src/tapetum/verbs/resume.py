@@ -63,10 +63,7 @@ def resume(
             raise
         _remember(folder, recipe, moved)
     if _lacks_comparison(recipe, summary) and process_rank() == 0:
-        try:
-            summary |= compare_with_start(folder, str(start_of(recipe)), plugins=plugins)
-        except ValueError as error:  # the run itself is whole, so only this is missing
-            notify(f"not compared with the weights that it started from: {error}")
+        summary |= compare_with_start(folder, str(start_of(recipe)), plugins=plugins)
     return summary
 
 
