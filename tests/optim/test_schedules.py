@@ -60,6 +60,11 @@ def test_stays_between_its_values_and_ends_at_final(start, peak, final, warmup, 
     assert value(config, after, per_epoch, total) == pytest.approx(peak if shape == "constant" else final)
 
 
+def test_a_single_warmup_step_that_reaches_the_peak_is_at_the_peak():
+    config = ScheduleConfig(peak=2.0, warmup_epochs=1, warmup_reaches_peak=True)
+    assert value(config, 0, 1, 4) == 2.0
+
+
 def test_rising_weight_decay_and_linear():
     rising = ScheduleConfig(peak=0.04, final=0.4)
     assert value(rising, 0, 10, 100) == pytest.approx(0.04)

@@ -84,8 +84,8 @@ def value(config: ScheduleConfig, step: int, steps_per_epoch: int, total_steps: 
     if config.warmup_limit is not None:
         warmup_steps = min(warmup_steps, int(config.warmup_limit * total_steps))
     if step < warmup_steps:
-        length = max(1, warmup_steps - 1) if config.warmup_reaches_peak else warmup_steps
-        return config.start + step / length * (config.peak - config.start)
+        length = warmup_steps - 1 if config.warmup_reaches_peak else warmup_steps
+        return config.start + (step / length if length else 1.0) * (config.peak - config.start)
     if config.per_epoch:
         step = max(warmup_steps, step // steps_per_epoch * steps_per_epoch)
     if config.shape in ("constant", "step"):
