@@ -11,6 +11,7 @@ from tapetum.cli import commands_to_train, commands_to_use  # noqa: F401 (import
 from tapetum.cli.app import app
 from tapetum.cli.errors import complain, is_lost_process, is_users
 from tapetum.system.interruption import STOPPED, Interrupted
+from tapetum.system.launcher import launched, process_rank
 from tapetum.system.notices import notify
 from tapetum.system.started import begin_with_process
 
@@ -63,7 +64,9 @@ def main(arguments: list[str] | None = None) -> None:
         if sys.stdout is not None:  # closed by whoever started this
             sys.stdout.flush()
     except Interrupted:
-        sys.exit(STOPPED)  # the trainer has printed what it saved and how to continue
+        # The trainer has printed what it saved and how to continue. Fabric kills the first process, which may still be
+        # at work, when one that it has started ends with another code than 0.
+        sys.exit(0 if launched() is None and process_rank() > 0 else STOPPED)
     except (KeyboardInterrupt, typer.Abort):
         code = STOPPED
     except BrokenPipeError:
