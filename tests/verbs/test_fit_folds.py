@@ -61,6 +61,19 @@ def test_every_label_measures_once_and_trains_the_model(capsys):
     assert part.optimizer.lr.warmup_epochs == pytest.approx(final.optimizer.lr.warmup_epochs / 3)
 
 
+def test_all_that_a_recipe_counts_in_steps_or_epochs_is_shortened():
+    short = ["data.folds=4", "data.held_out_per_class=null", "trainer.steps=80"]
+    decay = "optimizer.weight_decay_schedule={peak: 1e-4, warmup_epochs: 2}"
+    stepped = load_recipe("finetune_imagenet_10percent_after_swav", [*short, decay])
+    part = folded_accuracy._recipe_of(stepped, 0)
+    assert (part.trainer.steps, part.optimizer.lr.milestones) == (20, (3, 4))
+    assert part.optimizer.weight_decay_schedule.warmup_epochs == 0.5
+    swav = folded_accuracy._recipe_of(load_recipe("swav_imagenet_bs256_200ep", short), 1).method
+    assert (swav.freeze_steps, swav.queue_start_epoch) == (1251, 3)
+    suncet = load_recipe("suncet_imagenet_10percent", short)
+    assert folded_accuracy._recipe_of(suncet, 2).method.supervised_epochs == 25
+
+
 @pytest.mark.parametrize("stop", [Interrupted(0, "stopped"), KeyboardInterrupt(), OSError(28, "No space left")])
 def test_stopped_between_folds_it_goes_on_and_ends_the_same(monkeypatch, capsys, stop):
     undisturbed = folded("undisturbed")

@@ -6,11 +6,15 @@ from typing import Any
 
 from tapetum.engine.checkpoint import CHECKPOINTS, list_checkpoints
 from tapetum.ops.intervals import wilson
+from tapetum.optim.schedules import ScheduleConfig
 from tapetum.recipe.recipe import Recipe
 from tapetum.runs.run import assemble
 from tapetum.runs.run_folder import FOLDS, environment, read_summary, write_recipe, write_summary
 from tapetum.system.files import RESUME, writing
 from tapetum.system.notices import notify
+
+_COUNTS = ("freeze_steps", "queue_start_epoch", "supervised_epochs")
+"""Fields of methods that count steps or epochs from the start of the training."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class FoldedAccuracy:
 def measure_folds(recipe: Recipe, folder: Path, inexact: bool = False) -> FoldedAccuracy:
     """Train and evaluate those runs of `data.folds` that `folder` does not contain yet.
 
-    Each run gets its share of the recipe's steps and warm-up, so all of them together take as long as the recipe.
+    Each run gets its share of the recipe's steps, and of all that the recipe counts in steps or epochs, so all of them
+    together take as long as the recipe.
 
     Args:
         recipe: resolved, with `data.folds` set.
@@ -73,15 +78,25 @@ def measure_folds(recipe: Recipe, folder: Path, inexact: bool = False) -> Folded
 
 
 def _recipe_of(recipe: Recipe, fold: int) -> Recipe:
-    folds, steps, lr = recipe.data.folds, recipe.trainer.steps, recipe.optimizer.lr
+    folds, steps, optimizer = recipe.data.folds, recipe.trainer.steps, recipe.optimizer
     assert folds is not None
     assert steps is not None
+    decay = optimizer.weight_decay_schedule
+    schedules = {"lr": _shortened(optimizer.lr, folds)}
+    schedules |= {} if decay is None else {"weight_decay_schedule": _shortened(decay, folds)}
+    counts = {name: getattr(recipe.method, name) for name in _COUNTS if hasattr(recipe.method, name)}
     return replace(
         recipe,
         data=replace(recipe.data, fold=fold, test=None),
         trainer=replace(recipe.trainer, steps=max(1, steps // folds) if steps else 0),
-        optimizer=replace(recipe.optimizer, lr=replace(lr, warmup_epochs=lr.warmup_epochs / folds)),
+        optimizer=replace(optimizer, **schedules),
+        method=replace(recipe.method, **{name: type(count)(count / folds) for name, count in counts.items()}),
     )
+
+
+def _shortened(schedule: ScheduleConfig, folds: int) -> ScheduleConfig:
+    milestones = tuple(epoch / folds for epoch in schedule.milestones)
+    return replace(schedule, warmup_epochs=schedule.warmup_epochs / folds, milestones=milestones)
 
 
 def _train_fold(recipe: Recipe, part: Path, folder: Path, inexact: bool) -> dict[str, Any]:
