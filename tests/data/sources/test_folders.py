@@ -48,6 +48,12 @@ def test_copies_of_labelled_images_count_once(tmp_path):
     }
 
 
+def test_other_pictures_of_one_name_and_size_are_no_copies(tmp_path):
+    write_images(tmp_path / "all", ["1.bmp", "2.bmp"])
+    write_images(tmp_path / "labelled", ["cat/1.bmp", "dog/2.bmp"], level=9)
+    assert len(open_source(tmp_path / "all", tmp_path / "labelled").store) == 4
+
+
 def test_bare_names_that_are_not_unique_are_no_copies(tmp_path):
     write_images(tmp_path / "all", ["1.bmp"])
     for name in ("cat", "dog"):

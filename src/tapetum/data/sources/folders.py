@@ -1,9 +1,10 @@
 """Image files below a folder, and labels from a folder of class folders inside it or elsewhere.
 
 The labelled images join the pool. People often copy the images that they label. So if a file of the pool has the same
-name and the same number of bytes as a labelled one, the two count as one image, which is labelled.
+name and the same bytes as a labelled one, the two count as one image, which is labelled.
 """
 
+import filecmp
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -102,7 +103,7 @@ def with_labelled_folder(folder: Path, root: Path, pool: Sequence[str]) -> tuple
 
 
 def _twins(folder: Path, labelled: Sequence[str], root: Path, pool: Sequence[str]) -> set[str]:
-    """Return pool names that repeat a labelled image: same size, and same relative path or unique bare name."""
+    """Return pool names that repeat a labelled image: same bytes, and same relative path or unique bare name."""
     in_folder = set(labelled)
     bare_labelled = Counter(os.path.basename(name) for name in labelled)
     by_bare = {os.path.basename(name): name for name in labelled}
@@ -113,6 +114,6 @@ def _twins(folder: Path, labelled: Sequence[str], root: Path, pool: Sequence[str
         other = name if name in in_folder else None
         if other is None and bare_labelled[bare] == bare_pool[bare] == 1:
             other = by_bare[bare]
-        if other is not None and os.path.getsize(root / name) == os.path.getsize(folder / other):
+        if other is not None and filecmp.cmp(root / name, folder / other, shallow=False):
             twins.add(name)
     return twins
