@@ -76,6 +76,11 @@ def test_captions_beside_images_are_no_labels(photos):
     assert known(open_source(photos, photos / "metadata.csv").labels) == {"cat/1.jpg": "A cat", "dog/1.jpg": "A dog"}
 
 
+def test_blanks_around_a_label_make_no_class_of_their_own(photos):
+    (photos / "metadata.csv").write_text("file_name,label\ncat/1.jpg,cat\ncat/2.jpg, cat\ndog/1.jpg,dog\t\n")
+    assert known(open_source(photos).labels) == {"cat/1.jpg": "cat", "cat/2.jpg": "cat", "dog/1.jpg": "dog"}
+
+
 def test_a_field_is_chosen_where_several_may_hold_the_labels(photos):
     path = photos / "metadata.csv"
     path.write_text("file_name,breed,colour\ncat/1.jpg,manx,red\ndog/1.jpg,pug,black\n")

@@ -73,7 +73,7 @@ def shown(value: object) -> str:
 
 
 def as_label(value: object, where: str) -> str:
-    """Check a label: text, or a whole number.
+    """Return a label, text or a whole number, without blanks around it.
 
     Raises:
         ValueError: it is neither, is blank, or holds control characters; begins with `where`.
@@ -82,9 +82,10 @@ def as_label(value: object, where: str) -> str:
         value = str(value)
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{where}: {shown(value)} is no label: write its name as text")
-    if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in value):
+    label = value.strip()
+    if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in label):
         raise ValueError(f"{where}: label {shown(value)} cannot be printed: use letters, digits and punctuation")
-    return value
+    return label
 
 
 def as_name(value: object, where: str) -> str:

@@ -30,7 +30,7 @@ def read(content: Any, field: str | None) -> Iterator[Entry]:
             raise ValueError(
                 f"{place}: {shown(image)} and {shown(label)} are not a path and a label: write two strings"
             )
-        yield Entry(place, image.strip(), as_label(label.strip(), place))
+        yield Entry(place, image.strip(), as_label(label, place))
 
 
 def _pair(item: Any, where: str) -> tuple[Any, Any]:
