@@ -27,7 +27,9 @@ def matcher(root="pool", names=NAMES):
     [
         ("tail", "bucket/x/cats/old/2.jpg", "cats/old/2.jpg"),  # the longest end
         ("tail", "x/cats/2.jpg", "cats/2.jpg"),
-        ("tail", "other/folder/3.jpg", "dogs/3.jpg"),  # the only image of that name
+        ("tail", "3.jpg", "dogs/3.jpg"),  # the only image of that name
+        ("name", "./3.jpg", "dogs/3.jpg"),
+        ("tail", "other/folder/a.jpg.png", "a.jpg.png"),
         ("tail", "C:\\photos\\cats\\1.jpg", "cats/1.jpg"),
         ("tail", "a/" * 5000 + "cats/1.jpg", "cats/1.jpg"),
         ("name", "1.jpg", "1.jpg"),  # as it is
@@ -48,6 +50,8 @@ def test_found(naming, text, name):
     "naming,text,message",
     [
         ("tail", "bucket/1.jpg", "could be 1.jpg or cats/1.jpg"),
+        ("tail", "cats/3.jpg", "there is no image 'cats/3.jpg'"),  # no picture of a dog
+        ("name", "cats/3.jpg", "there is no image 'cats/3.jpg'"),
         ("tail", "x/9.jpg", "there is no image 'x/9.jpg'"),
         ("upload", "2.jpg", "could be cats/2.jpg or cats/old/2.jpg"),
         ("upload", "my dog (1).jpg", "there is no image"),

@@ -105,7 +105,8 @@ class NameMatcher:
     def _by_tail(self, text: str) -> list[int]:
         """Find the longest end of a path that is a name, or else the images of its bare name.
 
-        In a folder `cats` that holds `1.jpg` and `cats/1.jpg`, the path `cats/1.jpg` may be either.
+        Where both lie in folders, a bare name is not enough: an absent `dog/1.jpg` is not `cat/1.jpg`. In a folder
+        `cats` that holds `1.jpg` and `cats/1.jpg`, the path `cats/1.jpg` may be either.
         """
         for path in (text, text.replace("\\", "/")):
             parts = path.split("/")
@@ -114,7 +115,8 @@ class NameMatcher:
             if found and found[0] < len(parts) - 1:
                 folders = {root.name for root in self._roots}
                 return self._of([ends[found[0]], *(ends[i] for i in found[1:] if parts[i - 1] in folders)])
-            if bare := self._bare.get(parts[-1]):
+            bare = self._bare.get(parts[-1], [])
+            if bare and (set(parts[:-1]) <= {"", "."} or any("/" not in name for name in bare)):
                 return self._of(bare)
         return []
 
