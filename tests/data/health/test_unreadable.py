@@ -1,3 +1,5 @@
+import errno
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -5,6 +7,7 @@ from PIL import Image
 from tapetum.data.health import unreadable as module
 from tapetum.data.health.unreadable import find_unreadable, readable, write_unreadable
 from tapetum.data.images.cache_folder import cache_folder
+from tapetum.data.images.decoding import UnreadableImage
 from tapetum.data.sources.open_source import open_source
 
 
@@ -51,6 +54,25 @@ def test_what_was_found_is_remembered_until_a_file_changes(photos, monkeypatch):
     (photos / "cat/1.png").write_bytes((photos / "cat/0.png").read_bytes())
     assert list(find_unreadable(open_source(photos).store)) == [5]
     assert decoded
+
+
+@pytest.mark.parametrize("fault", [OSError(errno.EIO, "Input/output error"), MemoryError()])
+def test_what_the_system_fails_to_read_is_left_out_once(photos, monkeypatch, fault):
+    store, real, tried = open_source(photos).store, module.read_upright, []
+
+    def fails(file):
+        tried.append(file.name)
+        if file == photos / "cat/0.png":
+            raise UnreadableImage(str(file), fault) from fault
+        return real(file)
+
+    monkeypatch.setattr(module, "read_upright", fails)
+    assert list(find_unreadable(store)) == [0, 1, 5]
+    tried.clear()
+    assert list(find_unreadable(store)) == [0, 1, 5]
+    assert set(tried) == {"0.png"}, "what is known of the others stays"
+    monkeypatch.setattr(module, "read_upright", real)
+    assert list(find_unreadable(store)) == [1, 5]
 
 
 def test_strict_refuses(photos):

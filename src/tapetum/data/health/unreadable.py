@@ -1,7 +1,7 @@
 """Finds image files that cannot be decoded, so that a run skips and lists them rather than fails in its tenth hour.
 
 Every file is decoded once. The result is stored next to the cache of decoded images, so that later runs on the same
-files start at once.
+files start at once. Only files that the system failed to read, which may pass, are tried again by each run.
 """
 
 import csv
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,6 +34,11 @@ class Unreadable:
     """The decoder's message."""
 
 
+class _Fault(NamedTuple):
+    reason: str
+    may_pass: bool
+
+
 def find_unreadable(
     store: FileStore, report: ReportProgress | None = None, folder: Path | None = None, threads: int = 2
 ) -> dict[int, str]:
@@ -40,7 +46,7 @@ def find_unreadable(
 
     Args:
         store: the files.
-        report: called with (files decoded, all files); not called if there is a stored result.
+        report: called with (files decoded, all that are not known yet); not called if there are none.
         folder: where results are stored; None means `cache_folder()`.
         threads: number of files decoded in parallel if they are photographs.
 
@@ -58,34 +64,38 @@ def find_unreadable(
         if note is None or "unreadable" not in note:
             if remembered.is_file():
                 notify(f"{remembered} has changed since it was written: the images are looked through again")
-            found = _decode_all(store, report, threads)
-            write_note(remembered, store.root, {"unreadable": found})
-            return found
-    return {int(index): reason for index, reason in note["unreadable"].items()}
+            note = {"unreadable": {}, "unknown": range(len(store))}
+        unreadable = {int(index): reason for index, reason in note["unreadable"].items()}
+        if unknown := note.get("unknown", ()):
+            faults = _decode(store, unknown, report, threads)
+            lasting = unreadable | {index: fault.reason for index, fault in faults.items() if not fault.may_pass}
+            unknown = [index for index, fault in faults.items() if fault.may_pass]
+            write_note(remembered, store.root, {"unreadable": lasting, "unknown": unknown})
+            unreadable |= {index: fault.reason for index, fault in faults.items()}
+    return dict(sorted(unreadable.items()))
 
 
-def _pixels_or_reason(file: ImageFile) -> int | str:
+def _pixels_or_fault(file: ImageFile) -> int | _Fault:
     try:
         image, _ = read_upright(file)
         return image.width * image.height
     except UnreadableImage as error:
-        return error.reason
+        return _Fault(error.reason, error.may_pass)
 
 
-def _decode_all(store: FileStore, report: ReportProgress | None, threads: int) -> dict[int, str]:
+def _decode(store: FileStore, rows: Sequence[int], report: ReportProgress | None, threads: int) -> dict[int, _Fault]:
     found = {}
-    sizes = [size for size in map(_pixels_or_reason, store.files(range(min(8, len(store))))) if isinstance(size, int)]
+    sizes = [size for size in map(_pixels_or_fault, store.files(rows[:8])) if isinstance(size, int)]
     are_photographs = sum(sizes) >= THREADED_FROM_PIXELS * len(sizes)
     with ThreadPoolExecutor(max(threads, store.at_once)) as pool:
         run = pool.map if are_photographs or store.at_once > 1 else map
-        for start in range(0, len(store), _AT_A_TIME):  # in chunks, because a thread pool takes on all its work at once
-            stop = min(start + _AT_A_TIME, len(store))
-            some = map(store.file, range(start, stop))
-            for index, result in enumerate(run(_pixels_or_reason, some), start=start):
-                if isinstance(result, str):
+        for start in range(0, len(rows), _AT_A_TIME):  # in chunks, because a thread pool takes on all its work at once
+            some = rows[start : start + _AT_A_TIME]
+            for index, result in zip(some, run(_pixels_or_fault, map(store.file, some))):
+                if isinstance(result, _Fault):
                     found[index] = result
             if report is not None:
-                report(stop, len(store))
+                report(start + len(some), len(rows))
     return found
 
 

@@ -105,10 +105,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 class UnreadableImage(ValueError):
-    """Error for an image that cannot be decoded; `reason` gives the cause in a few words."""
+    """Error for an image that cannot be decoded; `reason` gives the cause in a few words.
+
+    `may_pass` says that the system failed, for want of memory, rights or a disk, so that nothing is known of the image.
+    """
 
     def __init__(self, what: str, error: Exception) -> None:
         self.reason = short_reason(error)
+        self.may_pass = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None)
         if isinstance(error, FileNotFoundError):
             super().__init__(f"image {what} does not exist: restore it, or open the folder again")
         else:
