@@ -247,6 +247,20 @@ def test_links_devices_and_hidden_files_in_a_tar_are_skipped(photos, tmp_path):
     assert {p for p in tmp_path.rglob("*") if "cache" not in p.parts} == set(before), "nothing is unpacked"
 
 
+def test_texts_beside_no_image_are_no_labels(photos, tmp_path):
+    path = packed.as_tar(photos, tmp_path / "photos.tar")
+    with tarfile.open(path, "a") as archive:
+        packed.add(archive, "README.txt", "Für Menschen".encode("latin-1"))
+        packed.add(archive, "meta.json", b'{"id": 1}\n{"id": 2}\n')
+        packed.add(archive, "ash/._0.txt", b"\0\5\x16\7\0\xff")
+        packed.add(archive, "__MACOSX/ash/0.txt", b"\xff")
+    assert_same(open_source(path), photos)
+    with tarfile.open(path, "a") as archive:
+        packed.add(archive, "ash/0.txt", b"\xff")
+    with pytest.raises(ValueError, match=r"ash/0\.txt holds no text in UTF-8"):
+        open_source(path)
+
+
 def test_links_and_encrypted_members_of_a_zip(photos, tmp_path):
     path = tmp_path / "photos.zip"
     packed.as_zip(photos, path)

@@ -30,6 +30,7 @@ def scan_tar(blob: Blob) -> Archive:
     names: list[str] = []
     entries: list[tuple[int, ...]] = []
     texts: dict[str, dict[str, str]] = {kind: {} for kind in LABELS}
+    faults: dict[str, str] = {}
     with blob.open() as file:
         for member in _members(file, blob):
             name = member.name.removeprefix("./").lstrip("/")
@@ -38,7 +39,13 @@ def scan_tar(blob: Blob) -> Archive:
                 entries.append((0, member.offset_data, member.size, member.size, STORED, 0))
             elif (kind := name.rpartition(".")[2].lower()) in LABELS and member.size <= _LONGEST_LABEL:
                 file.seek(member.offset_data)
-                texts[kind][_key(name)] = label_text(kind, file.read(member.size), f"{blob.place}/{name}")
+                try:
+                    texts[kind][_key(name)] = label_text(kind, file.read(member.size), f"{blob.place}/{name}")
+                except ValueError as error:
+                    faults[_key(name)] = str(error)
+    for name in names if faults else ():  # what is beside no image, such as a README.txt, is no label
+        if _key(name) in faults:
+            raise ValueError(faults[_key(name)])
     return archive_of(names, entries, {kind: [known.get(_key(n), "") for n in names] for kind, known in texts.items()})
 
 
