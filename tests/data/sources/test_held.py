@@ -322,6 +322,7 @@ def test_folders_without_images_or_with_several_kinds(photos, tmp_path):
     with pytest.raises(ValueError, match=r"holds \.tar and \.zip files: give those of one kind"):
         open_source(tmp_path / "mixed")
     packed.as_zip(photos, photos / "backup.zip")
+    (photos / "meta.parquet").touch()
     assert len(open_source(photos).store) == 9, "images beside an archive are the pool"
     with pytest.raises(ValueError, match=r"\{5\.\.2\}\.tar names no files"):
         open_source(tmp_path / "{5..2}.tar")

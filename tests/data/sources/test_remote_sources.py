@@ -70,6 +70,12 @@ def test_a_remote_pool_is_looked_through_and_decoded_once(photos, bucket):
     assert pool.fingerprint == here.fingerprint
 
 
+def test_small_archives_of_several_kinds_beside_images_are_passed_over(photos, bucket):
+    for name in ("backup.zip", "meta.parquet"):
+        (photos / name).touch()
+    assert len(open_source(bucket(photos)).store) == 9
+
+
 def test_labels_lie_at_addresses(photos, tmp_path, bucket):
     address = bucket(photos)
     (tmp_path / "labels.csv").write_text(

@@ -116,18 +116,22 @@ def held_in_folder(folder: Path, part: Part) -> Held | None:
     Returns:
         None if there are none, or if there are images below the folder.
     """
-    files = _files_in(folder)
-    if not _of_one_kind(files, folder) and (folder / "data").is_dir():
-        folder, files = folder / "data", _files_in(folder / "data")
-    found = _of_one_kind(files, folder)
+    found = _archives_in(folder)
+    if not found and (folder / "data").is_dir():
+        folder, found = folder / "data", _archives_in(folder / "data")
     if not found or next(image_names(folder), None) is not None:
         return None
     blobs = [Blob.at(folder / name) for name in _of_part(found, part, folder)]
     return _of_shards(folder, blobs, folder.name or str(folder), "all")
 
 
-def _files_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and path.is_file())
+def _archives_in(folder: Path) -> list[str]:
+    files = (path.name for path in folder.iterdir() if path.is_file())
+    return sorted(name for name in files if _is_archive(name) and not name.startswith("."))
+
+
+def _is_archive(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in _SCANS
 
 
 def _expanded(place: Place) -> list[Place]:
@@ -151,7 +155,7 @@ def _of_address(address: Address, part: Part) -> Held:
         found = list_below(address)
     images = [file for file in found if is_image_name(file.name)]
     by_name = {file.name: file for file in found}
-    shards = _of_one_kind(list(by_name), address)
+    shards = list(filter(_is_archive, by_name))
     if shards and sum(by_name[name].size for name in shards) > sum(file.size for file in images):
         blobs = [Blob(address / name, *by_name[name][1:]) for name in _of_part(shards, part, address)]
         return _of_shards(address, blobs, str(address), "all")
@@ -230,22 +234,21 @@ def _common(names: Sequence[str]) -> str:
     return "/".join(parts)
 
 
-def _of_one_kind(names: Sequence[str], where: object) -> list[str]:
-    """Those names that end as archives do, if all of these end alike."""
-    found = [name for name in names if os.path.splitext(name)[1].lower() in _SCANS]
-    kinds = sorted({os.path.splitext(name)[1].lower() for name in found})
-    if len(kinds) > 1:
-        raise ValueError(f"{where} holds {' and '.join(kinds)} files: give those of one kind, such as {found[0]}")
-    return found
-
-
 def _of_part(names: Sequence[str], part: Part, where: object) -> list[str]:
-    """The archives of a part, by their names: `train-00000.tar`, `data/test-00000-of-00001.parquet`."""
+    """The archives of a part, by their names: `train-00000.tar`, `data/test-00000-of-00001.parquet`.
+
+    Raises:
+        ValueError: they are of several kinds.
+        NoTestPart: there is no test part.
+    """
+    kinds = sorted({os.path.splitext(name)[1].lower() for name in names})
+    if len(kinds) > 1:
+        raise ValueError(f"{where} holds {' and '.join(kinds)} files: give those of one kind, such as {names[0]}")
     by_part = {
         word: [name for name in names if re.search(rf"(^|/){word}([-_./]|$)", name)] for word in ("train", *_TESTS)
     }
     tests = next((by_part[word] for word in _TESTS if by_part[word]), [])
-    if not names or part == "all":
+    if part == "all":
         return list(names)
     if by_part["train"] and tests:
         return by_part["train"] if part == "train" else tests
