@@ -5,6 +5,7 @@ import pytest
 
 from tapetum.data.labels.label_files import read_label_file
 from tapetum.data.labels.labels import labels_from_folders
+from tapetum.data.sources.archive_index import label_text
 from tapetum.data.sources.image_lists import read_listing
 
 NAMES = ["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/3.jpg", "Grüße.jpg"]
@@ -176,6 +177,15 @@ def test_a_listing_names_images_with_and_without_labels(tmp_path):
     path.write_text("pool/a/2.jpg\npool/a/1.jpg\n")
     store, labels = read_listing(path)
     assert (store.root, store.names, labels) == (tmp_path / "pool" / "a", ("2.jpg", "1.jpg"), None)
+
+
+def test_classes_may_hold_joiners_and_hard_blanks_wherever_they_are_written(tmp_path):
+    written = ("می\u200cخواهم", "👩\u200d🚀", "10\u00a0km")
+    for number in range(3):
+        (tmp_path / f"{number}.png").touch()
+    path = write(tmp_path, "".join(f"{number}.png,{name}\n" for number, name in enumerate(written)))
+    assert set(read_listing(path)[1].classes) == set(read_label_file(path, ["0.png", "1.png", "2.png"]).classes)
+    assert [label_text("cls", name.encode(), "shard") for name in written] == list(written)
 
 
 def test_a_listing_may_name_files_in_another_encoding_but_not_classes(tmp_path):

@@ -72,6 +72,11 @@ def shown(value: object) -> str:
     return _SHOWN.repr(value)
 
 
+def is_printable(text: str) -> bool:
+    """Return whether a text can be shown and written as UTF-8; joiners and other blanks are part of some scripts."""
+    return not any(unicodedata.category(sign) in ("Cc", "Cs") for sign in text)
+
+
 def as_label(value: object, where: str) -> str:
     """Return a label, text or a whole number, without blanks around it.
 
@@ -83,7 +88,7 @@ def as_label(value: object, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{where}: {shown(value)} is no label: write its name as text")
     label = value.strip()
-    if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in label):
+    if not is_printable(label):
         raise ValueError(f"{where}: label {shown(value)} cannot be printed: use letters, digits and punctuation")
     return label
 

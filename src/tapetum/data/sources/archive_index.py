@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from tapetum.data.images.cache_folder import CACHE_ADVICE, cache_folder
 from tapetum.data.images.contents import MEMBERS, Blob
+from tapetum.data.label_formats.entries import is_printable
 from tapetum.system.files import only_one, whole_file
 from tapetum.system.notices import ReportProgress
 
@@ -138,6 +139,6 @@ def label_text(kind: str, content: bytes, where: str) -> str:
         raise ValueError(f"{where} holds no {'JSON' if kind == 'json' else 'text'} in UTF-8 ({error})") from error
     if kind == "txt" and ("\n" in text or len(text) > 100):
         return ""
-    if not text.isprintable():
+    if not is_printable(text):
         raise ValueError(f"{where} holds a label that cannot be printed: write the name of a class")
     return "" if text == "-1" else text

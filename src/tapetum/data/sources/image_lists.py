@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tapetum.data.images.stores import FileStore
-from tapetum.data.label_formats.entries import shown
+from tapetum.data.label_formats.entries import is_printable, shown
 from tapetum.data.label_formats.rows import without_apostrophe
 from tapetum.data.labels.label_files import csv_rows
 from tapetum.data.labels.labels import Labels, labels_from_names
@@ -43,7 +43,7 @@ def read_listing(path: Path) -> tuple[FileStore, Labels | None]:
     """
     rows = csv_rows(path, errors="surrogateescape")  # file names may be in any encoding
     for line, fields in rows:
-        if not all(label.isprintable() for label in fields[1:]):
+        if not all(map(is_printable, fields[1:])):
             raise ValueError(f"{path}, line {line}: label {shown(fields[1])} cannot be printed: write it in UTF-8")
         if len(fields) > 2 or not fields[0]:
             raise ValueError(
