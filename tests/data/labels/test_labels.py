@@ -1,3 +1,5 @@
+from unicodedata import normalize
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -88,6 +90,13 @@ def test_in_order_of_another_list_of_classes():
     assert moved.values.tolist() == [3, 1, -1]
     with pytest.raises(ValueError, match="class 'dog' is not among"):
         test_set.in_order_of(("ant", "bee"))
+
+
+def test_classes_whose_accents_are_stored_otherwise_are_the_same():
+    one, other = (normalize(form, "Bär") for form in ("NFC", "NFD"))
+    test_set = labels_from_names(["1", "2"], [other, "ant"])
+    assert test_set.in_order_of((one, "ant")).values.tolist() == [0, 1]
+    assert test_set.in_order_of((other, one, "ant")).values.tolist() == [0, 2], "the same spelling comes first"
 
 
 def test_fingerprint():

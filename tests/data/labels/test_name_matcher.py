@@ -1,6 +1,7 @@
 """Which image a path on another machine means."""
 
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
@@ -77,6 +78,20 @@ def test_a_folder_that_may_be_the_images_own():
 def test_two_names_that_are_one_upload():
     with pytest.raises(ValueError, match=r"could be a b\.jpg or a_b\.jpg"):
         matcher(names=("a b.jpg", "a_b.jpg")).find("a_b.jpg", "upload")
+
+
+@pytest.mark.parametrize("stored,written", [("NFD", "NFC"), ("NFC", "NFD")])
+@pytest.mark.parametrize(
+    "naming,text", [("path", "Bär/1.jpg"), ("stem", "Bär/1"), ("tail", "x/Bär/1.jpg"), ("beside", "é.jpg")]
+)
+def test_accents_may_be_stored_otherwise_than_written(stored, written, naming, text):
+    names = [normalize(stored, name) for name in ("1.jpg", "Bär/1.jpg", "é.jpg")]
+    assert matcher(names=names).find(normalize(written, text), naming) == (2 if naming == "beside" else 1)
+
+
+def test_names_that_differ_in_how_accents_are_stored_are_two():
+    names = [normalize(form, "é.jpg") for form in ("NFC", "NFD")]
+    assert [matcher(names=names).matches(name) for name in names] == [[0], [1]]
 
 
 def test_beside_the_file_before_the_images(tmp_path):

@@ -9,6 +9,8 @@ from typing import Any, Literal, NamedTuple
 Naming = Literal["path", "beside", "stem", "name", "tail", "upload"]
 """How a label file names an image (`tapetum.data.labels.name_matcher.NameMatcher.find`)."""
 
+_LONGEST = 4096  # characters of a name; to compose more accents than that would take long
+
 _SHOWN = reprlib.Repr()
 _SHOWN.maxlevel, _SHOWN.maxstring, _SHOWN.maxother = 2, 80, 80
 
@@ -75,6 +77,11 @@ def shown(value: object) -> str:
 def is_printable(text: str) -> bool:
     """Return whether a text can be shown and written as UTF-8; joiners and other blanks are part of some scripts."""
     return not any(unicodedata.category(sign) in ("Cc", "Cs") for sign in text)
+
+
+def composed(name: str) -> str:
+    """Return a name with each letter and its accents as one sign (NFC), as macOS does not store it."""
+    return unicodedata.normalize("NFC", name) if len(name) <= _LONGEST else name
 
 
 def as_label(value: object, where: str) -> str:

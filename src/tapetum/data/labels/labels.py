@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from tapetum.data.label_formats.entries import shown
+from tapetum.data.label_formats.entries import composed, shown
 
 UNLABELLED = -1
 NONE_OF_THESE = "none of these"
@@ -85,18 +85,20 @@ class Labels:
     def in_order_of(self, classes: tuple[str, ...]) -> Labels:
         """Return the same labels as indices into other classes, e.g. test labels as indices into the training classes.
 
+        If no class is written in the same way, one counts that differs only in how its accents are stored.
+
         Raises:
             ValueError: a labelled image has a class that is not among `classes`.
         """
-        missing = [c for c, count in zip(self.classes, self.counts, strict=True) if count and c not in classes]
+        position = {composed(name): i for i, name in enumerate(classes)} | {name: i for i, name in enumerate(classes)}
+        moved = [position.get(name, position.get(composed(name), UNLABELLED)) for name in self.classes]
+        missing = [c for c, new, count in zip(self.classes, moved, self.counts) if count and new == UNLABELLED]
         if missing:
             raise ValueError(
                 f"class {missing[0]!r} is not among the {len(classes)} classes trained on "
                 f"({', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}): rename it or leave it out"
             )
-        position = {name: i for i, name in enumerate(classes)}
-        table = np.array([position.get(name, UNLABELLED) for name in self.classes] + [UNLABELLED], np.int64)
-        return replace(self, classes=classes, values=table[self.values])
+        return replace(self, classes=classes, values=np.array([*moved, UNLABELLED], np.int64)[self.values])
 
     def of_images(self, kept: npt.NDArray[np.int64]) -> Labels:
         """Keep only the images at the indices `kept`, with their labels.

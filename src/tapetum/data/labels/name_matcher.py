@@ -1,5 +1,7 @@
 """Finds the images that a list or a label file means by what it calls them."""
 
+from __future__ import annotations
+
 import os
 import posixpath
 import re
@@ -7,7 +9,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from tapetum.data.label_formats.entries import Naming
+from tapetum.data.label_formats.entries import Naming, composed
 from tapetum.system.addresses import Address, Place
 
 _LONGEST = 4096  # characters of a path; systems take no longer one, and looking for it would take long
@@ -15,10 +17,10 @@ _LONGEST = 4096  # characters of a path; systems take no longer one, and looking
 
 class NameMatcher:
     """Finds the image that a line of a label file means: by absolute path, relative path or bare file name, with
-    or without its ending."""
+    or without its ending. If none is written so, one counts that differs only in how its accents are stored."""
 
     def __init__(self, names: Sequence[str], root: Place | None, folder: Place) -> None:
-        self.names = names
+        self.names, self._root = names, root
         self._index = {name: i for i, name in enumerate(names)}
         self._bare: dict[str, list[str]] = {}
         for name in names:
@@ -59,6 +61,9 @@ class NameMatcher:
 
     def matches(self, text: str) -> list[int]:
         """Return the indices of all images that the text may mean: none, one, or several with one bare name."""
+        return self._named(text, "path")
+
+    def _matches(self, text: str) -> list[int]:
         posix = text.replace("\\", "/").removeprefix("./")
         for candidate in (text, text.removeprefix("./"), posix):
             if candidate in self._index:
@@ -69,17 +74,29 @@ class NameMatcher:
     def _of(self, names: Sequence[str]) -> list[int]:
         return [self._index[name] for name in names]
 
+    @cached_property
+    def _composed(self) -> NameMatcher | None:
+        """The same images under composed names; None where two of these would be one."""
+        names = [composed(name) for name in self.names]
+        return NameMatcher(names, self._root, self._folder) if len(set(names)) == len(names) else None
+
     def _named(self, text: str, naming: Naming) -> list[int]:
+        found = self._as_written(text, naming)
+        if len(found) == 1 or text.isascii() or self._composed is None:
+            return found
+        return self._composed._as_written(composed(text), naming) or found
+
+    def _as_written(self, text: str, naming: Naming) -> list[int]:
         if naming == "beside":
             found = self._below_root(text)
-            return self.matches(text) if found is None else [found]
+            return self._matches(text) if found is None else [found]
         if naming == "stem":
-            return self._of(self._stems.get(text, [])) or self.matches(text)
+            return self._of(self._stems.get(text, [])) or self._matches(text)
         if naming == "upload":
             return self._of(self._uploads.get(text, []))
         if naming == "tail" or (naming == "name" and text not in self._index):
             return self._by_tail(text)
-        return self.matches(text)
+        return self._matches(text)
 
     @cached_property
     def _stems(self) -> dict[str, list[str]]:
