@@ -55,6 +55,8 @@ def test_values():
     assert labels_from_values(names, np.array([11, -1, 2])).values.tolist() == [1, -1, 0]
     assert labels_from_values(names, np.array([[1], [0], [1]], np.uint8)).values.tolist() == [1, 0, 1]
     assert labels_from_values(names, ["x", "", "w"]).values.tolist() == [1, -1, 0]
+    for missing in ("", None, np.nan):  # as a column of text in pandas
+        assert labels_from_values(names, np.array(["x", missing, "nan"], object)).values.tolist() == [1, -1, 0]
     named = labels_from_values(names, [0, 2, -1], ["horse", "cow", "ant"])
     assert named.classes == ("ant", "cow", "horse")
     assert named.values.tolist() == [2, 0, -1]
@@ -65,6 +67,7 @@ def test_values():
     [
         ([0, 1], None, "shape"),
         ([0.0, 1.0, 2.0], None, "float64"),
+        (np.array(["x", "y", 2], object), None, "object"),
         ([0, 1, 2], ["a", "b"], r"0\.\.1"),
         ([0, 1, -2], None, "-2"),
     ],

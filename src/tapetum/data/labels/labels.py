@@ -152,13 +152,18 @@ def labels_from_folders(names: Sequence[str]) -> Labels:
     return labels_from_names(names, [name.split("/", 1)[0] if "/" in name else None for name in names])
 
 
+def is_missing(value: object) -> bool:
+    """Return whether a value is what tables hold where there is none."""
+    return value is None or (not isinstance(value, str) and str(value) in ("nan", "<NA>", "NaT"))
+
+
 def labels_from_values(names: Sequence[str], values: npt.ArrayLike, classes: Sequence[str] | None = None) -> Labels:
     """Make labels from an array.
 
     Args:
         names: N image names.
         values: (N,) class indices (-1: unlabelled) if `classes` is given; else integers or strings that are
-            themselves the class names (-1 or the empty string: unlabelled).
+            themselves the class names (-1, the empty string or a missing one: unlabelled).
         classes: C names in the order of the indices.
 
     Raises:
@@ -167,13 +172,15 @@ def labels_from_values(names: Sequence[str], values: npt.ArrayLike, classes: Seq
     array = np.asarray(values)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
-    if array.shape != (len(names),) or array.dtype.kind not in "iuU":
+    kind = array.dtype.kind
+    is_text = kind == "U" or (kind == "O" and all(isinstance(value, str) or is_missing(value) for value in array.flat))
+    if array.shape != (len(names),) or not (is_text or kind in "iu"):
         raise ValueError(
             f"labels are {array.dtype} of shape {array.shape}: give one integer or string for each of "
             f"the {len(names)} images"
         )
-    if array.dtype.kind == "U":
-        return labels_from_names(names, [str(value) or None for value in array])
+    if is_text:
+        return labels_from_names(names, [None if is_missing(value) else str(value) or None for value in array])
     if array.size and (array.min() < -1 or (classes is not None and array.max() >= len(classes))):
         last = "" if classes is None else f"..{len(classes) - 1}"
         raise ValueError(f"labels span {array.min()}..{array.max()}: expected -1 (unlabelled) or 0{last}")

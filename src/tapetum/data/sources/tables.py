@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tapetum.data.images.decoding import UnreadableImage, decode, upright_tensor
 from tapetum.data.images.stores import Indices, Store
-from tapetum.data.labels.labels import UNLABELLED
+from tapetum.data.labels.labels import UNLABELLED, is_missing
 from tapetum.data.sources.image_lists import listed_files
 
 _IMAGE_COLUMNS = ("image", "img", "path", "file", "filename", "file_name", "image_path")
@@ -177,7 +177,7 @@ def class_name(value: Any, names: Sequence[str] | None, where: str) -> str | Non
     """Return the class that a cell of a table means; errors, and None, as for `labels_of_table`."""
     if isinstance(value, str):
         return value.strip() or None
-    if value is None or str(value) in ("nan", "<NA>", "NaT"):
+    if is_missing(value):
         return None
     try:
         number = int(value)  # missing values turn a column of whole numbers into floats
