@@ -81,6 +81,7 @@ def test_the_same_label_twice_is_no_error(tmp_path):
         ("a/1.jpg,x\na/2.jpg,x\n", r"labels\.csv: labels name only the class 'x'"),
         ("", "is empty"),
         ("path,label\n", "is empty"),
+        ("path\na/1.jpg\n", "line 2: 'a/1.jpg' is not path,label"),
     ],
 )
 def test_faults_name_file_line_value_and_fix(tmp_path, text, message):
@@ -174,9 +175,10 @@ def test_a_listing_names_images_with_and_without_labels(tmp_path):
     store, labels = read_listing(path)
     assert (store.root, store.names) == (tmp_path / "pool", ("a/2.jpg", "a/1.jpg", "b,c/3.jpg"))
     assert (labels.classes, labels.values.tolist()) == (("x", "y"), [0, -1, 1])
-    path.write_text("pool/a/2.jpg\npool/a/1.jpg\n")
-    store, labels = read_listing(path)
-    assert (store.root, store.names, labels) == (tmp_path / "pool" / "a", ("2.jpg", "1.jpg"), None)
+    for header in ("", "path\n", "Filename\n"):
+        path.write_text(f"{header}pool/a/2.jpg\npool/a/1.jpg\n")
+        store, labels = read_listing(path)
+        assert (store.root, store.names, labels) == (tmp_path / "pool" / "a", ("2.jpg", "1.jpg"), None)
 
 
 def test_classes_may_hold_joiners_and_hard_blanks_wherever_they_are_written(tmp_path):

@@ -168,10 +168,10 @@ def _rows(path: Place, content: bytes, errors: str) -> list[tuple[int, list[str]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"labels file {path} is not CSV in UTF-8 ({error}): save it as such") from error
     header = [field.lower() for field in rows[0][1]] if rows else []
-    is_pair = len(header) == 2 and header[0] in _PATH_COLUMNS and header[1] in _LABEL_COLUMNS
-    if is_pair or {"path", "label"} & set(header):
+    is_known = len(header) in (1, 2) and header[0] in _PATH_COLUMNS and _LABEL_COLUMNS.issuperset(header[1:])
+    if is_known or {"path", "label"} & set(header):
         line, fields = rows.pop(0)
-        if not is_pair:
+        if not is_known:
             odd = next((f for f in fields if f.lower() not in ("path", "label")), ",".join(fields[:9]))
             raise ValueError(f"{path}, line {line}: unknown column {shown(odd)}: the header must be path,label")
     if not rows:

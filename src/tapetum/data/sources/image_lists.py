@@ -38,6 +38,8 @@ def listed_files(paths: Iterable[tuple[str, str | os.PathLike[str]]], folder: Pa
 def read_listing(path: Path) -> tuple[FileStore, Labels | None]:
     """Read images and labels from a CSV with lines `path` or `path,label`, in which the label may be empty.
 
+    The first line may be such a header.
+
     Raises:
         ValueError: as in `read_label_file`, or a file does not exist or is listed twice.
     """
