@@ -12,11 +12,11 @@ from tapetum.data.images.stores import Store
 from tapetum.data.labels.labels import Labels
 from tapetum.evaluation.accuracy import embed_supports
 from tapetum.evaluation.comparison import Comparison, compare
-from tapetum.evaluation.embedding import Embedder
 from tapetum.evaluation.prediction import predict_from
 from tapetum.methods.registry import load_plugins
 from tapetum.recipe.recipe import Recipe
 from tapetum.runs.pool import PoolData
+from tapetum.runs.run import Run
 from tapetum.runs.run_folder import new_run_folder, update_summary
 from tapetum.runs.test_set import open_test
 from tapetum.runs.trained_run import NONE_HELD_OUT, TrainedRun, open_trained_run
@@ -120,28 +120,28 @@ def _beside_neighbours(tuned: TrainedRun, weights: str | Path, base: Recipe | No
     else:
         return None
     before = _before(weights, recipe, base)
-    return compare(_right(before, data, judged, "soft_neighbours"), _right(tuned.parts.embedder, data, judged))
+    return compare(_right(before, data, judged, "soft_neighbours"), _right(tuned.parts, data, judged))
 
 
-def _before(weights: str | Path, tuned: Recipe, base: Recipe | None) -> Embedder:
+def _before(weights: str | Path, tuned: Recipe, base: Recipe | None) -> Run:
     """Open the weights as they were; a run whose images are gone is opened with those that it was tuned on."""
     data = changed_data({name: getattr(tuned.data, name) for name in _GIVEN})
     if not is_run(weights):
-        return open_weights(base or recipe_for_weights(weights, data)).parts.embedder
+        return open_weights(base or recipe_for_weights(weights, data)).parts
     try:
-        return open_trained_run(weights, needs_labels=False).parts.embedder
+        return open_trained_run(weights, needs_labels=False).parts
     except ValueError:
         with suppress(ValueError):  # of other images, for example with other classes; then the first one says more
-            return open_trained_run(weights, needs_labels=False, data=NONE_HELD_OUT | data).parts.embedder
+            return open_trained_run(weights, needs_labels=False, data=NONE_HELD_OUT | data).parts
         raise
 
 
-def _right(embedder: Embedder, data: PoolData, judged: tuple[Store, Labels], predicts_by: str = "classifier") -> Tensor:
+def _right(run: Run, data: PoolData, judged: tuple[Store, Labels], predicts_by: str = "classifier") -> Tensor:
     """(N,) whether each judged image is classified rightly, with the labelled images of the pool as supports."""
     store, truth = judged
-    supports = embed_supports(embedder, data.store, data.labels)
+    supports = embed_supports(run.embedder_for(data.store), data.store, data.labels)
     parts = []
-    for rows, outputs in embedder.stream_readable(store, truth.labelled):
+    for rows, outputs in run.embedder_for(store).stream_readable(store, truth.labelled):
         predicted = predict_from(outputs, supports, predicts_by, 0).labels
         parts.append(predicted == torch.from_numpy(truth.values[rows]))
     return torch.cat(parts)
