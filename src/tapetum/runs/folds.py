@@ -82,15 +82,16 @@ def _recipe_of(recipe: Recipe, fold: int) -> Recipe:
     assert folds is not None
     assert steps is not None
     decay = optimizer.weight_decay_schedule
-    schedules = {"lr": _shortened(optimizer.lr, folds)}
+    schedules: dict[str, Any] = {"lr": _shortened(optimizer.lr, folds)}
     schedules |= {} if decay is None else {"weight_decay_schedule": _shortened(decay, folds)}
-    counts = {name: getattr(recipe.method, name) for name in _COUNTS if hasattr(recipe.method, name)}
+    method: Any = recipe.method
+    counts = {name: getattr(method, name) for name in _COUNTS if hasattr(method, name)}
     return replace(
         recipe,
         data=replace(recipe.data, fold=fold, test=None),
         trainer=replace(recipe.trainer, steps=max(1, steps // folds) if steps else 0),
         optimizer=replace(optimizer, **schedules),
-        method=replace(recipe.method, **{name: type(count)(count / folds) for name, count in counts.items()}),
+        method=replace(method, **{name: type(count)(count / folds) for name, count in counts.items()}),
     )
 
 
