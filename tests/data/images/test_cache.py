@@ -310,3 +310,20 @@ def test_caches_that_nobody_can_use_are_removed_and_said(tmp_path, capsys):
     decoded(write_pool(tmp_path / "most", [(8, 8)] * 2), folder=folder)
     assert names() >= {made[kept].name, "images-0b", "mine.json"}
     assert not names() & {made[gone].name, "images-0c.partial", f"unreadable-{cache.cache_key(gone)}.json"}
+
+
+def test_caches_of_earlier_states_of_a_folder_are_removed_after_a_week(tmp_path):
+    folder, week = tmp_path / "cache", 7 * 86400
+    first = write_pool(tmp_path / "pool", [(8, 8)] * 2)
+    names = [f"images-{cache.cache_key(store)}" for store in (first, shrunk(first, 4))]
+    for store in (first, shrunk(first, 4)):
+        decoded(store, folder=folder)
+    for name in ("archive-0a.npz", "archive-0b.npz"):
+        (folder / name).touch()
+    for path in folder.rglob("*"):
+        if path.name != "archive-0b.npz":
+            os.utime(path, (time.time() - week - 99,) * 2)
+    decoded(write_pool(tmp_path / "pool", [(8, 8)] * 3), folder=folder)
+    kept = {path.name for path in folder.iterdir() if path.suffix != ".lock"}
+    assert kept >= {names[1], "archive-0b.npz"}
+    assert not kept & {names[0], "archive-0a.npz"}

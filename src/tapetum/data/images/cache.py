@@ -70,7 +70,7 @@ def decoded(
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"images-{cache_key(store)}"
     if _fault(final, len(store)) is not None:
-        clean_up(folder)
+        clean_up(folder, store.root, store.shrink_to)
         if not fits(store, memory_fraction) or not _has_room(folder, _bytes(store.sizes)):
             return store
         _make(store, final, report, threads)

@@ -25,7 +25,7 @@ NOTE = "cache.json"
 """Name of the note in a folder of decoded images; without it, the folder is not finished."""
 CACHE_ADVICE = "run the same command again, or set TAPETUM_CACHE to a folder on another disk"
 _UNUSED_DAYS = 7
-"""How long caches are kept whose images are gone, for they may be on a disk that is elsewhere just now."""
+"""How long caches are kept that nothing has used: images that are gone may be on a disk that is elsewhere just now."""
 
 
 def cache_folder() -> Path:
@@ -38,9 +38,12 @@ def cache_folder() -> Path:
 
 def write_note(path: Path, root: Any, content: Mapping[str, Any]) -> None:
     """Write a note about images below `root`, if that is a path, as JSON with a checksum, whole or not at all."""
-    place = str(root.resolve()) if isinstance(root, Path) else ""
-    note = json.loads(json.dumps({"format": FORMAT, "root": place, **content}))  # as it will be read
+    note = json.loads(json.dumps({"format": FORMAT, "root": _place(root), **content}))  # as it will be read
     write_text(path, json.dumps(note | {"crc32": _checksum(note)}) + "\n", CACHE_ADVICE)
+
+
+def _place(root: Any) -> str:
+    return str(root.resolve()) if isinstance(root, Path) else ""
 
 
 def read_note(path: Path) -> dict[str, Any] | None:
@@ -50,35 +53,47 @@ def read_note(path: Path) -> dict[str, Any] | None:
         is_whole = note.pop("crc32") == _checksum(note)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+    mark_used(path)
+    return note if is_whole else None
+
+
+def mark_used(path: Path) -> None:
+    """Remember that a file of the cache was used."""
     with suppress(OSError):  # a folder that may only be read
         os.utime(path)
-    return note if is_whole else None
 
 
 def _checksum(note: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(note, sort_keys=True).encode())
 
 
-def clean_up(folder: Path) -> None:
-    """Remove caches of older formats, and those whose images are gone; say so, with the room that this makes."""
-    removed = [_remove(path) for path in sorted(folder.iterdir()) if _is_useless(path)]
+def clean_up(folder: Path, root: Any, shrink_to: int | None) -> None:
+    """Remove caches that are of no more use; say so, with the room that this makes.
+
+    These are caches of older formats; and, if unused for a week, those whose images are gone, lists of archives, and
+    what else was decoded of images below `root`, with the same `shrink_to`: mostly the folder before it changed.
+    """
+    removed = [_remove(path) for path in sorted(folder.iterdir()) if _is_useless(path, _place(root), shrink_to)]
     if removed:
         notify(f"removed {len(removed)} old caches ({sum(removed) / 2**20:.0f} MiB) from {folder}")
 
 
-def _is_useless(path: Path) -> bool:
+def _is_useless(path: Path, place: str, shrink_to: int | None) -> bool:
     if path.suffix == ".partial" and path.name.startswith("images-"):
         return _days_unused(path / "done") > _UNUSED_DAYS
+    if path.name.startswith("archive-") and path.suffix == ".npz":
+        return _days_unused(path) > _UNUSED_DAYS
     if not path.name.startswith("images-" if path.is_dir() else "unreadable-") or path.suffix not in ("", ".json"):
         return False
     note = path / NOTE if path.is_dir() else path
     try:
         about = json.loads(note.read_text(encoding="utf-8"))
         version, root = about.get("format", 0), about.get("root", "")
-        is_gone = version == FORMAT and root and not os.path.exists(root)
+        is_replaced = root == place and about.get("shrink_to", -1) == shrink_to
+        is_old = version == FORMAT and root and (is_replaced or not os.path.exists(root))
     except (OSError, ValueError, TypeError, AttributeError):
         return False  # damaged: made anew when it is needed
-    return version < FORMAT or (is_gone and _days_unused(note) > _UNUSED_DAYS)
+    return version < FORMAT or (is_old and _days_unused(note) > _UNUSED_DAYS)
 
 
 def _days_unused(path: Path) -> float:

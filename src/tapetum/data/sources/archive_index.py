@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tapetum.data.images.cache_folder import CACHE_ADVICE, cache_folder
+from tapetum.data.images.cache_folder import CACHE_ADVICE, cache_folder, mark_used
 from tapetum.data.images.contents import MEMBERS, Blob
 from tapetum.data.label_formats.entries import is_printable
 from tapetum.system.files import only_one, whole_file
@@ -102,6 +102,7 @@ def _read(path: Path) -> Archive | None:
             archive = Archive(_unpacked(arrays["names"]), arrays["entries"], labels)
     except Exception:  # numpy's and zipfile's readers raise nearly any type on damaged files
         return None
+    mark_used(path)
     columns = (archive.names, *labels.values())
     is_whole = archive.entries.dtype == MEMBERS and all(len(column) == len(archive.entries) for column in columns)
     return archive if is_whole else None

@@ -33,7 +33,8 @@ Part = Literal["train", "test", "all"]
 
 _SCANS: dict[str, Callable[[Blob], Archive]] = {".tar": scan_tar, ".zip": scan_zip, ".parquet": scan_parquet}
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_TESTS = ("test", "val", "valid", "validation")
+TEST_NAMES = ("test", "val", "valid", "validation")
+"""What the folder or the files of a test part may be called."""
 _MOST_SHARDS = 100_000
 
 
@@ -214,7 +215,7 @@ def _within(inner: str, names: Sequence[str], part: Part, where: object) -> tupl
     """Return the folder of a part, below the folder `inner` that holds all names, and where the part's names are."""
     chosen = list(range(len(names)))
     tops = {name[len(inner) + 1 if inner else 0 :].split("/")[0] for name in names}
-    tests = [test for test in _TESTS if test in tops]
+    tests = [test for test in TEST_NAMES if test in tops]
     if "train" in tops and tests and part != "all":
         inner = f"{inner}/{'train' if part == 'train' else tests[0]}".lstrip("/")
         chosen = [i for i in chosen if names[i].startswith(f"{inner}/")]
@@ -245,9 +246,9 @@ def _of_part(names: Sequence[str], part: Part, where: object) -> list[str]:
     if len(kinds) > 1:
         raise ValueError(f"{where} holds {' and '.join(kinds)} files: give those of one kind, such as {names[0]}")
     by_part = {
-        word: [name for name in names if re.search(rf"(^|/){word}([-_./]|$)", name)] for word in ("train", *_TESTS)
+        word: [name for name in names if re.search(rf"(^|/){word}([-_./]|$)", name)] for word in ("train", *TEST_NAMES)
     }
-    tests = next((by_part[word] for word in _TESTS if by_part[word]), [])
+    tests = next((by_part[word] for word in TEST_NAMES if by_part[word]), [])
     if part == "all":
         return list(names)
     if by_part["train"] and tests:

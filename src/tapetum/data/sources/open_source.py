@@ -26,15 +26,13 @@ from tapetum.data.sources.exported import find_exported
 from tapetum.data.sources.folders import image_names, with_labelled_folder
 from tapetum.data.sources.given_labels import NO_LABELS as NO_LABELS  # (others import it from here)
 from tapetum.data.sources.given_labels import folder_labels, given_labels, is_folder, is_none, is_same
-from tapetum.data.sources.held import Held, find_held, held_in_folder
+from tapetum.data.sources.held import TEST_NAMES, Held, find_held, held_in_folder
 from tapetum.data.sources.idx import find_idx, read_idx
 from tapetum.data.sources.image_lists import listed_files, read_listing
 from tapetum.data.sources.svhn import find_mat, read_mat
 from tapetum.data.sources.tables import images_of_table, is_table, label_column, labels_of_table
 from tapetum.system.addresses import Place, place_of
 from tapetum.system.strangers import short_reason
-
-_TEST_FOLDERS = ("test", "val", "valid", "validation")
 
 
 @dataclass(frozen=True)
@@ -196,7 +194,7 @@ def _from_folder(path: Path, labels: Any, split: Split) -> Source:
     if held := held_in_folder(path, split):
         return _from_held(held, path, labels)
     root, described = path, path.name or str(path)
-    tests = [path / name for name in _TEST_FOLDERS if (path / name).is_dir()]
+    tests = [path / name for name in TEST_NAMES if (path / name).is_dir()]
     if (path / "train").is_dir() and tests:
         root = path / "train" if split == "train" else tests[0]
         described = f"{described}/{root.name}"
