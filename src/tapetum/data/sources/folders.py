@@ -29,7 +29,7 @@ def image_names(root: Path) -> Iterator[str]:
             folders.clear()  # a link that leads back up
             continue
         seen.add(real)
-        if _is_run(folder):
+        if Path(folder) != root and _is_run(folders, files):
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
@@ -39,8 +39,8 @@ def image_names(root: Path) -> Iterator[str]:
                 yield (relative / name).as_posix()
 
 
-def _is_run(folder: str | Path) -> bool:
-    return all(Path(folder, name).exists() for name in ("recipe.yaml", "checkpoints"))
+def _is_run(folders: Sequence[str], files: Sequence[str]) -> bool:
+    return "checkpoints" in folders and "recipe.yaml" in files
 
 
 def refuse_among(path: Path, images: Any) -> None:
@@ -54,8 +54,9 @@ def refuse_among(path: Path, images: Any) -> None:
     root, place = Path(os.path.realpath(images)), Path(os.path.realpath(path))
     if not place.is_relative_to(root):
         return
-    folders = place.relative_to(root).parts[:-1]
-    if not any(part.startswith(".") or _is_run(root.joinpath(*folders[: i + 1])) for i, part in enumerate(folders)):
+    between = [folder for folder in place.parents if folder != root and folder.is_relative_to(root) and folder.is_dir()]
+    hidden = any(part.startswith(".") for part in place.relative_to(root).parts)
+    if not hidden and not any(_is_run(names := os.listdir(folder), names) for folder in between):
         raise ValueError(
             f"{path} lies among the images of {images}, which its pictures would join: give an --output elsewhere."
         )
