@@ -336,19 +336,42 @@ def test_a_protocol_that_trains_is_spread_over_seeds(run, capsys):
     assert "The classifier: top-1 " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("more", ["renamed", "another"])
 @pytest.mark.parametrize("kind", ["supervised", "paws"])
-def test_a_classifier_gives_no_class_the_name_of_another(recipe, kind):
+def test_a_classifier_gives_no_class_the_name_of_another(recipe, kind, more):
     pictures("pool", 12)
-    changes = ["data.images=pool", "data.test=null", "data.held_out_per_class=6", f"method.kind={kind}"]
+    changes = ["data.images=pool", "data.test=null", "data.held_out_per_class=null", f"method.kind={kind}"]
     tapetum.train(recipe, "run", [*changes, "trainer.steps=2"])
-    shutil.move("pool/red", "pool/auburn")  # so that the first class becomes the second
     pictures("tests", 3)
-    shutil.move("tests/red", "tests/auburn")
+    if more == "renamed":  # so that the first class becomes the second
+        shutil.move("pool/red", "pool/auburn")
+        shutil.move("tests/red", "tests/auburn")
+    else:
+        Path("pool/blue").mkdir()
+        for i in range(3):
+            Image.new("RGB", (10, 10), (0, i, 250)).save(f"pool/blue/{i}.png")
     if kind == "paws":  # its neighbours know the names that they have now
-        assert tapetum.evaluate("run", "tests").classifier is None
+        found = tapetum.evaluate("run", "tests")
+        assert found.classifier is None
+        assert found.soft_neighbours.top1 == 100
     else:
         with pytest.raises(
-            ValueError, match=r"for the classes green, red, but the labels now name auburn, green: "
+            ValueError, match=r"for the classes green, red, but the labels now name (auburn|blue), gr"
         ) as e:
             tapetum.predict("run", "tests", "p.csv")
         sentence(e)
+        tapetum.embed("run", "tests", "features.npz")  # asks for no names
+
+
+def test_an_unlabelled_image_more_leaves_the_held_out_labels(recipe):
+    pictures("pool", 12)
+    lines = [f"{path},{path.parent.name}" for path in sorted(Path("pool").glob("*/*.png"))]
+    Path("labels.csv").write_text("\n".join(lines))
+    data = ["data.images=pool", "data.labels=labels.csv", "data.test=null", "data.held_out_per_class=4"]
+    tapetum.train(recipe, "run", [*data, "trainer.steps=2"])
+    before = tapetum.evaluate("run")
+    Image.new("RGB", (10, 10)).save("pool/green/0000.png")
+    assert tapetum.evaluate("run").as_dict() == before.as_dict()
+    Path("labels.csv").write_text("\n".join(lines[:-1]))
+    with pytest.raises(ValueError, match="no label counts as held out"):
+        tapetum.evaluate("run")

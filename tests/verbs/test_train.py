@@ -14,6 +14,8 @@ from run_files import CHECKPOINTS, assert_same_weights, checkpoints, files, rows
 import tapetum
 from tapetum.ops.intervals import wilson
 from tapetum.recipe.recipe import load_recipe
+from tapetum.runs import run as run_module
+from tapetum.runs.run_folder import read_summary
 
 
 def test_what_a_run_leaves(recipe, capsys):
@@ -216,3 +218,30 @@ def test_every_verb_that_builds_the_method_takes_plugins(recipe, tmp_path, monke
     assert tapetum.evaluate("run", "colours.npz", plugins=["colour_plugin"]).predicts_by == "classifier"
     in_another_process()
     assert tapetum.views("run/recipe.yaml", "sheet.png", plugins=["colour_plugin"]).is_file()
+
+
+def test_labels_that_trained_the_weights_to_start_from_are_counted(recipe, capfd):
+    """Accuracy on them says less about new images, so it never stands alone."""
+    data = ["data.test=null", "data.labels_per_class=null", "trainer.steps=2"]
+    tapetum.train(recipe, "first", [*data, "data.held_out_per_class=null"])
+    tapetum.train(recipe, "second", [*data, "init=first", "data.held_out_per_class=4"])
+    assert read_summary(Path("second"))["known_to_start"] == 12
+    said = capfd.readouterr()
+    assert "12 of the labels that accuracy is measured on trained first, where this run starts" in said.err
+    assert "12 of these labels trained first, where this run started: expect less on new images" in said.out
+    assert "12 of which trained first" in tapetum.report("second").read_text()
+    tapetum.train(recipe, "third", [*data, "init=second", "data.held_out_per_class=4"])
+    assert read_summary(Path("third"))["known_to_start"] == 12  # by way of the second
+    tapetum.train(recipe, "alone", [*data, "data.held_out_per_class=4"])
+    tapetum.train(recipe, "like_it", [*data, "init=alone", "data.held_out_per_class=4"])
+    assert "known_to_start" not in read_summary(Path("like_it"))  # the same labels are held out again
+
+
+def test_processes_that_see_other_images_are_refused(recipe, monkeypatch):
+    data = run_module.assemble(load_recipe(recipe)).data
+    other = data.fingerprint | {"pool": "59 images (0)"}
+    monkeypatch.setattr("tapetum.runs.run.gather_on_all", lambda own: [own, own, other])
+    with pytest.raises(
+        ValueError, match=r"^process 2 sees other images .* \(pool: was 48 images .*, is 59 images \(0\)\)"
+    ):
+        run_module._check_all_see(data)

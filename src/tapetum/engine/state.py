@@ -11,8 +11,8 @@ import torch
 from tapetum.engine.runtime import Runtime, cpu_has
 
 Fingerprint = dict[str, str | int | bool]
-_IMPLIED = ("classes",)
-"""Names that older checkpoints lack, as others tell them, too: the hash of labels is also one of their classes."""
+_IMPLIED = ("classes", "labelled", "judged")
+"""Names that older checkpoints lack, as others tell them, too: the hash of labels is also one of classes and names."""
 
 
 @dataclass

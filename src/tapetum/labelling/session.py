@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tapetum.data.label_formats.entries import is_printable
 from tapetum.data.labels.labels import NONE_OF_THESE
 from tapetum.labelling.answer_log import Operation
 from tapetum.labelling.answers import Answer, Answers
@@ -68,7 +69,7 @@ class Session:
                 self.training.tick()
                 if path := self._changed("predictions.csv"):
                     self.predictions = read_predictions(path, self._index)
-                    self.answers.expect(self.predictions.classes)
+                    self.answers.expect(filter(is_printable, self.predictions.classes))
                 if path := self._changed("suggestions.csv"):
                     self.queue.suggestions = read_suggestions(path, self._index)
                 if path := self._changed("review/review.html"):

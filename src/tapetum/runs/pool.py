@@ -1,7 +1,7 @@
 """Opens the images and labels that a run trains on, and its held-out labels; reports progress on stderr."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -50,13 +50,16 @@ class PoolData:
         if self.held_out is not None:
             parts["held_out"] = (len(self.held_out.labelled), self.held_out.fingerprint)
         found = {name: f"{count} images ({digest[:12]})" for name, (count, digest) in parts.items()}
-        return found | {"classes": _told(self.labels.classes)}
+        named = {"labelled": self.labels, "judged": self.held_out}
+        found |= {name: labels.name_fingerprint for name, labels in named.items() if labels is not None}
+        return found | {"classes": self.told_classes}
 
-
-def _told(classes: Sequence[str]) -> str:
-    """Tell classes apart in one line, however many there are."""
-    digest = hashlib.blake2b("\0".join(classes).encode(errors="surrogateescape")).hexdigest()[:12]
-    return ", ".join(classes) if len(classes) <= 10 else f"{len(classes)} classes ({classes[0]}, ..., {digest})"
+    @property
+    def told_classes(self) -> str:
+        """The classes in one line, which differs from that of others, however many there are."""
+        classes = self.labels.classes
+        digest = hashlib.blake2b("\0".join(classes).encode(errors="surrogateescape")).hexdigest()[:12]
+        return ", ".join(classes) if len(classes) <= 10 else f"{len(classes)} classes ({classes[0]}, ..., {digest})"
 
 
 def open_pool(config: DataConfig, decode: bool = True, needs_labels: bool = True) -> PoolData:

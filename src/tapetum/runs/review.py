@@ -75,7 +75,9 @@ def _judged(trained: TrainedRun, test: str | None) -> Judged | None:
         except ValueError as error:
             notify(f"the test images are left out ({error})")
     if found is None and trained.held_out is not None:
-        found = trained.parts.data.store, trained.held_out, "held-out labels"
+        known = read_summary(trained.folder).get("known_to_start")
+        note = f", {known} of which trained {trained.parts.recipe.init}, where the run started" if known else ""
+        found = trained.parts.data.store, trained.held_out, f"held-out labels{note}"
     if found is None:
         return None
     store, labels, what = found

@@ -19,7 +19,7 @@ from tapetum.engine.budget import Budget, LateNotice, Plan, resolve_steps
 from tapetum.engine.callbacks import Callback, ProgressBar
 from tapetum.engine.loggers import METRICS, tensorboard_logger
 from tapetum.engine.runtime import Runtime, RuntimeConfig
-from tapetum.engine.state import fingerprint
+from tapetum.engine.state import differences, fingerprint
 from tapetum.engine.trainer import Trainer
 from tapetum.evaluation.accuracy import Evaluation, embed_supports, evaluate_by
 from tapetum.evaluation.embedding import Embedder
@@ -30,6 +30,7 @@ from tapetum.methods.registry import method_class
 from tapetum.nn.backbones import build_backbone, check_sizes
 from tapetum.nn.batch_norm import convert_batch_norm
 from tapetum.nn.recompute import recompute_blocks
+from tapetum.ops.collectives import gather_on_all
 from tapetum.ops.randomness import torch_seed
 from tapetum.optim.optimizers import build_optimizer, set_schedules
 from tapetum.recipe.recipe import Recipe, deciding_values
@@ -212,6 +213,8 @@ def assemble(recipe: Recipe, *, weights: bool = True, decode: bool = True, train
     rank, world_size = (runtime.rank, runtime.world_size) if trains else (0, 1)  # its share of a batch
     kind = method_class(recipe.method.kind)
     data = open_pool(recipe.data, decode, needs_labels=kind.uses_support)
+    if world_size > 1:
+        _check_all_see(data)
     if recipe.trainer.keep_best:
         check_choosable(data.held_out)
     if kind.num_large_views not in (None, recipe.views.large.count):
@@ -253,6 +256,17 @@ def assemble(recipe: Recipe, *, weights: bool = True, decode: bool = True, train
     if world_size > 1:
         convert_batch_norm(method)
     return Run(recipe, runtime, data, method, build_optimizer(recipe.optimizer, method), pipeline)
+
+
+def _check_all_see(data: PoolData) -> None:
+    """Raise ValueError in all processes if one of them could not read an image that another could."""
+    first, *others = gather_on_all(data.fingerprint)
+    for rank, other in enumerate(others, start=1):
+        if found := differences(first, other):
+            raise ValueError(
+                f"process {rank} sees other images or labels than the first ({'; '.join(found)}): make all of them "
+                "readable from every machine, and start again."
+            )
 
 
 def _to_use(config: RuntimeConfig) -> RuntimeConfig:

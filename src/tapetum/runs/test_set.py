@@ -75,11 +75,7 @@ def check_unseen(opened: Store, used: Labels, tests: Source, test: str | Path) -
         ValueError: some test images are labelled training images.
     """
     assert tests.labels is not None
-    if isinstance(opened, FileStore) and isinstance(tests.store, FileStore):
-        judged = {_real_path(str(tests.store.file(i))) for i in tests.labels.labelled.tolist()}
-        shared = [i for i in range(len(opened)) if _real_path(str(opened.file(i))) in judged]
-    else:
-        shared = list(range(len(opened))) if opened.fingerprint == tests.store.fingerprint else []
+    shared = shared_images(opened, tests.store, tests.labels)
     labelled = [i for i in shared if used.values[i] >= 0]
     if labelled:
         raise ValueError(
@@ -88,6 +84,14 @@ def check_unseen(opened: Store, used: Labels, tests: Source, test: str | Path) -
         )
     if shared:
         notify(f"{len(shared)} test images are in the pool too: the model sees them, though not their labels")
+
+
+def shared_images(opened: Store, others: Store, labels: Labels) -> list[int]:
+    """Return the indices of images that are among the labelled ones of another store."""
+    if isinstance(opened, FileStore) and isinstance(others, FileStore):
+        labelled = {_real_path(str(others.file(i))) for i in labels.labelled.tolist()}
+        return [i for i in range(len(opened)) if _real_path(str(opened.file(i))) in labelled]
+    return labels.labelled.tolist() if opened.fingerprint == others.fingerprint else []
 
 
 def _real_path(path: str) -> str:

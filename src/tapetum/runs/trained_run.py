@@ -71,10 +71,14 @@ class TrainedRun:
         saved, now = self.checkpoint.scalars.get("fingerprint", {}), self.parts.data.fingerprint
         return all(saved.get(part) == now.get(part) for part in parts)
 
+    def _has_named(self, *parts: str) -> bool:
+        """As `has_own`, but False for checkpoints that lack these parts, as older ones do."""
+        return self.checkpoint.scalars.get("fingerprint", {}).keys() >= set(parts) and self.has_own(*parts)
+
     @cached_property
     def held_out(self) -> Labels | None:
         """Labels that were kept out of training; None if there are none or if labels have changed since."""
-        if not self.has_own("labels", "held_out"):
+        if not (self.has_own("labels", "held_out") or self._has_named("labelled", "judged")):
             notify("the labels have changed since training, so none of them counts as held out")
             return None
         held_out = self.parts.data.held_out
@@ -140,6 +144,15 @@ class TrainedRun:
     def embedder_for(self, store: Store) -> Embedder:
         """Return the embedder for a store's images (`Run.embedder_for`)."""
         return self.parts.embedder_for(store)
+
+    def check_names(self) -> None:
+        """Raise ValueError if a classifier's outputs would get the names of other classes."""
+        if self.predicts_by == "classifier" and not self.parts.classifies:
+            then, now = self.checkpoint.scalars["fingerprint"]["classes"], self.parts.data.told_classes
+            raise ValueError(
+                f"{self.folder} predicts by a classifier for the classes {then}, but the labels now name {now}: name "
+                f"them as they were, or train with the new ones, for example by `tapetum fit --init {self.folder}`."
+            )
 
     def evaluate(self, store: Store, labels: Labels, neighbourhood: Neighbourhood | None = None) -> Evaluation:
         """Evaluate on labelled images, with the training labels and added images as supports."""
@@ -211,16 +224,16 @@ def open_trained_run(
     is_finished = checkpoint.step == recipe.trainer.steps
     if is_finished and recipe.trainer.keep_best:
         checkpoint = best_checkpoint(folder, parts.method.predicts_by)
+    state, names = checkpoint.part("method"), parts.data.told_classes
+    parts.classifies = checkpoint.scalars.get("fingerprint", {}).get("classes", names) == names
+    if not parts.classifies:
+        state = _without_classes(state, parts)
     try:
-        parts.method.load_state_dict(checkpoint.part("method"))
+        parts.method.load_state_dict(state)
     except RuntimeError as error:
-        _check_names(parts, checkpoint, folder)  # as many classes as the classifier has weights for
         raise ValueError(
             f"the checkpoint in {folder} is of another model than its {RECIPE} describes: restore the run's own recipe."
         ) from error
-    parts.classifies = _has_names(parts, checkpoint)
-    if parts.method.predicts_by == "classifier":
-        _check_names(parts, checkpoint, folder)
     parts.runtime.equip(parts.method)
     trained = TrainedRun(folder, parts, checkpoint, is_finished, read_added_classes(folder, checkpoint))
     if "images" in moved and not trained.has_own("data"):
@@ -234,24 +247,20 @@ def open_trained_run(
         # Not where the run's own images are now, but others: all their labels are meant.
         return open_trained_run(run, plugins, decode, needs_labels, {**data, **NONE_HELD_OUT}, shared)
     if needs_labels:
+        trained.check_names()
         _check_classes(trained)
     return trained
 
 
-def _has_names(parts: Run, checkpoint: Checkpoint) -> bool:
-    """Whether the classes are those that a classifier was trained on; older checkpoints do not tell."""
-    now = parts.data.fingerprint["classes"]
-    return checkpoint.scalars.get("fingerprint", {}).get("classes", now) == now
+def _without_classes(state: Mapping[str, Tensor], parts: Run) -> dict[str, Tensor]:
+    """Replace what a checkpoint holds for another number of classes by random values, which nothing will ask for."""
+    own, count = parts.method.state_dict(), parts.data.labels.num_classes
 
+    def is_of_classes(name: str, tensor: Tensor) -> bool:
+        ours = own[name].shape if name in own else tensor.shape
+        return ours != tensor.shape and ours[:1] == (count,) and ours[1:] == tensor.shape[1:]
 
-def _check_names(parts: Run, checkpoint: Checkpoint, folder: Path) -> None:
-    """Raise ValueError if a classifier's outputs would get the names of other classes."""
-    if not _has_names(parts, checkpoint):
-        then, now = checkpoint.scalars["fingerprint"]["classes"], parts.data.fingerprint["classes"]
-        raise ValueError(
-            f"{folder} predicts by a classifier for the classes {then}, but the labels now name {now}: name them as "
-            f"they were, or train with the new ones, for example by `tapetum fit --init {folder}`."
-        )
+    return {name: own[name] if is_of_classes(name, tensor) else tensor for name, tensor in state.items()}
 
 
 def _check_classes(trained: TrainedRun) -> None:

@@ -20,10 +20,10 @@ from tapetum.recipe.glance import glance
 from tapetum.recipe.recipe import Recipe, parse_recipe
 from tapetum.recipe.yaml_with_lines import write_yaml
 from tapetum.runs.places import located
-from tapetum.runs.pool import open_pool
+from tapetum.runs.pool import PoolData, open_pool
 from tapetum.runs.run import assemble
 from tapetum.runs.run_folder import open_run_folder
-from tapetum.runs.test_set import check_unseen
+from tapetum.runs.test_set import check_unseen, shared_images
 from tapetum.runs.trained_run import NONE_HELD_OUT, TrainedRun
 from tapetum.system.notices import notify, progress_notices
 
@@ -106,6 +106,24 @@ def check_unseen_by_run(weights: str | Path, data: DataConfig, tests: Source, te
             return
         trained_on = open_pool(own, decode=False, needs_labels=False)
         check_unseen(trained_on.opened, trained_on.labels, tests, test)
+
+
+def count_known(recipe: Recipe, data: PoolData) -> int:
+    """Count the labels that accuracy will be measured on although they trained the run that a recipe starts from.
+
+    Those of the run that this one started from count, too. What is gone cannot be compared, and a notice says so.
+    """
+    judged = data.labels if recipe.data.folds is not None else data.held_out
+    known: set[int] = set()
+    while judged is not None and recipe.init is not None and is_run(recipe.init):
+        try:
+            recipe = located(*open_run_folder(recipe.init), {})
+            trained_on = open_pool(recipe.data, decode=False, needs_labels=False)
+        except ValueError as error:
+            notify(f"labels to measure accuracy on were not compared with those of earlier runs, as {error}")
+            break
+        known |= set(shared_images(data.opened, trained_on.opened, trained_on.labels))
+    return 0 if judged is None else len(known.intersection(judged.labelled.tolist()))
 
 
 def open_weights(recipe: Recipe, shared: bool = False) -> TrainedRun:

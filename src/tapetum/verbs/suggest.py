@@ -105,7 +105,8 @@ def _check(pool: str | Path, count: int, table: Path, frozen: Any, minutes: floa
     if not _is_suggestions(table):  # labels, or a photograph of the same name
         refuse_taken(table)
         refuse_taken(table.with_suffix(".jpg"))
-    refuse_among(table, images if is_run(pool) else pool)  # the sheet is a picture, too
+    own = load_recipe(Path(pool) / RECIPE).data.images if is_run(pool) else pool
+    refuse_among(table, images or own)  # the sheet is a picture, too
     if frozen is not None and minutes is not None:
         raise ValueError(f"frozen is {frozen} and minutes is {minutes:g}: train anew or use weights, and give one.")
     if minutes is not None and not minutes > 0:
@@ -120,7 +121,10 @@ def _check(pool: str | Path, count: int, table: Path, frozen: Any, minutes: floa
 def _is_suggestions(table: Path) -> bool:
     """Whether there is a table of suggestions already, which another may replace."""
     header = csv_text([_COLUMNS])
-    return table.is_file() and table.open("rb").read(len(header)) == header
+    if not table.is_file():
+        return False
+    with table.open("rb") as file:
+        return file.read(len(header)) == header
 
 
 def _trained(images: str | Path, table: Path, minutes: float) -> Path:

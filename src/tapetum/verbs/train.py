@@ -26,6 +26,7 @@ from tapetum.runs.run_folder import (
     write_summary,
 )
 from tapetum.runs.test_set import check_evaluation, check_unseen, find_test, open_test
+from tapetum.runs.weights import count_known
 from tapetum.system.interruption import Interrupted
 from tapetum.system.notices import notify, progress_notices
 from tapetum.system.started import command_began
@@ -83,10 +84,14 @@ def _prepare(settings: Recipe, folder: Path, began: float) -> Run:
         assert test.labels is not None
         num_test = len(test.labels.labelled)
     notify(f"pool: {run.data.description}; {len(run.data.labels.labelled)} labels")
+    begun = {"command": command(), "num_classes": run.data.labels.num_classes}
+    if known := count_known(run.recipe, run.data):
+        notify(f"{known} of the labels that accuracy is measured on trained {run.recipe.init}, where this run starts")
+        begun["known_to_start"] = known
     run.resolve(began, folder, num_test)
     run.runtime.barrier()  # until every process has found the folder empty
     if run.runtime.rank == 0:
-        write_summary(folder, {"command": command(), "num_classes": run.data.labels.num_classes})
+        write_summary(folder, begun)
         if unreadable:
             write_unreadable(folder / UNREADABLE, unreadable)
         write_recipe(folder, run.recipe)  # last: from now on the run can be resumed, which writes none of these
@@ -163,6 +168,11 @@ def _tell(run: Run, folder: Path, summary: dict[str, Any]) -> None:
         reach = f"95% interval {low:.1f} to {high:.1f}%, each of {count} labels predicted once"
         print(
             f"Accuracy of {run.recipe.data.folds} short runs on held-out labels: {summary['folds_top1']:.2f}% ({reach})"
+        )
+    if "known_to_start" in summary:
+        print(
+            f"  {summary['known_to_start']} of these labels trained {run.recipe.init}, where this run started: expect "
+            "less on new images, and give labelled ones that neither has seen with --test DIR."
         )
     if not run.data.labels.num_classes:
         print("No accuracy: no image is labelled.")

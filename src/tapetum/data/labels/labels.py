@@ -82,6 +82,13 @@ class Labels:
         digest.update(self.values.astype("<i8").tobytes())
         return digest.hexdigest()
 
+    @cached_property
+    def name_fingerprint(self) -> str:
+        """Hash of the labelled images' names with their classes, whatever unlabelled images there are besides."""
+        named = sorted((self.names[i], self.classes[self.values[i]]) for i in self.labelled)
+        text = "\0".join("\0".join(pair) for pair in named)
+        return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+
     def in_order_of(self, classes: tuple[str, ...]) -> Labels:
         """Return the same labels as indices into other classes, e.g. test labels as indices into the training classes.
 
