@@ -73,13 +73,30 @@ def test_a_run_that_does_not_stop_in_time_is_ended_and_put_back_into_the_queue(m
     assert later.function.run == Path("run")
 
 
+def stand_in_for_slurm(folder: Path, monkeypatch: pytest.MonkeyPatch, sbatch: str) -> None:
+    """Put the commands of Slurm in front of others; `sbatch` is what that one does."""
+    folder.mkdir(exist_ok=True)
+    for name, lines in {"srun": "", "sbatch": sbatch}.items():
+        (folder / name).write_text(f"#!/bin/sh\n{lines}")
+        (folder / name).chmod(0o755)
+    if str(folder) not in os.environ["PATH"]:
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_jobs_that_slurm_refuses_can_be_submitted_anew(recipe, tmp_path, monkeypatch):
+    refuses = "echo sbatch: error: invalid partition: bgi >&2\necho sbatch: error: failed >&2\nexit 1\n"
+    stand_in_for_slurm(tmp_path / "bin", monkeypatch, refuses)
+    Path("other.yaml").write_text("extends: colours.yaml\n")
+    said = r"^the cluster did not take the jobs \(sbatch: error: invalid partition: bgi; sbatch: error: failed\)"
+    with pytest.raises(ValueError, match=said):
+        tapetum.submit(["colours.yaml", "other.yaml"], "runs", partition="bgi")
+    assert not [*Path("runs/jobs").glob("*.yaml"), *Path("runs").glob("[!j]*")]
+    stand_in_for_slurm(tmp_path / "bin", monkeypatch, "echo Submitted batch job 13\n")
+    assert len(tapetum.submit(["colours.yaml", "other.yaml"], "runs", partition="big")) == 2
+
+
 def test_what_slurm_is_asked_for(recipe, tmp_path, monkeypatch, capsys):
-    """A stand-in for sbatch keeps the script."""
-    (tmp_path / "bin").mkdir()
-    for name, lines in {"srun": "", "sbatch": 'cp "$1" script\necho Submitted batch job 12\n'}.items():
-        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{lines}")
-        (tmp_path / "bin" / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    stand_in_for_slurm(tmp_path / "bin", monkeypatch, 'cp "$1" script\necho Submitted batch job 12\n')
     Path("other.yaml").write_text("extends: colours.yaml\n")
     asked = {"partition": "big", "nodes": 2, "gpus": 4, "cpus": 6, "hours": 1.5, "minutes": 10}
     jobs = tapetum.submit(["colours.yaml", "other.yaml"], "runs", ["seed=3"], **asked)
@@ -116,12 +133,14 @@ def test_what_slurm_is_asked_for(recipe, tmp_path, monkeypatch, capsys):
         (["colours.yaml"], {"minutes": 0}, "the time limit is 0 minutes: give 3 or more"),
         (["colours.yaml"], {"hours": 0.01}, "the time limit is 1 minutes: give 3 or more"),
         (["colours.yaml"], {"output": "."}, "colours is not empty"),
+        (["other.yaml", "colours.yaml"], {"output": "."}, "colours is not empty"),
     ],
 )
 def test_mistakes_are_one_sentence_before_anything_is_submitted(recipe, monkeypatch, recipes, settings, message):
     Path("colours").mkdir()
     Path("colours/something").touch()
+    Path("other.yaml").write_text("extends: colours.yaml\n")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ValueError, match=message):
         tapetum.submit(recipes, **{"output": "runs", "cluster": "local", **settings})
-    assert not Path("runs").exists()
+    assert not [place for place in ("runs", "other", "jobs/other.yaml") if Path(place).exists()]

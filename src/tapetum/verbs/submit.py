@@ -1,7 +1,8 @@
 """`tapetum submit`: train as jobs of a cluster, which resume exactly after a time limit or preemption."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def submit(
         submitit's jobs, in the order of the recipes; `job.results()[0]` waits for the run's summary.
 
     Raises:
-        ValueError: a faulty recipe, a folder that is not empty or already waits for a job, no submitit, or no Slurm.
+        ValueError: a faulty recipe, a folder that is not empty or already waits for a job, no submitit, no Slurm, or
+            one that does not take the jobs.
 
     Example:
         >>> import tapetum
@@ -90,9 +92,8 @@ def submit(
         # In some versions of Slurm, srun does not inherit the CPU count from sbatch.
         slurm_srun_args=["--kill-on-bad-exit", *([f"--cpus-per-task={cpus}"] if cpus else [])],
     )
-    trainings = [_prepare(name, recipe, Path(output), plugins) for name, recipe in settings.items()]
-    with executor.batch():
-        jobs = [executor.submit(training) for training in trainings]
+    with _prepared(settings, Path(output), plugins) as trainings:
+        jobs = _submitted(executor, trainings)
     for job, training in zip(jobs, trainings):
         print(f"Job {job.job_id} trains {training.run}; its log is {os.path.relpath(job.paths.stdout)}")
     print(f"Next, while it trains: tapetum doctor {trainings[0].run}")
@@ -126,14 +127,41 @@ def _settings(recipes: Sequence[str], values: Sequence[str], plugins: Sequence[s
     return {name: load_recipe(recipe, values) for name, recipe in zip(names, recipes)}
 
 
-def _prepare(name: str, recipe: Recipe, output: Path, plugins: Sequence[str]) -> Training:
-    """Save the recipe as submitted, so that the job trains it even if the original file changes."""
-    path = output / JOBS / f"{name}.yaml"
-    if path.exists():  # two jobs would train into one folder
+@contextmanager
+def _prepared(settings: Mapping[str, Recipe], output: Path, plugins: Sequence[str]) -> Iterator[list[Training]]:
+    """Save the recipes as submitted, so that the jobs train them even if the original files change.
+
+    They are removed again if the `with` block fails, so that the same can be submitted anew.
+    """
+    trainings = [Training(output / JOBS / f"{name}.yaml", output / name, tuple(plugins)) for name in settings]
+    for training in trainings:
+        if training.recipe.exists():  # two jobs would train into one folder
+            raise ValueError(
+                f"{training.recipe} says that {training.run.name} was submitted to {output} before: give another "
+                "--output, or, if that job ended without training, delete the file."
+            )
+    with ExitStack() as folders:
+        for training in trainings:
+            folders.enter_context(new_run_folder(training.run))
+        try:
+            for training, recipe in zip(trainings, settings.values(), strict=True):
+                write_text(training.recipe, dump_recipe(recipe))
+            yield trainings
+        except BaseException:
+            for training in trainings:
+                training.recipe.unlink(missing_ok=True)
+            raise
+
+
+def _submitted(executor: Any, trainings: Sequence[Training]) -> list[Any]:
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    try:
+        with executor.batch():
+            return [executor.submit(training) for training in trainings]
+    except (FailedJobError, FailedSubmissionError) as error:
+        said = "; ".join(line.strip() for line in str(error).splitlines() if line.strip()) or "it does not say why"
         raise ValueError(
-            f"{path} says that {name} was submitted to {output} before: give another --output, or, if that job "
-            "ended without training, delete the file."
-        )
-    with new_run_folder(output / name) as run:
-        write_text(path, dump_recipe(recipe))
-    return Training(path, run, tuple(plugins))
+            f"the cluster did not take the jobs ({said}): change what they ask for, such as --partition, and submit "
+            "again."
+        ) from error
