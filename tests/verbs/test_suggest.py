@@ -80,6 +80,39 @@ def test_the_same_call_writes_the_same_bytes(run):
     assert Path("one.jpg").read_bytes() == Path("other.jpg").read_bytes()
 
 
+def by_a_csv(recipe, name, *settings):
+    """Train on labels in a file; returns ten of its lines."""
+    classes = np.load("colours.npz")["y_train"]
+    lines = [f"{image},{'rgb'[classes[image]]}" for image in range(60)]
+    own = ("data.labels=own.csv", "data.test=null", "trainer.steps=1", "trainer.checkpoint_every=1")
+    labels(lines, "own.csv")
+    tapetum.train(recipe, name, [*own, *settings])
+    return lines[:10]
+
+
+def test_labels_take_the_place_of_those_that_a_run_had(recipe):
+    lines = by_a_csv(recipe, "run")
+    labels(lines, "own2.csv")
+    before = tapetum.suggest("run", 5, "before.csv", labels="own2.csv")
+    Path("own.csv").unlink()
+    assert tapetum.suggest("run", 5, "after.csv", labels="own2.csv") == before
+    assert Path("after.csv").read_bytes() == Path("before.csv").read_bytes()
+    with pytest.raises(ValueError, match=r"labels that run was trained on are gone, and --labels none cannot take"):
+        tapetum.suggest("run", 5, "none.csv", labels="none")
+    Path("colours.npz").rename("moved.npz")
+    with pytest.raises(ValueError, match=r"^the images of run are not at colours.npz"):
+        tapetum.suggest("run", 5, "moved.csv", labels="own2.csv")
+    assert tapetum.suggest("run", 5, "moved.csv", labels="own2.csv", images="moved.npz") == before
+
+
+def test_a_run_that_needs_no_labels_takes_any_in_place_of_its_own(recipe):
+    swav = "method={kind: swav, num_prototypes: [4], head: {hidden: 8, output: 4, layers: 2}}"
+    lines = by_a_csv(recipe, "run", swav)
+    Path("own.csv").unlink()
+    for given, known in ((labels([], "new.csv"), 0), (labels(lines[:1], "one.csv"), 1), ("none", 0)):
+        assert tapetum.suggest("run", 5, "to_label.csv", labels=given)["labelled"] == known
+
+
 def test_what_was_added_to_a_run_counts_as_labelled(run):
     before = tapetum.suggest(run, 3, "a.csv")["labelled"]
     photos(6)

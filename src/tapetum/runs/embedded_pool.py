@@ -22,17 +22,22 @@ from tapetum.data.sources.open_source import NO_LABELS, Source, open_source
 from tapetum.evaluation.suggestion import Labelled, distinct
 from tapetum.interchange.weights.networks import network_of
 from tapetum.interchange.weights.weight_files import read_weights
+from tapetum.methods.registry import load_plugins, method_class
 from tapetum.recipe.from_weights import says_its_network
 from tapetum.recipe.without_labels import recipe_without_labels
 from tapetum.runs.added_classes import AddedClass
-from tapetum.runs.places import moved_to
-from tapetum.runs.trained_run import open_trained_run
+from tapetum.runs.places import located, moved_to
+from tapetum.runs.run_folder import open_run_folder
+from tapetum.runs.trained_run import TrainedRun, open_trained_run
 from tapetum.runs.weights import is_run, open_weights
 from tapetum.system.machine import available_threads
 from tapetum.system.notices import notify
+from tapetum.system.strangers import short_reason
 
 Indices = npt.NDArray[np.int64]
 PICTURES = "pictures of 12x12 pixels, without any network"
+_ALL_LABELS = dict.fromkeys(("labels_per_class", "labels_percent", "folds", "fold", "test"))
+"""Fields of `data` for labels that only stand in for a run's own: few, or none, are enough."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +74,40 @@ def embed_run_pool(
     Raises:
         ValueError: there is no run folder, its images are gone, or the labels are faulty.
     """
-    trained = open_trained_run(run, plugins, decode=True, needs_labels=False, moved=moved_to(moved))
+    trained = _opened(run, labels, plugins, moved_to(moved))
     store, images = trained.parts.data.store, trained.parts.recipe.data.images
     class_of = _class_of(trained.all_labels)
     if labels is not None:
         class_of, _ = labels_so_far(images, labels)
     rows = trained.parts.embedder.outputs(store, np.arange(len(store))).embeddings
     return _pool(store, rows, class_of, f"the embedding of {run}", seed, trained.added)
+
+
+def _opened(run: str | Path, labels: str | Path | None, plugins: Sequence[str], moved: Mapping[str, str]) -> TrainedRun:
+    """Open a run for its embedding. Where its own labels are gone, those given take their place.
+
+    Raises:
+        ValueError: as for `open_trained_run`, or its method needs labels and those given do not suffice.
+    """
+    load_plugins(plugins)
+    folder, recipe = open_run_folder(run)
+    others: dict[str, Any] = {}
+    if labels is not None:
+        try:
+            located(folder, recipe, moved)
+        except ValueError:
+            located(folder, recipe, {**moved, "labels": NO_LABELS})  # raises if it is the images that are gone
+            needed = method_class(recipe.method.kind).uses_support
+            others = _ALL_LABELS | {"labels": str(labels) if needed else NO_LABELS}
+    try:
+        return open_trained_run(run, decode=True, needs_labels=False, data=others, moved=moved)
+    except ValueError as error:
+        if not others:
+            raise
+        raise ValueError(
+            f"the labels that {run} was trained on are gone, and --labels {labels} cannot take their place "
+            f"({short_reason(error).rstrip('.')}): give labels of the same classes, or put the former ones back."
+        ) from error
 
 
 def embed_images(images: str | Path, labels: str | Path | None, weights: str | None, seed: int) -> EmbeddedPool:
