@@ -94,6 +94,16 @@ def test_every_verb_finds_images_that_have_moved(run, capsys):
     assert json.loads(Path("run/summary.json").read_text())["test_images"] == NEW, "it is the usual evaluation"
 
 
+def test_labels_that_a_run_held_out_stay_so_when_its_images_have_moved(run):
+    arrays = dict(np.load("colours.npz"))
+    np.savez("others.npz", **(arrays | {"x_train": arrays["x_train"] ^ 1}))
+    Path(NEW).parent.mkdir()
+    Path("colours.npz").rename(NEW)
+    summary = tapetum.finetune(run, "tuned", NEW, test=NEW, overrides=["trainer.steps=1"])
+    assert summary["heldout"]["classifier"]["count"] == summary["beside_neighbours"]["count"] == 12
+    assert "heldout" not in tapetum.finetune(run, "other", "others.npz", test=NEW, overrides=["trainer.steps=1"])
+
+
 def test_what_was_passed_in_memory_moves_with_the_run(recipe):
     arrays = dict(np.load("colours.npz"))
     known = np.where(np.arange(60) < 30, arrays["y_train"], -1)

@@ -9,7 +9,7 @@ from tapetum.data.batches.data_config import DataConfig
 from tapetum.data.health.unreadable import readable
 from tapetum.data.labels.subsets import LEAST_TO_SPARE, drawn_labels
 from tapetum.data.sources.open_source import Source, open_source
-from tapetum.engine.checkpoint import Checkpoint, capture
+from tapetum.engine.checkpoint import CHECKPOINTS, Checkpoint, capture, latest_checkpoint
 from tapetum.interchange.weights.networks import network_of
 from tapetum.interchange.weights.projectors import projector_of
 from tapetum.interchange.weights.weight_files import read_weights
@@ -29,6 +29,8 @@ from tapetum.system.notices import notify, progress_notices
 
 _HELD_OUT = 0.2
 """Share of the labels kept apart to measure accuracy on, if there are no test images."""
+_PLACES = {"images", "labels", "test"}
+"""Fields of `data` that tell where it is; a run's own may have moved."""
 
 
 def is_run(weights: str | Path) -> bool:
@@ -50,7 +52,7 @@ def recipe_for_weights(weights: str | Path, data: Mapping[str, Any], overrides: 
     Args:
         weights: a run, whose recipe this starts from; a file of tensors, whose network is recognised; or `timm:NAME`.
         data: fields of the recipe's `data` to set; `images` is needed unless the weights are a run's. Without `test`, a
-            fifth of the labels is held out to judge by.
+            fifth of the labels is held out to judge by; of a run, those that it held out, if the labels are its own.
         overrides: `key.path=value` each.
 
     Raises:
@@ -60,9 +62,11 @@ def recipe_for_weights(weights: str | Path, data: Mapping[str, Any], overrides: 
     if is_run(weights):
         folder, recipe = open_run_folder(weights)
         recipe = located(folder, recipe, {name: given[name] for name in ("images", "labels") if given.get(name)})
-        if given.keys() - {"test"}:
-            given = NONE_HELD_OUT | given
-        return replace(recipe, data=replace(recipe.data, **given))
+        own = replace(recipe.data, **given)
+        spares = any(getattr(own, name) is not None for name in NONE_HELD_OUT)
+        if spares and given.keys() - {"test"} and not (given.keys() <= _PLACES and _is_of_training(folder, own)):
+            own = replace(own, **NONE_HELD_OUT)
+        return replace(recipe, data=own)
     if given.get("images") is None:
         if not (Path(weights).is_file() or str(weights).startswith(TIMM)):
             open_run_folder(weights)  # says what it lacks
@@ -86,6 +90,17 @@ def recipe_for_weights(weights: str | Path, data: Mapping[str, Any], overrides: 
     sections["data"] |= {"labels_per_class": None, "label_seed": 0, **given}
     sections["description"] = f"{weights} as it is"
     return parse_recipe(write_yaml(sections), f"the settings for {weights}", overrides)
+
+
+def _is_of_training(folder: Path, data: DataConfig) -> bool:
+    """Whether images and labels are those that trained a run, perhaps moved: then those held out are the same ones."""
+    checkpoint = latest_checkpoint(folder / CHECKPOINTS, notify)
+    try:
+        now = open_pool(data, decode=False, needs_labels=False).fingerprint
+    except ValueError:  # such as labels that are too few to hold out as many
+        return False
+    saved = {} if checkpoint is None else checkpoint.scalars.get("fingerprint", {})
+    return all(saved.get(part) == now.get(part) for part in ("data", "labels", "held_out"))
 
 
 def check_unseen_by_run(weights: str | Path, data: DataConfig, tests: Source, test: str | Path) -> None:
