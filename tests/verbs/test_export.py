@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -74,6 +75,24 @@ def test_an_unfinished_run_has_no_accuracies(classifier_run, capsys):
     tapetum.export(classifier_run, "out.safetensors", format="safetensors")
     assert "has not finished: these are its weights after step 2" in capsys.readouterr().out
     assert header("out.safetensors")["accuracies"] == {}
+
+
+def test_accuracies_of_other_classes_or_labels_are_left_out(run, capsys):
+    def accuracies():
+        return trained_model(open_trained_run(run), with_supports=False).accuracies
+
+    assert set(accuracies()) == {"30 test images", "12 held-out labels"}
+    recipe, pictures = run / "recipe.yaml", run.parent / "grey"
+    own = recipe.read_text()
+    recipe.write_text(own.replace("label_seed: 0", "label_seed: 1"))
+    assert accuracies() == {}
+    recipe.write_text(own)
+    pictures.mkdir()
+    Image.new("RGB", (10, 10), (90, 90, 90)).save(pictures / "0.png")
+    capsys.readouterr()
+    tapetum.add_class(run, pictures)
+    assert accuracies() == {}
+    assert "are left out, as its labels or classes have changed since training" in capsys.readouterr().err
 
 
 def test_a_method_without_classifier_gives_features(recipe, capsys):

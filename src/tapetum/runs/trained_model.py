@@ -8,6 +8,7 @@ from tapetum.data.views.draw import ViewsConfig
 from tapetum.interchange.exports.trained_model import TrainedModel
 from tapetum.runs.run_folder import read_summary
 from tapetum.runs.trained_run import TrainedRun
+from tapetum.system.notices import notify
 
 
 def trained_model(trained: TrainedRun, with_supports: bool) -> TrainedModel:
@@ -33,8 +34,18 @@ def trained_model(trained: TrainedRun, with_supports: bool) -> TrainedModel:
         classes=trained.classes,
         supports=supports,
         support_names=trained.support_names if supports is not None else (),
-        accuracies=measured_accuracies(read_summary(trained.folder)) if trained.is_finished else {},
+        accuracies=_accuracies(trained),
     )
+
+
+def _accuracies(trained: TrainedRun) -> dict[str, float]:
+    """The accuracies in the run's summary, unless they are those of other weights, labels or classes than it has."""
+    found = measured_accuracies(read_summary(trained.folder)) if trained.is_finished else {}
+    is_same = not trained.added and trained.has_own("labels", "held_out")
+    if not found or is_same or trained.predicts_by == "classifier":  # which knows nothing of later labels
+        return found
+    notify(f"the accuracies of {trained.folder} are left out, as its labels or classes have changed since training")
+    return {}
 
 
 def _description(trained: TrainedRun) -> str:
