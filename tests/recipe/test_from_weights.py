@@ -91,6 +91,19 @@ def test_networks_for_small_images_leave_views_as_they_were_chosen(config):
     assert [choice.what for choice in choices] == ["network", "training"]
 
 
+@pytest.mark.parametrize("shrink_to", [96, None])
+def test_images_are_read_as_the_run_reads_them(tmp_path, monkeypatch, shrink_to):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (tmp_path / "run").mkdir()
+    settings = f"extends: paws_digits\ndata: {{shrink_to: {shrink_to or 'null'}}}\n"
+    (tmp_path / "run" / "recipe.yaml").write_text(settings)
+    chosen = COLOURED | {"data": {"workers": 2, "shrink_to": None}}
+    sections, choices = start_from("run", chosen, frozen=True)
+    assert sections["data"] == {"workers": 0 if shrink_to else 2, "shrink_to": shrink_to}
+    assert [choice.value for choice in choices if choice.what == "reading"] == (["96 pixels"] if shrink_to else [])
+    assert chosen["data"]["shrink_to"] is None
+
+
 def test_images_have_the_channels_of_the_network():
     message = r"a\.pth is of a network for images of 1 channels, but these have 3: give images, or weights"
     with pytest.raises(ValueError, match=message):

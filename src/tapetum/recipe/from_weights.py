@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tapetum.nn.backbones import BackboneConfig, ResNetConfig, SmallNetConfig, TimmConfig
 from tapetum.recipe.files import RECIPE
 from tapetum.recipe.from_data import Choice
@@ -100,10 +102,18 @@ def _from_run(folder: Path, sections: dict[str, Any]) -> list[Choice]:
     sections["views"] = _sized(sections["views"], views.large.size) | {"evaluation": asdict(views.evaluation)}
     _colours(sections["views"], views.mean, views.std)
     size = f"{views.large.size} pixels, {views.evaluation.crop} for evaluation"
-    return [
+    choices = [
         Choice("network", recipe.backbone.kind, f"that of the run {folder}"),
         Choice("views", size, "sizes and colour statistics are those that this run was trained on"),
     ]
+    shrink_to = recipe.data.shrink_to
+    if shrink_to is None:
+        return choices
+    sections["data"]["shrink_to"] = shrink_to
+    if not torch.cuda.is_available():
+        sections["data"]["workers"] = 0  # once images are small, only cropping is left to do
+    reason = "as this run reads them: images that are larger are shrunk once, and then read fast"
+    return [*choices, Choice("reading", f"{shrink_to} pixels", reason)]
 
 
 def _from_file(weights: str | Path, network: Network, sections: dict[str, Any]) -> list[Choice]:
