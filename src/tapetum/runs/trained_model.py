@@ -41,7 +41,7 @@ def trained_model(trained: TrainedRun, with_supports: bool) -> TrainedModel:
 def _accuracies(trained: TrainedRun) -> dict[str, float]:
     """The accuracies in the run's summary, unless they are those of other weights, labels or classes than it has."""
     found = measured_accuracies(read_summary(trained.folder)) if trained.is_finished else {}
-    is_same = not trained.added and trained.has_own("labels", "held_out")
+    is_same = not trained.added and trained.has_own_labels
     if not found or is_same or trained.predicts_by == "classifier":  # which knows nothing of later labels
         return found
     notify(f"the accuracies of {trained.folder} are left out, as its labels or classes have changed since training")

@@ -71,14 +71,16 @@ class TrainedRun:
         saved, now = self.checkpoint.scalars.get("fingerprint", {}), self.parts.data.fingerprint
         return all(saved.get(part) == now.get(part) for part in parts)
 
-    def _has_named(self, *parts: str) -> bool:
-        """As `has_own`, but False for checkpoints that lack these parts, as older ones do."""
-        return self.checkpoint.scalars.get("fingerprint", {}).keys() >= set(parts) and self.has_own(*parts)
+    @property
+    def has_own_labels(self) -> bool:
+        """Whether the labels, also those held out, are those of the training, whatever unlabelled images there are."""
+        knows_names = "labelled" in self.checkpoint.scalars.get("fingerprint", {})  # older checkpoints do not
+        return self.has_own("labels", "held_out") or (knows_names and self.has_own("labelled", "judged"))
 
     @cached_property
     def held_out(self) -> Labels | None:
         """Labels that were kept out of training; None if there are none or if labels have changed since."""
-        if not (self.has_own("labels", "held_out") or self._has_named("labelled", "judged")):
+        if not self.has_own_labels:
             notify("the labels have changed since training, so none of them counts as held out")
             return None
         held_out = self.parts.data.held_out

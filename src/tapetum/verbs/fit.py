@@ -53,6 +53,7 @@ _SET_BY = {
     "learning rate": ("optimizer.lr.peak",),
     "network": ("backbone.kind",),
     "method": ("method.kind",),
+    "reading": ("data.shrink_to",),
 }
 """The settings that take the place of what was chosen."""
 
