@@ -412,8 +412,10 @@ def test_an_interrupted_run_leaves_the_last_word_to_the_trainer(calls, capsys):
 
 
 def test_processes_that_fabric_started_leave_the_exit_code_to_the_first(calls, capsys, monkeypatch):
-    calls.raises = Interrupted(3, "Saved. Continue with: tapetum resume r")
     monkeypatch.setenv("LOCAL_RANK", "1")
+    calls.raises = Interrupted(3, "Stopped at once. Continue from what is saved with: tapetum resume r")
+    assert call(capsys, "resume", "r") == (130, ""), "the first process would wait for this one"
+    calls.raises = Interrupted(3, "Saved. Continue with: tapetum resume r", is_agreed=True)
     assert call(capsys, "resume", "r") == (0, "")
     torchrun = {"TORCHELASTIC_RUN_ID": "x", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
     for name, value in {**torchrun, "RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():

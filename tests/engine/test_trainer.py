@@ -125,6 +125,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(toy, tmp_path, n
     with pytest.raises(Interrupted, match=r"Saved step 9\. Continue with: tapetum resume ") as caught:
         toy.trainer(tmp_path / "run", 14, callbacks=[SignalAt(8, number)], notify=said.append).fit()
     assert caught.value.step == 9
+    assert caught.value.is_agreed
     assert said[-1] == str(caught.value) == f"Saved step 9. Continue with: tapetum resume {tmp_path / 'run'}"
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert list_checkpoints(tmp_path / "run" / "checkpoints")[-1].name == "step-00000009.safetensors"

@@ -63,10 +63,11 @@ def main(arguments: list[str] | None = None) -> None:
         code = command.main(args=arguments, prog_name="tapetum", standalone_mode=False)
         if sys.stdout is not None:  # closed by whoever started this
             sys.stdout.flush()
-    except Interrupted:
-        # The trainer has printed what it saved and how to continue. Fabric kills the first process, which may still be
-        # at work, when one that it has started ends with another code than 0.
-        sys.exit(0 if launched() is None and process_rank() > 0 else STOPPED)
+    except Interrupted as stop:
+        # The trainer has printed what it saved and how to continue. Fabric kills the first process when one that it has
+        # started ends with another code than 0: the first may still be at work after a stop that all agreed on, but
+        # would wait forever for one that has stopped by itself.
+        sys.exit(0 if stop.is_agreed and launched() is None and process_rank() > 0 else STOPPED)
     except (KeyboardInterrupt, typer.Abort):
         code = STOPPED
     except BrokenPipeError:

@@ -200,7 +200,7 @@ class Trainer:
         if is_last:  # no later step would notice a request that came while this one was evaluated
             stops = self._is_asked_to_stop(reads)
         if stops:
-            raise Interrupted(step, self._how_to_go_on())
+            raise Interrupted(step, self._how_to_go_on(), is_agreed=True)
 
     def _is_asked_to_stop(self, reads: bool) -> bool:
         if self.runtime.world_size == 1:

@@ -23,11 +23,12 @@ class Interrupted(Exception):
 
     Attributes:
         step: number of finished steps.
+        is_agreed: whether all processes of the training stop after this step, so that none waits for another.
     """
 
-    def __init__(self, step: int, message: str) -> None:
+    def __init__(self, step: int, message: str, is_agreed: bool = False) -> None:
         super().__init__(message)
-        self.step = step
+        self.step, self.is_agreed = step, is_agreed
 
 
 class StopRequest:
