@@ -1,5 +1,8 @@
 """What a runtime resolves, and that setting a method up changes no name, dtype or number."""
 
+import os
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -44,10 +47,24 @@ def test_processes_of_one_machine_share_its_threads_once(monkeypatch):
     """Fabric's launch leaves a process's share in the environment, which must not be divided again."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(16)), raising=False)
+    for _ in range(2):
+        made = Runtime(RuntimeConfig(accelerator="cpu", devices=4))
+        monkeypatch.setattr(made._fabric, "launch", lambda: monkeypatch.setenv("OMP_NUM_THREADS", "4"))
+        made.launch()
+        assert torch.get_num_threads() == 4
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
+@pytest.mark.parametrize(("device", "threads"), [("cpu", 2), ("cuda", 8)])
+def test_each_process_beside_a_gpu_has_the_threads_that_the_environment_says(monkeypatch, device, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(16)), raising=False)
     made = Runtime(RuntimeConfig(accelerator="cpu", devices=4))
-    monkeypatch.setattr(made._fabric, "launch", lambda: monkeypatch.setenv("OMP_NUM_THREADS", "4"))
+    fabric = SimpleNamespace(launch=lambda: None, device=torch.device(device), world_size=4)
+    monkeypatch.setattr(made, "_fabric", fabric)
     made.launch()
-    assert torch.get_num_threads() == 4
+    assert torch.get_num_threads() == threads
+    assert os.environ["OMP_NUM_THREADS"] == "8"
 
 
 def test_setup_keeps_names_objects_and_float32(toy):

@@ -26,7 +26,7 @@ from tapetum.ops.collectives import gather_on_first, sum_over_ranks
 from tapetum.optim.muon import Muon
 from tapetum.optim.optimizers import fuse
 from tapetum.system.launcher import Launched, launched
-from tapetum.system.machine import available_threads, keep_freed_memory
+from tapetum.system.machine import available_threads, chosen_threads, keep_freed_memory
 from tapetum.system.notices import notify
 
 if TYPE_CHECKING:
@@ -96,14 +96,19 @@ class Runtime:
         With several devices, this process's command line is run once more for each further device, unless torchrun
         or srun has already started all processes.
         """
-        threads = available_threads()  # before Fabric sets OMP_NUM_THREADS to this process's share
+        threads, is_unset = available_threads(), "OMP_NUM_THREADS" not in os.environ
         self._fabric.launch()
+        if is_unset:  # Fabric leaves this process's share there, which the next launch would divide again
+            os.environ.pop("OMP_NUM_THREADS", None)
         self.device = self._fabric.device
         place = self._place
         if place is not None and place.world_size != self.config.devices:
             was = f"runtime.devices={self.config.devices}"
             notify(f"training in the {place.world_size} processes that {place.by} started, in place of {was}")
-        share = threads // self.config.devices if place is None else place.threads or threads // place.local_size
+        # Processes that compute on the CPU share what OMP_NUM_THREADS says; beside a GPU, each has as many.
+        is_for_each = self.device.type == "cuda" and chosen_threads() is not None
+        own = threads if is_for_each else threads // self.config.devices
+        share = own if place is None else place.threads or threads // place.local_size
         torch.set_num_threads(self.config.threads or max(1, share))
         if self.config.strategy == "fsdp" and self.world_size == 1:
             raise ValueError(

@@ -11,8 +11,13 @@ _KEPT_BYTES = (2**30, 2**25)  # the second for older versions, which refuse more
 def available_threads() -> int:
     """Return how many CPU threads this process may use: its affinity mask, or OMP_NUM_THREADS if lower."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limit = os.environ.get("OMP_NUM_THREADS", "")
-    return min(count, int(limit)) if limit.isdigit() and int(limit) > 0 else count
+    return min(count, chosen_threads() or count)
+
+
+def chosen_threads() -> int | None:
+    """Return the number that OMP_NUM_THREADS says; None if it says none."""
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    return int(text) or None if text.isdigit() else None
 
 
 def memory_bytes() -> int:
