@@ -312,18 +312,22 @@ def test_caches_that_nobody_can_use_are_removed_and_said(tmp_path, capsys):
     assert not names() & {made[gone].name, "images-0c.partial", f"unreadable-{cache.cache_key(gone)}.json"}
 
 
-def test_caches_of_earlier_states_of_a_folder_are_removed_after_a_week(tmp_path):
-    folder, week = tmp_path / "cache", 7 * 86400
-    first = write_pool(tmp_path / "pool", [(8, 8)] * 2)
-    names = [f"images-{cache.cache_key(store)}" for store in (first, shrunk(first, 4))]
-    for store in (first, shrunk(first, 4)):
+def test_copies_of_changed_images_are_removed_after_a_week_and_of_others_in_the_folder_after_90_days(tmp_path):
+    folder = tmp_path / "cache"
+    first = write_pool(tmp_path / "pool", [(8, 8)] * 3)
+    stores = [first, shrunk(first, 4), first.only([0, 2])]
+    before, smaller, some = (f"images-{cache.cache_key(store)}" for store in stores)
+    for store in stores:
         decoded(store, folder=folder)
-    for name in ("archive-0a.npz", "archive-0b.npz"):
-        (folder / name).touch()
-    for path in folder.rglob("*"):
-        if path.name != "archive-0b.npz":
-            os.utime(path, (time.time() - week - 99,) * 2)
-    decoded(write_pool(tmp_path / "pool", [(8, 8)] * 3), folder=folder)
-    kept = {path.name for path in folder.iterdir() if path.suffix != ".lock"}
-    assert kept >= {names[1], "archive-0b.npz"}
-    assert not kept & {names[0], "archive-0a.npz"}
+    (folder / "archive-0a.npz").touch()
+
+    def left_after(days):
+        for path in folder.rglob("*"):
+            os.utime(path, (time.time() - days * 86400 - 99,) * 2)
+        os.utime(first.paths[1], ns=(days, days))
+        decoded(FileStore(first.root, first.names), folder=folder)
+        return {path.name for path in folder.iterdir()} & {before, smaller, some, "archive-0a.npz"}
+
+    assert left_after(6) == {before, smaller, some, "archive-0a.npz"}
+    assert left_after(7) == {smaller, some, "archive-0a.npz"}
+    assert left_after(90) == {smaller}

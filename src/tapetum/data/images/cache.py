@@ -51,8 +51,8 @@ def decoded(
     """Decode a store once into a memory-mapped one; return the store itself if it has no files or they do not fit.
 
     A finished cache is reused, an interrupted one is continued, and a damaged one is mended, which a notice says. If
-    several processes need the same cache, one decodes and the others wait. Caches that nobody can use any more are
-    removed before another one is made.
+    several processes need the same cache, one decodes and the others wait. Caches that are of no more use are removed
+    before another one is made.
 
     Args:
         store: any store; only a `FileStore` is ever decoded.
@@ -70,7 +70,7 @@ def decoded(
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"images-{cache_key(store)}"
     if _fault(final, len(store)) is not None:
-        clean_up(folder, store.root, store.shrink_to)
+        clean_up(folder, store.root, store.shrink_to, _names_key(store))
         if not fits(store, memory_fraction) or not _has_room(folder, _bytes(store.sizes)):
             return store
         _make(store, final, report, threads)
@@ -111,6 +111,13 @@ def cache_key(store: FileStore) -> str:
     digest.update(os.fsencode(place))
     digest.update(store.file_stats.tobytes())
     return digest.hexdigest()
+
+
+def _names_key(store: FileStore) -> str:
+    """Hash of the names; "" for archives, two of which may lie in one place and hold the same names."""
+    if store.contents is not None:
+        return ""
+    return hashlib.blake2b("\0".join(store.names).encode(errors="surrogateescape"), digest_size=16).hexdigest()
 
 
 def _fault(final: Path, count: int) -> str | None:
@@ -251,5 +258,5 @@ def _build(store: FileStore, partial: Path, report: ReportProgress | None, threa
         array.flush()
         os.fsync(array.fileno())
     size = (partial / "images.npy").stat().st_size
-    about = {"images": len(store), "shrink_to": store.shrink_to, "bytes": size, "checks": _checks(partial)}
-    write_note(partial / NOTE, store.root, about)
+    made_of = {"images": len(store), "shrink_to": store.shrink_to, "names": _names_key(store)}
+    write_note(partial / NOTE, store.root, {**made_of, "bytes": size, "checks": _checks(partial)})

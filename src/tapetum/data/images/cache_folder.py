@@ -26,6 +26,8 @@ NOTE = "cache.json"
 CACHE_ADVICE = "run the same command again, or set TAPETUM_CACHE to a folder on another disk"
 _UNUSED_DAYS = 7
 """How long caches are kept that nothing has used: images that are gone may be on a disk that is elsewhere just now."""
+_PERHAPS_UNUSED_DAYS = 90
+"""The same for caches that may be in use: of some of the images in a folder, or of an archive."""
 
 
 def cache_folder() -> Path:
@@ -67,33 +69,41 @@ def _checksum(note: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(note, sort_keys=True).encode())
 
 
-def clean_up(folder: Path, root: Any, shrink_to: int | None) -> None:
+def clean_up(folder: Path, root: Any, shrink_to: int | None, names: str) -> None:
     """Remove caches that are of no more use; say so, with the room that this makes.
 
-    These are caches of older formats; and, if unused for a week, those whose images are gone, lists of archives, and
-    what else was decoded of images below `root`, with the same `shrink_to`: mostly the folder before it changed.
+    These are caches of older formats; if unused for a week, those whose images are gone or, by the same names, have
+    changed; and, if unused for 90 days, lists of archives, and what else was decoded of images below `root`.
+
+    Args:
+        folder: where caches are kept.
+        root, shrink_to: of the images that are about to be decoded.
+        names: hash of their names; "" if images in the same place may have the same names.
     """
-    removed = [_remove(path) for path in sorted(folder.iterdir()) if _is_useless(path, _place(root), shrink_to)]
+    about = {"root": _place(root), "shrink_to": shrink_to, "names": names}
+    removed = [_remove(path) for path in sorted(folder.iterdir()) if _is_useless(path, about)]
     if removed:
         notify(f"removed {len(removed)} old caches ({sum(removed) / 2**20:.0f} MiB) from {folder}")
 
 
-def _is_useless(path: Path, place: str, shrink_to: int | None) -> bool:
+def _is_useless(path: Path, made: Mapping[str, Any]) -> bool:
     if path.suffix == ".partial" and path.name.startswith("images-"):
         return _days_unused(path / "done") > _UNUSED_DAYS
     if path.name.startswith("archive-") and path.suffix == ".npz":
-        return _days_unused(path) > _UNUSED_DAYS
+        return _days_unused(path) > _PERHAPS_UNUSED_DAYS
     if not path.name.startswith("images-" if path.is_dir() else "unreadable-") or path.suffix not in ("", ".json"):
         return False
     note = path / NOTE if path.is_dir() else path
     try:
         about = json.loads(note.read_text(encoding="utf-8"))
         version, root = about.get("format", 0), about.get("root", "")
-        is_replaced = root == place and about.get("shrink_to", -1) == shrink_to
-        is_old = version == FORMAT and root and (is_replaced or not os.path.exists(root))
+        is_alike = all(about.get(name, -1) == made[name] for name in ("root", "shrink_to"))
+        is_replaced = is_alike and made["names"] and about.get("names") == made["names"]
+        is_old = version == FORMAT and root and (is_alike or not os.path.exists(root))
     except (OSError, ValueError, TypeError, AttributeError):
         return False  # damaged: made anew when it is needed
-    return version < FORMAT or (is_old and _days_unused(note) > _UNUSED_DAYS)
+    most = _PERHAPS_UNUSED_DAYS if is_alike and not is_replaced else _UNUSED_DAYS
+    return version < FORMAT or (is_old and _days_unused(note) > most)
 
 
 def _days_unused(path: Path) -> float:
