@@ -6,7 +6,7 @@ from PIL import Image
 
 from tapetum.data.health import unreadable as module
 from tapetum.data.health.unreadable import find_unreadable, readable, write_unreadable
-from tapetum.data.images.cache_folder import cache_folder
+from tapetum.data.images.cache_folder import cache_folder, write_note
 from tapetum.data.images.decoding import UnreadableImage
 from tapetum.data.sources.open_source import open_source
 
@@ -73,6 +73,20 @@ def test_what_the_system_fails_to_read_is_left_out_once(photos, monkeypatch, fau
     assert set(tried) == {"0.png"}, "what is known of the others stays"
     monkeypatch.setattr(module, "read_upright", real)
     assert list(find_unreadable(store)) == [1, 5]
+
+
+def test_what_a_note_of_an_older_version_calls_unreadable_is_tried_once_more(photos, monkeypatch):
+    store, tried = open_source(photos).store, []
+    reasons = {"4": "Input/output error"} | {str(i): reason for i, reason in find_unreadable(store).items()}
+    (note,) = cache_folder().glob("unreadable-*.json")
+    write_note(note, store.root, {"unreadable": reasons})
+    real = module.read_upright
+    monkeypatch.setattr(module, "read_upright", lambda file: tried.append(file.name) or real(file))
+    assert list(find_unreadable(store)) == [1, 5]
+    assert set(tried) == {"1.png", "2.png"}
+    tried.clear()
+    assert list(find_unreadable(store)) == [1, 5]
+    assert tried == []
 
 
 def test_strict_refuses(photos):

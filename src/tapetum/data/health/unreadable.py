@@ -65,6 +65,8 @@ def find_unreadable(
             if remembered.is_file():
                 notify(f"{remembered} has changed since it was written: the images are looked through again")
             note = {"unreadable": {}, "unknown": range(len(store))}
+        if "unknown" not in note:  # of a version that did not tell faults that may pass from damage
+            note = {"unreadable": {}, "unknown": sorted(map(int, note["unreadable"]))}
         unreadable = {int(index): reason for index, reason in note["unreadable"].items()}
         if unknown := note.get("unknown", ()):
             faults = _decode(store, unknown, report, threads)
