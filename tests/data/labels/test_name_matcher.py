@@ -51,8 +51,8 @@ def test_found(naming, text, name):
     "naming,text,message",
     [
         ("tail", "bucket/1.jpg", "could be 1.jpg or cats/1.jpg"),
-        ("tail", "cats/3.jpg", "there is no image 'cats/3.jpg'"),  # no picture of a dog
-        ("name", "cats/3.jpg", "there is no image 'cats/3.jpg'"),
+        ("tail", "cats/3.jpg", "'cats/3.jpg' in .*pool, but dogs/3.jpg lies in another folder"),  # no picture of a dog
+        ("name", "cats\\3.jpg", "but dogs/3.jpg lies in another folder: correct the path or delete the line"),
         ("tail", "x/9.jpg", "there is no image 'x/9.jpg'"),
         ("upload", "2.jpg", "could be cats/2.jpg or cats/old/2.jpg"),
         ("upload", "my dog (1).jpg", "there is no image"),

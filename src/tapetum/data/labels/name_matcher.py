@@ -159,4 +159,6 @@ class NameMatcher:
             raise ValueError(f"{shown} could be {one} or {other}: write its path relative to the image folder")
         whole = self._elsewhere or next(iter(self._roots), None)
         where = "" if whole is None else f" in {whole}"
-        raise ValueError(f"there is no image {shown}{where}: correct the path or delete the line")
+        bare = self._bare.get(re.split(r"[/\\]", text)[-1], []) if naming in ("name", "tail") else []
+        other = f", but {bare[0]} lies in another folder" if bare else ""
+        raise ValueError(f"there is no image {shown}{where}{other}: correct the path or delete the line")
