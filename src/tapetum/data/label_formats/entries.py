@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 Naming = Literal["path", "beside", "stem", "name", "tail", "upload"]
 """How a label file names an image (`tapetum.data.labels.name_matcher.NameMatcher.find`)."""
 
-_LONGEST = 4096  # characters of a name; to compose more accents than that would take long
+LONGEST_NAME = 4096
+"""Characters of a path; systems take no longer one, and to look for it or to compose its accents would take long."""
 
 _SHOWN = reprlib.Repr()
 _SHOWN.maxlevel, _SHOWN.maxstring, _SHOWN.maxother = 2, 80, 80
@@ -81,7 +82,7 @@ def is_printable(text: str) -> bool:
 
 def composed(name: str) -> str:
     """Return a name with each letter and its accents as one sign (NFC), as macOS does not store it."""
-    return unicodedata.normalize("NFC", name) if len(name) <= _LONGEST else name
+    return unicodedata.normalize("NFC", name) if len(name) <= LONGEST_NAME else name
 
 
 def as_label(value: object, where: str) -> str:

@@ -99,7 +99,8 @@ class Labels:
         """
         position = {composed(name): i for i, name in enumerate(classes)} | {name: i for i, name in enumerate(classes)}
         moved = [position.get(name, position.get(composed(name), UNLABELLED)) for name in self.classes]
-        missing = [c for c, new, count in zip(self.classes, moved, self.counts) if count and new == UNLABELLED]
+        counted = zip(self.classes, moved, self.counts, strict=True)
+        missing = [name for name, new, count in counted if count and new == UNLABELLED]
         if missing:
             raise ValueError(
                 f"class {missing[0]!r} is not among the {len(classes)} classes trained on "

@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from tapetum.data.label_formats.entries import Naming, composed
+from tapetum.data.label_formats.entries import LONGEST_NAME, Naming, composed
 from tapetum.system.addresses import Address, Place
-
-_LONGEST = 4096  # characters of a path; systems take no longer one, and looking for it would take long
 
 
 class NameMatcher:
@@ -40,7 +38,7 @@ class NameMatcher:
         return self._index.get(text.removeprefix(f"{root}/")) if text.startswith(f"{root}/") else None
 
     def _below_root(self, text: str) -> int | None:
-        if len(text) > _LONGEST:
+        if len(text) > LONGEST_NAME:
             return None
         if self._elsewhere is not None:
             return self._below_address(text, self._elsewhere)

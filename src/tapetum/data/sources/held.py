@@ -127,8 +127,8 @@ def held_in_folder(folder: Path, part: Part) -> Held | None:
 
 
 def _archives_in(folder: Path) -> list[str]:
-    files = (path.name for path in folder.iterdir() if path.is_file())
-    return sorted(name for name in files if _is_archive(name) and not name.startswith("."))
+    found = (path for path in folder.iterdir() if _is_archive(path.name) and not path.name.startswith("."))
+    return sorted(path.name for path in found if path.is_file())  # asked last: a folder may hold a million images
 
 
 def _is_archive(name: str) -> bool:
