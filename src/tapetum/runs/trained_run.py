@@ -30,7 +30,7 @@ from tapetum.runs.run_folder import open_run_folder
 from tapetum.system.notices import notify
 
 Indices = npt.NDArray[np.int64]
-NONE_HELD_OUT = {"held_out_per_class": None, "held_out_share": None}
+NONE_HELD_OUT: dict[str, Any] = {"held_out_per_class": None, "held_out_share": None}
 """Fields of `data` for other labels than a run's: another draw of what is held out would hold some that trained it."""
 
 
