@@ -11,6 +11,7 @@ import tapetum
 from tapetum.data.labels.labels import labels_from_values
 from tapetum.engine.trainer_config import TrainerConfig
 from tapetum.runs.best_checkpoint import best_checkpoint, check_choosable
+from tapetum.runs.run_folder import update_summary
 from tapetum.runs.trained_run import open_trained_run
 
 SMALL = ["data.held_out_per_class=10", "data.batch_size=16", "data.labels_per_class=4", "support.images_per_class=2"]
@@ -42,6 +43,17 @@ def test_the_run_is_judged_and_used_by_the_best_checkpoint(run):
     assert summary["heldout_top1"] == pytest.approx(by_step[best])
     trained = open_trained_run(folder)
     assert (trained.checkpoint.step, trained.is_finished) == (best, True)
+
+
+def test_trainings_start_from_the_checkpoint_that_a_run_predicts_by(run, tmp_path, capfd):
+    folder = shutil.copytree(run[0], tmp_path / "run")
+    update_summary(folder, {"best_step": 2})
+    tapetum.train("paws_digits", tmp_path / "next", overrides=[*SMALL, f"init={folder}", "trainer.steps=0"])
+    started = load_file(tmp_path / "next" / "checkpoints" / "step-00000000.safetensors")
+    best, last = (load_file(folder / "checkpoints" / f"step-0000000{step}.safetensors") for step in (2, 3))
+    names = [name for name in best if name.startswith("method.backbone.") and name.endswith("weight")]
+    assert all(torch.equal(started[name], best[name]) for name in names)
+    assert not all(torch.equal(started[name], last[name]) for name in names)
 
 
 def rewrite(path, values):

@@ -5,6 +5,7 @@ from pathlib import Path
 from tapetum.data.labels.labels import Labels
 from tapetum.engine.checkpoint import CHECKPOINTS, Checkpoint, checkpoint_path, list_checkpoints, read_checkpoint
 from tapetum.engine.loggers import METRICS, read_curves
+from tapetum.runs.run_folder import SUMMARY, read_summary
 from tapetum.system.notices import notify
 
 LEAST_TO_CHOOSE_BY = 100
@@ -53,3 +54,11 @@ def best_checkpoint(folder: Path, predicts_by: str) -> Checkpoint:
         except ValueError as error:
             notify(f"{error} Going to the next best checkpoint.")
     raise ValueError(f"No checkpoint in {folder} that was measured can be read: start the run again.")
+
+
+def to_start_from(weights: str | Path) -> str | Path:
+    """Return the checkpoint that a finished run predicts by, if that is not its last one; other weights as they are."""
+    is_finished = Path(weights, SUMMARY).is_file()
+    best = read_summary(Path(weights)).get("best_step") if is_finished else None
+    path = Path(weights) if best is None else checkpoint_path(Path(weights) / CHECKPOINTS, best)
+    return path if path.is_file() and best is not None else weights
