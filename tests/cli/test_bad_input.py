@@ -407,12 +407,6 @@ TESTS = [
         arrays("t.npz", **colours(9, channels=1)),
     ),
     Case(
-        "small test images",
-        f"{TRAIN} data.test=t.npz",
-        ("views.evaluation.crop is 8", "5 pixels", "views.evaluation.resize"),
-        arrays("t.npz", **colours(9, side=5)),
-    ),
-    Case(
         "test images of other classes",
         f"{TRAIN} data.test=t.npz",
         ("class '5'", "0, 1, 2", "rename"),
