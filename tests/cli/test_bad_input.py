@@ -57,9 +57,9 @@ class Case:
     """Whether the command gets so far that new files are rightly written."""
 
 
-def colours(count: int, channels: int = 3, side: int = 10, first_class: int = 0) -> dict[str, np.ndarray]:
+def colours(count: int, channels: int = 3, first_class: int = 0) -> dict[str, np.ndarray]:
     labels = np.arange(count) % 3
-    images = np.full((count, channels, side, side), 60)
+    images = np.full((count, channels, 10, 10), 60)
     images += 7 * np.arange(count)[:, None, None, None] % 50
     images[np.arange(count), labels % channels] += 130
     return {"x": images.astype(np.uint8), "y": labels + first_class}
