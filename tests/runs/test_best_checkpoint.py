@@ -11,7 +11,6 @@ import tapetum
 from tapetum.data.labels.labels import labels_from_values
 from tapetum.engine.trainer_config import TrainerConfig
 from tapetum.runs.best_checkpoint import best_checkpoint, check_choosable
-from tapetum.runs.run_folder import update_summary
 from tapetum.runs.trained_run import open_trained_run
 
 SMALL = ["data.held_out_per_class=10", "data.batch_size=16", "data.labels_per_class=4", "support.images_per_class=2"]
@@ -45,9 +44,9 @@ def test_the_run_is_judged_and_used_by_the_best_checkpoint(run):
     assert (trained.checkpoint.step, trained.is_finished) == (best, True)
 
 
-def test_trainings_start_from_the_checkpoint_that_a_run_predicts_by(run, tmp_path, capfd):
+def test_trainings_start_from_the_checkpoint_that_a_run_predicts_by(run, tmp_path):
     folder = shutil.copytree(run[0], tmp_path / "run")
-    update_summary(folder, {"best_step": 2})
+    rewrite(folder / "metrics.csv", (30, 99, 98))
     tapetum.train("paws_digits", tmp_path / "next", overrides=[*SMALL, f"init={folder}", "trainer.steps=0"])
     started = load_file(tmp_path / "next" / "checkpoints" / "step-00000000.safetensors")
     best, last = (load_file(folder / "checkpoints" / f"step-0000000{step}.safetensors") for step in (2, 3))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from run_files import CHECKPOINTS, assert_same_weights, checkpoints, files, rows, sentence, weights
 
 import tapetum
@@ -233,6 +235,23 @@ def test_labels_that_trained_the_weights_to_start_from_are_counted(recipe, capfd
     tapetum.train(recipe, "alone", [*data, "data.held_out_per_class=4"])
     tapetum.train(recipe, "like_it", [*data, "init=alone", "data.held_out_per_class=4"])
     assert "known_to_start" not in read_summary(Path("like_it"))  # the same labels are held out again
+    shutil.rmtree("second")
+    shutil.move("third", "second")  # whose recipe now says that it started from itself
+    tapetum.train(recipe, "fourth", [*data, "init=second", "data.held_out_per_class=4"])
+    assert "known_to_start" not in read_summary(Path("fourth"))  # held out by it, too; what came before it is gone
+
+
+def test_test_images_that_trained_the_weights_to_start_from_are_refused(recipe):
+    """Whoever starts from a run has seen what it has seen."""
+    images, labels = np.load("colours.npz")["x_train"], np.load("colours.npz")["y_train"]
+    for i, (image, label) in enumerate(zip(images, labels)):
+        Path("mine", str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.transpose(1, 2, 0)).save(f"mine/{label}/{i}.png")
+    data = ["data.labels_per_class=null", "data.held_out_per_class=null", "trainer.steps=2"]
+    tapetum.train(recipe, "first", [*data, "data.images=mine", "data.test=null"])
+    with pytest.raises(ValueError, match=r"test is mine, but 60 of its images, such as .*, have labels that train"):
+        tapetum.train(recipe, "second", [*data, "data.images=colours.npz", "init=first", "data.test=mine"])
+    assert not Path("second").exists()
 
 
 def test_processes_that_see_other_images_are_refused(recipe, monkeypatch):

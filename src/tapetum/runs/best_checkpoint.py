@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+from torch import Tensor
+
 from tapetum.data.labels.labels import Labels
 from tapetum.engine.checkpoint import CHECKPOINTS, Checkpoint, checkpoint_path, list_checkpoints, read_checkpoint
 from tapetum.engine.loggers import METRICS, read_curves
-from tapetum.runs.run_folder import SUMMARY, read_summary
+from tapetum.recipe.files import RECIPE
+from tapetum.runs.run_folder import open_run_folder, read_summary
 from tapetum.system.notices import notify
 
 LEAST_TO_CHOOSE_BY = 100
@@ -56,9 +59,14 @@ def best_checkpoint(folder: Path, predicts_by: str) -> Checkpoint:
     raise ValueError(f"No checkpoint in {folder} that was measured can be read: start the run again.")
 
 
-def to_start_from(weights: str | Path) -> str | Path:
-    """Return the checkpoint that a finished run predicts by, if that is not its last one; other weights as they are."""
-    is_finished = Path(weights, SUMMARY).is_file()
-    best = read_summary(Path(weights)).get("best_step") if is_finished else None
-    path = Path(weights) if best is None else checkpoint_path(Path(weights) / CHECKPOINTS, best)
-    return path if path.is_file() and best is not None else weights
+def best_weights(weights: str | Path) -> dict[str, Tensor] | None:
+    """Read what a finished run predicts by, if that is not its last checkpoint; None for all other weights."""
+    summary = read_summary(Path(weights)) if Path(weights, RECIPE).is_file() else {}
+    if "best_step" not in summary:
+        return None
+    folder, recipe = open_run_folder(weights)
+    return (
+        dict(best_checkpoint(folder, summary.get("heldout", {}).get("predicts_by", "soft_neighbours")).tensors)
+        if recipe.trainer.keep_best
+        else None
+    )

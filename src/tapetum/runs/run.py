@@ -34,7 +34,7 @@ from tapetum.ops.collectives import gather_on_all
 from tapetum.ops.randomness import torch_seed
 from tapetum.optim.optimizers import build_optimizer, set_schedules
 from tapetum.recipe.recipe import Recipe, deciding_values
-from tapetum.runs.best_checkpoint import check_choosable, to_start_from
+from tapetum.runs.best_checkpoint import best_weights, check_choosable
 from tapetum.runs.pool import PoolData, open_pool
 from tapetum.runs.test_set import check_evaluation
 from tapetum.runs.timing import plan_of
@@ -252,7 +252,7 @@ def assemble(recipe: Recipe, *, weights: bool = True, decode: bool = True, train
     method = kind(recipe.method, backbone, num_classes=data.labels.num_classes, num_images=len(data.store))
     method.support_chunk = None if recipe.support is None else recipe.support.chunk_here(world_size)
     if weights and recipe.init is not None:
-        taken = load_initial_weights(method, to_start_from(recipe.init))
+        taken = load_initial_weights(method, recipe.init, best_weights(recipe.init))
         notify(f"started from {recipe.init}: {taken.describe()}")
     if world_size > 1:
         convert_batch_norm(method)

@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def check_unseen(opened: Store, used: Labels, tests: Source, test: str | Path) -
         ValueError: some test images are labelled training images.
     """
     assert tests.labels is not None
-    shared = shared_images(opened, tests.store, tests.labels)
+    shared = shared_images(opened, tests.store, tests.labels, range(len(opened)))
     labelled = [i for i in shared if used.values[i] >= 0]
     if labelled:
         raise ValueError(
@@ -86,12 +87,13 @@ def check_unseen(opened: Store, used: Labels, tests: Source, test: str | Path) -
         notify(f"{len(shared)} test images are in the pool too: the model sees them, though not their labels")
 
 
-def shared_images(opened: Store, others: Store, labels: Labels) -> list[int]:
-    """Return the indices of images that are among the labelled ones of another store."""
+def shared_images(opened: Store, others: Store, labels: Labels, rows: Sequence[int]) -> list[int]:
+    """Return those of the images at `rows` that are among the labelled ones of another store."""
     if isinstance(opened, FileStore) and isinstance(others, FileStore):
         labelled = {_real_path(str(others.file(i))) for i in labels.labelled.tolist()}
-        return [i for i in range(len(opened)) if _real_path(str(opened.file(i))) in labelled]
-    return labels.labelled.tolist() if opened.fingerprint == others.fingerprint else []
+        return [i for i in rows if _real_path(str(opened.file(i))) in labelled]
+    same = set(labels.labelled.tolist()) if opened.fingerprint == others.fingerprint else set()
+    return [i for i in rows if i in same]
 
 
 def _real_path(path: str) -> str:

@@ -75,12 +75,14 @@ def measured_accuracies(summary: Mapping[str, Any]) -> dict[str, float]:
         >>> measured_accuracies({"test_top1": 81.25, "test": {"predicts_by": "classifier", "classifier": {"count": 8}}})
         {'8 test images': 81.25}
     """
-    found = {}
+    seen, found = summary.get("known_to_start"), {}
+    known = f" ({seen:,} of them trained the run that this one started from)" if seen else ""
     for part, what in (("test", "test images"), ("heldout", "held-out labels")):
         if f"{part}_top1" in summary:
-            judged = summary[part]
+            judged, note = summary[part], known if part == "heldout" else ""
             count = (judged.get(judged["predicts_by"]) or judged["soft_neighbours"])["count"]
-            found[f"{count:,} {what}"] = summary[f"{part}_top1"]
+            found[f"{count:,} {what}{note}"] = summary[f"{part}_top1"]
     if "folds_top1" in summary:
-        found[f"{summary['folds']['count']:,} labels, by short runs that each held out some"] = summary["folds_top1"]
+        what = "labels, by short runs that each held out some"
+        found[f"{summary['folds']['count']:,} {what}{known}"] = summary["folds_top1"]
     return found

@@ -147,12 +147,13 @@ class TrainedRun:
         """Return the embedder for a store's images (`Run.embedder_for`)."""
         return self.parts.embedder_for(store)
 
-    def check_names(self) -> None:
-        """Raise ValueError if a classifier's outputs would get the names of other classes."""
-        if self.predicts_by == "classifier" and not self.parts.classifies:
+    def check_names(self, all_parts: bool = False) -> None:
+        """Raise ValueError if a classifier that predicts, or any with `all_parts`, would get other classes' names."""
+        has_classifier = getattr(self.parts.method, "classifier", None) is not None
+        if not self.parts.classifies and (self.predicts_by == "classifier" or (all_parts and has_classifier)):
             then, now = self.checkpoint.scalars["fingerprint"]["classes"], self.parts.data.told_classes
             raise ValueError(
-                f"{self.folder} predicts by a classifier for the classes {then}, but the labels now name {now}: name "
+                f"{self.folder} has a classifier for the classes {then}, but the labels now name {now}: name "
                 f"them as they were, or train with the new ones, for example by `tapetum fit --init {self.folder}`."
             )
 

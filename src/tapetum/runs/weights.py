@@ -1,5 +1,6 @@
 """Weights on images without training: a recipe for them, opened as a trained run is."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -128,17 +129,21 @@ def count_known(recipe: Recipe, data: PoolData) -> int:
 
     Those of the run that this one started from count, too. What is gone cannot be compared, and a notice says so.
     """
-    judged = data.labels if recipe.data.folds is not None else data.held_out
+    is_folded = recipe.data.folds is not None and recipe.data.fold is None
+    judged = data.labels if is_folded else data.held_out
+    rows = [] if judged is None else judged.labelled.tolist()
     known: set[int] = set()
-    while judged is not None and recipe.init is not None and is_run(recipe.init):
+    seen: set[str] = set()  # a new run may have taken the place of the one that it started from
+    while rows and recipe.init is not None and is_run(recipe.init) and os.path.realpath(recipe.init) not in seen:
+        seen.add(os.path.realpath(recipe.init))
         try:
             recipe = located(*open_run_folder(recipe.init), {})
             trained_on = open_pool(recipe.data, decode=False, needs_labels=False)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             notify(f"labels to measure accuracy on were not compared with those of earlier runs, as {error}")
             break
-        known |= set(shared_images(data.opened, trained_on.opened, trained_on.labels))
-    return 0 if judged is None else len(known.intersection(judged.labelled.tolist()))
+        known |= set(shared_images(data.opened, trained_on.opened, trained_on.labels, rows))
+    return len(known)
 
 
 def open_weights(recipe: Recipe, shared: bool = False) -> TrainedRun:

@@ -47,7 +47,7 @@ def export(
     refuse_taken(path)
     with sole_writing(path):
         trained = open_trained_run(run, plugins, needs_labels=False, moved=moved_to(images, labels))
-        trained.check_names()
+        trained.check_names(all_parts=format == "safetensors")
         model = trained_model(trained, with_supports=format in HOLD_SUPPORTS)
         refuse_taken(path)
         write(model, path)

@@ -72,10 +72,10 @@ def suggest(
         >>> found = tapetum.suggest("runs/swav", 40, "to_label.csv")  # doctest: +SKIP
     """
     table = Path(output)
+    load_plugins(plugins)
     _check(pool, count, table, frozen, minutes, images)
     if by is not None:
         check_way(by)
-    load_plugins(plugins)
     with sole_writing(table):
         if is_run(pool):
             embedded = embed_run_pool(pool, labels, seed or 0, plugins, images)

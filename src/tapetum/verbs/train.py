@@ -1,6 +1,6 @@
 """`tapetum train`: train a recipe."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from tapetum.runs.run_folder import (
     write_summary,
 )
 from tapetum.runs.test_set import check_evaluation, check_unseen, find_test, open_test
-from tapetum.runs.weights import count_known
+from tapetum.runs.weights import check_unseen_by_run, count_known
 from tapetum.system.interruption import Interrupted
 from tapetum.system.notices import notify, progress_notices
 from tapetum.system.started import command_began
@@ -79,13 +79,15 @@ def _prepare(settings: Recipe, folder: Path, began: float) -> Run:
         unreadable += unreadable_tests
         check_evaluation(test.store, run.embedder_for(test.store).views, trained_on=run.data.store)
         check_unseen(run.data.opened, run.data.labels, test, run.recipe.data.test)
+        if run.recipe.init is not None:
+            check_unseen_by_run(run.recipe.init, run.recipe.data, test, run.recipe.data.test)
         # Decoded now, so that it counts among what has passed when minutes become steps.
         decoded(shrunk(test.store, run.recipe.data.shrink_to), report=progress_notices("decoded"))
         assert test.labels is not None
         num_test = len(test.labels.labelled)
     notify(f"pool: {run.data.description}; {len(run.data.labels.labelled)} labels")
     begun = {"command": command(), "num_classes": run.data.labels.num_classes}
-    if known := count_known(run.recipe, run.data):
+    if run.runtime.rank == 0 and (known := count_known(run.recipe, run.data)):
         notify(f"{known} of the labels that accuracy is measured on trained {run.recipe.init}, where this run starts")
         begun["known_to_start"] = known
     run.resolve(began, folder, num_test)
@@ -159,6 +161,7 @@ def _tell(run: Run, folder: Path, summary: dict[str, Any]) -> None:
         count, (low, high) = len(run.data.held_out.labelled), summary["heldout_interval"]
         reach = f"95% interval {low:.1f} to {high:.1f}%, from {count} label{'s' * (count > 1)}"
         print(f"Accuracy on held-out labels: {summary['heldout_top1']:.2f}% ({reach})")
+        _tell_known(run, summary)
     if "test_top1" in summary:
         print(f"Accuracy on test images: {summary['test_top1']:.2f}%")
     if "best_step" in summary:
@@ -169,11 +172,7 @@ def _tell(run: Run, folder: Path, summary: dict[str, Any]) -> None:
         print(
             f"Accuracy of {run.recipe.data.folds} short runs on held-out labels: {summary['folds_top1']:.2f}% ({reach})"
         )
-    if "known_to_start" in summary:
-        print(
-            f"  {summary['known_to_start']} of these labels trained {run.recipe.init}, where this run started: expect "
-            "less on new images, and give labelled ones that neither has seen with --test DIR."
-        )
+        _tell_known(run, summary)
     if not run.data.labels.num_classes:
         print("No accuracy: no image is labelled.")
         print(f"Next: tapetum cluster {folder} {run.recipe.data.images} --output clusters --clusters 20")
@@ -182,3 +181,11 @@ def _tell(run: Run, folder: Path, summary: dict[str, Any]) -> None:
         used = "every label trained the model" if run.recipe.support is not None else "there are no test images"
         print(f"No accuracy: {used}, and no label is held out to measure on.")
     print(f"Next: tapetum report {folder}")
+
+
+def _tell_known(run: Run, summary: Mapping[str, Any]) -> None:
+    if known := summary.get("known_to_start"):
+        print(
+            f"  {known} of these labels trained {run.recipe.init}, where this run started: expect less on new images, "
+            "and give labelled ones that neither has seen with --test DIR."
+        )

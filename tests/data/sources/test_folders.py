@@ -52,6 +52,13 @@ def test_other_pictures_of_one_name_and_size_are_no_copies(tmp_path):
     write_images(tmp_path / "all", ["1.bmp", "2.bmp"])
     write_images(tmp_path / "labelled", ["cat/1.bmp", "dog/2.bmp"], level=9)
     assert len(open_source(tmp_path / "all", tmp_path / "labelled").store) == 4
+    pixels = Image.new("RGB", (200, 200))
+    for number, folder in enumerate(("all", "labelled/cat")):
+        pixels.putpixel(
+            (9, 60), (number, 0, 0)
+        )  # neither in the first bytes of the file, nor in its middle or last ones
+        pixels.save(tmp_path / folder / "large.bmp")
+    assert len(open_source(tmp_path / "all", tmp_path / "labelled").store) == 6
 
 
 def test_bare_names_that_are_not_unique_are_no_copies(tmp_path):

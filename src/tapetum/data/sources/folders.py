@@ -1,9 +1,10 @@
 """Image files below a folder, and labels from a folder of class folders inside it or elsewhere.
 
 The labelled images join the pool. People often copy the images that they label. So if a file of the pool has the same
-name, size and bytes (of which some are compared) as a labelled one, the two count as one image, which is labelled.
+name and bytes (of which some are compared) as a labelled one, the two count as one image, which is labelled.
 """
 
+import filecmp
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from tapetum.system.files import reason_of
 from tapetum.system.notices import notify
 
 _SAMPLE = 2**14  # bytes
+_COMPRESSED = (".jpg", ".jpeg", ".png", ".webp")
 
 
 def image_names(root: Path) -> Iterator[str]:
@@ -122,9 +124,11 @@ def _twins(folder: Path, labelled: Sequence[str], root: Path, pool: Sequence[str
 
 
 def _are_alike(one: Path, other: Path) -> bool:
-    """Whether files have the same size, and the same bytes in places; all of them would be read at each opening."""
+    """Whether files have the same bytes; of compressed ones, where a pixel changes all that follows, only some."""
     try:
         size = one.stat().st_size
+        if one.suffix.lower() not in _COMPRESSED:
+            return filecmp.cmp(one, other, shallow=False)
         return size == other.stat().st_size and _sampled(one, size) == _sampled(other, size)
     except OSError:  # told when the image itself is read
         return False

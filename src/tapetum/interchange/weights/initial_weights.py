@@ -46,7 +46,7 @@ class Taken:
         return f"{text} (layout: {self.layout})"
 
 
-def load_initial_weights(method: Method, source: str | Path) -> Taken:
+def load_initial_weights(method: Method, source: str | Path, found: dict[str, Tensor] | None = None) -> Taken:
     """Load a new method's backbone, and the heads that fit, from a run or a file.
 
     The backbone is found under any prefix, as in "encoder.conv1.weight" or "module.conv1.weight", and must be complete.
@@ -56,6 +56,7 @@ def load_initial_weights(method: Method, source: str | Path) -> Taken:
     Args:
         method: newly built; modified in place.
         source: the folder of a run, or weights as `tapetum.interchange.weights.weight_files.read_weights` takes them.
+        found: the source's tensors, if they have been read; of a run, None reads those of its last checkpoint.
 
     Returns:
         What was taken, and what was not and why.
@@ -63,7 +64,7 @@ def load_initial_weights(method: Method, source: str | Path) -> Taken:
     Raises:
         ValueError: the source is missing, holds more than tensors, or is of another network; names the first mismatch.
     """
-    found = read_weights(source)
+    found = read_weights(source) if found is None else found
     own = {name: tensor for name, tensor in method.state_dict().items() if isinstance(tensor, Tensor)}
     backbone = {name.removeprefix(_BACKBONE): tensor for name, tensor in own.items() if name.startswith(_BACKBONE)}
     prefix = _backbone_prefix(backbone, found, source)
