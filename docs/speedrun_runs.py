@@ -121,9 +121,9 @@ the neighbour graph, which add little to what the network has learned
 With 250 labels, pseudo-labels that are right more often gained nothing by themselves: whole or mirrored images to
 assign them by, FreeMatch's thresholds and mixed labels all made more of them right, and none was more accurate by more
 than chance may explain. Nor were other views of the labelled images: turned and sheared ones, cutout, smaller crops.
-With 40 labels, which ones are drawn decides more than the recipe does (three seeds of PAWS and Muon), and six times the
-work gained PAWS hardly anything; with 4,000, two and a half times the work gained FixMatch a point. What promises most,
-by these tables:
+With 40 labels, which ones are drawn decides more than the recipe does (three seeds of PAWS and Muon), and more work
+gained little: six times as much hardly anything for PAWS, and an hour of FixMatch about a point over 40 minutes. With
+4,000, two and a half times the work gained FixMatch a point. What promises most, by these tables:
 
 1. *strong views as published* in trainings of an hour and more: FixMatch's RandAugment also turns, shears and shifts
    unlabelled images; in the ladder, whose trainings are short, turned images were no gain;
