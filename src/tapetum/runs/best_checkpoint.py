@@ -61,12 +61,10 @@ def best_checkpoint(folder: Path, predicts_by: str) -> Checkpoint:
 
 def best_weights(weights: str | Path) -> dict[str, Tensor] | None:
     """Read what a finished run predicts by, if that is not its last checkpoint; None for all other weights."""
-    summary = read_summary(Path(weights)) if Path(weights, RECIPE).is_file() else {}
-    if "best_step" not in summary:
+    if not Path(weights, RECIPE).is_file():
         return None
     folder, recipe = open_run_folder(weights)
-    return (
-        dict(best_checkpoint(folder, summary.get("heldout", {}).get("predicts_by", "soft_neighbours")).tensors)
-        if recipe.trainer.keep_best
-        else None
-    )
+    summary = read_summary(folder)
+    if not recipe.trainer.keep_best or "best_step" not in summary:  # still training, or stopped
+        return None
+    return dict(best_checkpoint(folder, summary["heldout"]["predicts_by"]).tensors)

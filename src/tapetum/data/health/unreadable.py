@@ -68,7 +68,7 @@ def find_unreadable(
         if "unknown" not in note:  # of a version that did not tell faults that may pass from damage
             note = {"unreadable": {}, "unknown": sorted(map(int, note["unreadable"]))}
         unreadable = {int(index): reason for index, reason in note["unreadable"].items()}
-        if unknown := note.get("unknown", ()):
+        if unknown := note["unknown"]:
             faults = _decode(store, unknown, report, threads)
             lasting = unreadable | {index: fault.reason for index, fault in faults.items() if not fault.may_pass}
             unknown = [index for index, fault in faults.items() if fault.may_pass]
