@@ -48,7 +48,6 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType
         "matrix_peak",
         "parts",
         "side_by_side",
-        "small_net",
         "speed_of_light",
         "step",
         "usual",
@@ -127,30 +126,6 @@ def test_parts_of_a_step_add_up_to_it(load, monkeypatch, tmp_path: Path, capsys)
     assert {"draw", "crop", "colour", "backbone", "heads and loss", "backward", "optimiser"} <= set(found["parts"])
     assert found["gflop_per_step"] > 0
     assert "GFLOP/s in " in capsys.readouterr().out  # bfloat16 where there are units for it
-
-
-def test_ways_to_compute_the_small_network_take_turns(load, monkeypatch, tmp_path: Path, capsys) -> None:
-    """Those that only compute it otherwise count the same operations."""
-    ways, threads = load("small_net"), torch.get_num_threads()
-    monkeypatch.setattr(ways.shutil, "which", lambda name: None)  # compiling takes too long for a test
-    try:
-        run_main(ways, monkeypatch, {"rounds": 1, "images": 4, "json": tmp_path / "ways.json"})
-    finally:
-        torch.set_num_threads(threads)
-    found = json.loads((tmp_path / "ways.json").read_text())["ways"]
-    assert set(found) == set(ways.WAYS) - {"compiled"}
-    assert {name for name, one in found.items() if one["gflop"] != found["as shipped"]["gflop"]} == {
-        "stem of 32 channels"
-    }
-    assert {name for name, one in found.items() if one["type"] == "float32"} == {"float32"}
-    assert all(one["share_of_peak"] > 0 and len(one["cpu_seconds"]) == 1 for one in found.values())
-    assert "of the bfloat16 peak" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("size", [2, 3, 23])
-def test_pooling_by_slices_is_max_pooling(load, size: int) -> None:
-    images = torch.randn(2, 3, size, size)
-    torch.testing.assert_close(load("small_net").slices_pooled(images, 2), torch.nn.functional.max_pool2d(images, 2))
 
 
 def test_every_convolution_of_a_step_is_timed(load, monkeypatch, tmp_path: Path, capsys) -> None:
