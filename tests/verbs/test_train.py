@@ -131,6 +131,16 @@ def test_accumulated_batches_are_a_steps_own(recipe):
     assert all(torch.equal(a.index, b.index) for a, b in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.parametrize(("accumulate", "told"), [(2, []), (4, ["an epoch is 4 batches here."])])
+def test_an_epoch_that_accumulation_shortens_is_told(recipe, capsys, accumulate, told):
+    from tapetum.runs.run import assemble
+
+    length = ["trainer.steps=null", "trainer.epochs=2", f"trainer.accumulate={accumulate}"]
+    assemble(load_recipe(recipe, length)).resolve()
+    errors = capsys.readouterr().err
+    assert [line[-len(told[0]) :] for line in errors.splitlines() if "does not divide the 6 batches" in line] == told
+
+
 def test_a_folder_that_is_not_empty_is_refused_untouched(recipe, run):
     before = files(run)
     with pytest.raises(ValueError, match=r"is not empty: continue the run with `tapetum resume") as error:
