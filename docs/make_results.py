@@ -118,8 +118,9 @@ resolved recipe, the command, the accuracy of every class, the curve, and the ve
 - *Minus supervised*, in points: against `supervised` runs with the same network, views and number of labels,
   and a training time within a factor of {factor}; those with the same draw of labels where there are any.
 - *Learned without labels*: no label takes part in the training; all of the training set then judge, by k-NN.
-- *Chosen by fit*: `tapetum fit` was given the images, the labels and the minutes, and nothing else. It holds a fifth of
-  the labels out of the training.
+- *Chosen by fit*: `tapetum fit` was given the images, the labels and the minutes; for supervised runs, also
+  `method.kind=supervised`. These runs are older than its choice of FixMatch ([what that reaches](speedrun.md)). It
+  holds a fifth of the labels out of the training.
 - *Images seen* are labelled images for `supervised` and unlabelled ones for the others; an image counts once per step,
   however many views of it are drawn.
 - *Memory* is the training process's peak, in MB.

@@ -209,7 +209,7 @@ class Mine(Supervised):
 """
 
 
-def test_every_verb_that_builds_the_method_takes_plugins(recipe, tmp_path, monkeypatch):
+def test_every_verb_that_reads_a_recipe_takes_plugins(recipe, tmp_path, monkeypatch, capsys):
     (tmp_path / "colour_plugin.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -228,6 +228,14 @@ def test_every_verb_that_builds_the_method_takes_plugins(recipe, tmp_path, monke
     assert tapetum.evaluate("run", "colours.npz", plugins=["colour_plugin"]).predicts_by == "classifier"
     in_another_process()
     assert tapetum.views("run/recipe.yaml", "sheet.png", plugins=["colour_plugin"]).is_file()
+    in_another_process()
+    capsys.readouterr()
+    tapetum.recipes(fields="mine", plugins=["colour_plugin"])
+    assert capsys.readouterr().out.startswith("method: {kind: mine}")
+    in_another_process()
+    quick = ["method.kind=mine", "data.batch_size=8", "support.images_per_class=2"]
+    fitted = tapetum.fit("colours.npz", None, "fitted", steps=2, overrides=quick, plugins=["colour_plugin"])
+    assert fitted["method"] == "mine"
 
 
 def test_labels_that_trained_the_weights_to_start_from_are_counted(recipe, capfd):

@@ -74,7 +74,7 @@ def evaluate(
     output: str | Path | None = None,
     overrides: Sequence[str] = (),
 ) -> Evaluation | list[Evaluation]:
-    """Evaluate a run's last checkpoint, or other weights: top-1, top-5 and the accuracy of each class.
+    """Evaluate a run, or other weights: top-1, top-5 and the accuracy of each class.
 
     By default, soft nearest neighbours among all labelled images that the run was trained with, and those added since.
     Processes that torchrun or srun started share the images out.
