@@ -235,3 +235,22 @@ def test_the_last_two_and_every_so_many_steps_are_kept(tmp_path):
     assert [int(path.stem[5:]) for path in list_checkpoints(tmp_path)] == [15, 30, 35, 40]
     prune(tmp_path, keep_every=None)
     assert [int(path.stem[5:]) for path in list_checkpoints(tmp_path)] == [35, 40]
+
+
+def test_a_checkpoint_that_cannot_be_deleted_stays_until_the_next_time(tmp_path, monkeypatch):
+    paths = [write(tmp_path, step) for step in (5, 10, 15, 20)]
+    left = tmp_path / ".tmp123"
+    left.touch()
+    unlink = Path.unlink
+
+    def refuse(path, **options):
+        if path in (paths[0], left):
+            raise PermissionError(13, "The process cannot access the file", str(path))
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    prune(tmp_path, None)
+    assert list_checkpoints(tmp_path) == [paths[0], *paths[2:]]
+    monkeypatch.undo()
+    prune(tmp_path, None)
+    assert sorted(tmp_path.iterdir()) == paths[2:]
