@@ -54,6 +54,11 @@ class Checkpoint:
         start = len(prefix) + 1
         return {name[start:]: tensor for name, tensor in self.tensors.items() if name.startswith(prefix + ".")}
 
+    def without_optimizer(self) -> "Checkpoint":
+        """Return it with all that the optimizer keeps left out, as before the first step."""
+        tensors = {name: tensor for name, tensor in self.tensors.items() if not name.startswith("optimizer.")}
+        return Checkpoint(tensors, {**self.scalars, "optimizer": {}})
+
 
 def capture(
     method: Method, optimizer: Optimizer, local: Sequence[Mapping[str, Tensor]], scalars: Mapping[str, Any]
