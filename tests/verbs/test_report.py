@@ -89,7 +89,8 @@ def test_test_images_that_are_gone_are_left_out(run, capsys):
 
 
 def test_test_images_whose_labels_train_the_model_by_now_are_left_out(run, capsys, monkeypatch):
-    def refuse(opened, used, tests, test):
+    def refuse(opened, used, tests, test, as_trained):
+        assert as_trained
         assert used.num_classes == tests.labels.num_classes
         raise ValueError("27 of its images have labels that train the model")
 

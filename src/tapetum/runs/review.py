@@ -69,7 +69,8 @@ def _judged(trained: TrainedRun, test: str | None) -> Judged | None:
             data = trained.parts.recipe.data
             source, _ = skip_unreadable(find_test(test, trained.classes), data.strict)
             assert source.labels is not None
-            check_unseen(trained.parts.data.opened, trained.parts.data.labels, source, test)
+            pool = trained.parts.data
+            check_unseen(pool.opened, pool.labels, source, test, as_trained=trained.has_own_labels)
             store, labels = shrunk(source.store, data.shrink_to), source.labels
             refuse_added(trained.added, trained.embedder_for(store), store, labels.labelled, test)
             found = store, labels, "test images"
