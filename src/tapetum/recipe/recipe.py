@@ -91,7 +91,7 @@ class Recipe:
                 f"support is null, but {kind} draws labelled images: give it images_per_class or batch_size."
             )
         is_alone = self.support is not None and self.support.images_per_class == 1 and self.views.support_views == 1
-        if is_alone and (kind == "suncet" or getattr(self.method, "suncet_weight", 0.0)):
+        if is_alone and (kind == "suncet" or bool(getattr(self.method, "suncet_weight", 0.0))):
             raise ValueError(
                 "support.images_per_class is 1, but SuNCEt compares the labelled images of a class with each other: "
                 "set it to 2 or more, or views.support_views to 2."
