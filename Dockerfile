@@ -3,7 +3,7 @@
 FROM python:3.11-slim
 
 # Builds for CPUs, from PyTorch's own index: without CUDA, the image is several GB smaller.
-RUN pip install --no-cache-dir torch --index-url https://download.pytorch.org/whl/cpu
+RUN pip install --no-cache-dir torch torchvision --index-url https://download.pytorch.org/whl/cpu
 
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./

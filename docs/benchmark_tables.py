@@ -9,8 +9,8 @@ from run_tables import ABSENT, Result, mean, table
 COVERAGE_INTRODUCTION = """## Do the intervals hold?
 
 `tapetum fit` keeps a fifth of the labels out of the training and says between which bounds the accuracy on new images
-lies with 95% confidence. Each line: many draws of the labels, a training each, and how often the accuracy on thousands
-of test images, which nothing had looked at, lay between the bounds.
+lies with 95% confidence. Each line: many draws of the labels, a training each, and how often the accuracy on the test
+images, which nothing had looked at, lay between the bounds.
 """
 
 LAYOUTS_INTRODUCTION = """## Published weights

@@ -37,8 +37,10 @@ instead of `cpu`.
 
     pip install '.[timm,plots]'
 
-Each extra brings the packages that one thing needs ([which](dependencies.md#optional)). `tapetum doctor --install` says
-what works on this machine, what recipes will compute in, and which command brings what is missing
+Each extra brings the packages that one thing needs ([which](dependencies.md#optional)). Some, such as `timm`, bring
+torchvision, which must be of the same kind as torch: without a GPU, begin with
+`pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu`. `tapetum doctor --install` says what
+works on this machine, what recipes will compute in, and which command brings what is missing
 ([more](verbs/doctor.md#the-installation)).
 
 ## In a container

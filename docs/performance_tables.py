@@ -30,11 +30,23 @@ took any time; what is missing to the peak cannot be had without other kernels. 
 """
 SMALL_LAYER = 0.02
 
+SMALL_NET_INTRODUCTION = """## Ways to compute the small network
+
+The forward and backward pass of the network of `paws_cifar10_cpu` on a step's images, alone, in ways that might be
+nearer to the peak, taking turns: one thread, CPU seconds, median of rounds; the share is that of the peak of the way's
+type. *Pooled by slices*: as the maximum of the four pixels of each square. *Channels last, then first*: the second and
+third group compute with channels first, which suits their convolutions when they are alone. *Everything in bfloat16*:
+weights and statistics, too, which trains worse. *ReLU* instead of GELU and a *wider stem* are other networks, and show
+what these cost. `benchmarks/small_net.py`.
+"""
+
 SPEED_INTRODUCTION = """## Speed
 
 Measured against the usual way (one PIL image after the other in loader workers, float32, NCHW), taking turns with it;
-[benchmarks/](../benchmarks/README.md) explains. Ratios are medians over rounds; those by CPU seconds are hardly touched
-by whatever else the machine does.
+[benchmarks/](../benchmarks/README.md) explains. Ratios are medians over rounds. Of `views`, which take one thread,
+those by CPU seconds are hardly touched by whatever else the machine does; of `step`, with two threads, busy cores touch
+both: the file tells the load. *step*: a first measurement, on such cores; *step_avx512_bf16*: the same kind of machine,
+quiet.
 """
 
 DISK_INTRODUCTION = """## Views of photographs
@@ -142,6 +154,19 @@ def layers(layers: Mapping[str, Result]) -> str:
             rows.append([*start, *cells, f"**{step['share_of_peak']:.0%}**"])
     heads = ["measured on", "recipe", "convolution", "images", "times a step", "of the operations", "best way"]
     return table([*heads, "GFLOP/s", "share of the peak"], rows, left=(0, 1, 2, 3, 6))
+
+
+def small_net(small_net: Mapping[str, Result]) -> str:
+    """A line for each machine's file and way."""
+    rows = []
+    for name, found in small_net.items():
+        link, shipped = f"[{name}](results/small_net/{name}.json)", median(found["ways"]["as shipped"]["cpu_seconds"])
+        for way, one in found["ways"].items():
+            seconds = median(one["cpu_seconds"])
+            cells = [f"{one['gflop']:.1f}", f"{1000 * seconds:.0f}", f"{one['share_of_peak']:.0%}"]
+            rows.append([link, way, one["type"], *cells, f"**{seconds / shipped:.2f}**"])
+    heads = ["measured on", "way", "type", "GFLOP", "CPU ms", "share of the peak", "times the shipped way's"]
+    return table(heads, rows, left=(0, 1, 2))
 
 
 def views_on_disk(views: Mapping[str, Result]) -> str:

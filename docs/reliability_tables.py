@@ -30,12 +30,12 @@ Each line is one kind of fault, injected into the command line itself; nothing o
 """
 FAULTS_METHOD = """### How it was taken
 
-`benchmarks/faults.py --fault NAME` runs each command undisturbed twice, and then once for each moment. Moments are
-drawn from a seed, which each file names, evenly over the command. Half of the moments of `kill` and of signals are a
-share of the undisturbed command's seconds; all others are events: the n-th time that a file is opened for writing,
-written to, synced, renamed or removed (a kill in a write leaves half of it), or the n-th batch. `disk_full` and
-`inodes_full` are real disks, in memory, that have room for so many pages or files more, from none to enough. Images are
-10x10 pixels, networks have four channels, and a training takes eight steps and saves every three. A command is a
+`benchmarks/faults.py --fault NAME --json FILE` runs each command undisturbed twice, and then once for each moment.
+Moments are drawn from a seed, which each file names, evenly over the command. Half of the moments of `kill` and of
+signals are a share of the undisturbed command's seconds; all others are events: the n-th time that a file is opened for
+writing, written to, synced, renamed or removed (a kill in a write leaves half of it), or the n-th batch. `disk_full`
+and `inodes_full` are real disks, in memory, that have room for so many pages or files more, from none to enough. Images
+are 10x10 pixels, networks have four channels, and a training takes eight steps and saves every three. A command is a
 process of its own that was forked from one that has imported torch, which makes thousands of starts possible; four
 processes find each other as torchrun's do.
 """

@@ -1,4 +1,4 @@
-"""How accurate after how many minutes: the goals and runs of docs/speedrun.md."""
+"""How accurate after how many minutes: the runs of docs/speedrun.md."""
 
 from __future__ import annotations
 
@@ -6,18 +6,34 @@ from collections.abc import Mapping, Sequence
 
 from run_tables import ABSENT, LONGEST_OVER_SHORTEST, Result, data_set, is_without_labels, method, table
 
-INTRODUCTION = """## Runs
+PAWS_TF = (84.0, 73.46)
+"""Minutes on one V100, and top-1 with 4,000 labels: the TensorFlow port of PAWS, by its own README."""
+V100_GFLOPS = 15_700.0
+"""In float32, by its data sheet."""
+REFERENCE_GFLOPS = 400.0
+_PAWS_TF_HERE = PAWS_TF[0] * V100_GFLOPS / REFERENCE_GFLOPS
+RESTLESS = 1.15
+"""Peaks before and after a run that differ by a larger factor leave its minutes uncertain."""
+INTRODUCTION = f"""## Runs
 
-Test top-1, in percent, on CIFAR-10 (JPEG). Machines differ, so minutes are counted *at 0.4 TFLOP/s*: a run's minutes,
-times the measured matrix peak of the type that it computes in (mean of before and after), over 0.4 TFLOP/s; where
-something else ran beside, CPU seconds count in place of minutes. *After SimCLR*: the run starts from the weights of a
-SimCLR run without labels, whose minutes count in full. *Goal* is what was aimed for in so many minutes or
-fewer; with all 50,000 labels, a run shows the ceiling. *Minus supervised* compares with the mean of the supervised runs
-with as many labels whose minutes differ by no more than a quarter.
+Test top-1, in percent, on CIFAR-10 (JPEG). Machines differ, so minutes are counted *at 0.4 TFLOP/s*: a run's seconds,
+times the measured matrix peak of the type that it computes in (mean of before and after), over 0.4 TFLOP/s. CPU
+seconds of the whole command count where they were recorded, with the peak in a CPU second; in the oldest runs, seconds
+of the training. *≈*: the peaks before and after differ by more than {RESTLESS - 1:.0%}. The same steps count
+more minutes where a machine reaches a smaller share of its peak ([speed of light](performance.md#speed-of-light)).
+
+- *Whole after 50%*: PAWS's loss grew to its full weight in so much of the training; usually in 60 or 70%.
+- *After SimCLR*: the run starts from the weights of a SimCLR run without labels, whose minutes count in full.
+- *Goal*: what was aimed for in so many minutes or fewer. With all 50,000 labels, a run shows the ceiling.
+- *Supervised*: the best supervised run with as many labels and the same optimizer, in at most a quarter more minutes;
+  where there is none, the next longer one, with its minutes. None stands beside runs that held a part of the labels
+  out.
+- The diamond in the plot is the TensorFlow port of PAWS, by its own README: {PAWS_TF[1]:.2f} with 4,000 labels after
+  {PAWS_TF[0]:.0f} minutes of a V100, drawn as they are. At its {V100_GFLOPS / 1000:.1f} TFLOP/s in float32 they would
+  be {_PAWS_TF_HERE:,.0f} of these minutes.
 
 ![Accuracy over minutes](images/speedrun.svg)
 """
-REFERENCE_GFLOPS = 400.0
 GOALS: dict[int, dict[int, int]] = {
     50_000: {},  # the ceiling
     4000: {10: 80, 45: 87, 90: 90},
@@ -27,10 +43,10 @@ GOALS: dict[int, dict[int, int]] = {
 """Labels -> minutes at 0.4 TFLOP/s -> test top-1 that was aimed for."""
 _USUAL_WIDTHS = [32, 128, 128]
 """Channels of the small network in the recipes for CPUs."""
+_USUAL_RAMPS = (0.6, 0.7)
+"""`paws_ramp` in these recipes, with few labels and with 4,000."""
 _STRONG = 0.8
 """`brightness` of strong views where FixMatch has its strongest."""
-PAWS_TF = (84.0, 73.46)
-"""Minutes on one V100, and top-1 with 4,000 labels: the TensorFlow port of PAWS, by its own README."""
 
 
 def minutes(result: Result) -> float:
@@ -44,11 +60,19 @@ def minutes(result: Result) -> float:
 
 
 def _own_minutes(result: Result) -> float:
-    kind = {"bf16": "bfloat16"}.get(result["recipe"].get("runtime", {}).get("precision"), "float32")
     seconds: float = result.get("cpu_seconds", result["summary"]["train_seconds"])
-    kind += "_per_cpu_second" if "cpu_seconds" in result else ""
-    peaks = [result["matrix_gflops"][when][kind] for when in ("before", "after")]
-    return seconds / 60 * (sum(peaks) / 2) / REFERENCE_GFLOPS
+    return seconds / 60 * (sum(_peaks(result)) / 2) / REFERENCE_GFLOPS
+
+
+def _peaks(result: Result) -> tuple[float, float]:
+    """GFLOP/s of the type that it computes in, before and after."""
+    kind = compute_type(result) + ("_per_cpu_second" if "cpu_seconds" in result else "")
+    return result["matrix_gflops"]["before"][kind], result["matrix_gflops"]["after"][kind]
+
+
+def compute_type(result: Result) -> str:
+    """In which type a run computed: machines with units for bfloat16 train in it."""
+    return "bfloat16" if result["recipe"].get("runtime", {}).get("precision") == "bf16" else "float32"
 
 
 def num_labels(result: Result) -> int:
@@ -78,19 +102,26 @@ def runs(found: Mapping[str, Result]) -> str:
         labels, took, top1 = num_labels(result), minutes(result), result["summary"]["test_top1"]
         goal = next((goal for limit, goal in GOALS[labels].items() if took <= limit * LONGEST_OVER_SHORTEST), None)
         beside = _supervised_beside(result, results)
+        restless = max(_peaks(result)) > RESTLESS * min(_peaks(result))
+        cells = [ABSENT, ABSENT]
+        if beside is not None:
+            reached = beside["summary"]["test_top1"]
+            longer = f" in {minutes(beside):.0f} minutes" if _is_longer(beside, result) else ""
+            cells = [f"[{reached:.2f}](results/{beside['name']}.json){longer}", f"{top1 - reached:+.2f}"]
         rows.append(
             [
                 f"{labels:,}",
                 f"[{title(result)}](results/{result['name']}.json)",
-                f"{took:.1f}",
+                compute_type(result),
+                f"{'≈ ' if restless else ''}{took:.1f}",
                 _steps(result),
                 f"**{top1:.2f}**",
                 ABSENT if goal is None else str(goal),
-                f"{top1 - sum(beside) / len(beside):+.2f}" if beside else ABSENT,
+                *cells,
             ]
         )
-    heads = ["labels", "run", "minutes at 0.4 TFLOP/s", "steps", "test top-1", "goal", "minus supervised"]
-    return table(heads, rows, left=(1,))
+    heads = ["labels", "run", "type", "minutes at 0.4 TFLOP/s", "steps", "test top-1", "goal", "supervised"]
+    return table([*heads, "minus supervised"], rows, left=(1, 2))
 
 
 def _steps(result: Result) -> str:
@@ -98,82 +129,7 @@ def _steps(result: Result) -> str:
     return f"{result['started_from']['summary']['steps']:,} + {own}" if "started_from" in result else own
 
 
-GOALS_INTRODUCTION = """## What was aimed for
-
-The best recipe for each goal, of those that took no longer; a quarter more minutes counts as the same. Runs that differ
-in their seed count by their mean. No run chose anything by test images. Where `suggest` chose the labels, the training
-without labels that it chose by is not counted.
-
-- *Tried*: different recipes, the supervised one left out.
-- *By its classifier*: so FixMatch predicts without SuNCEt; so did its first runs with SuNCEt, too, whose figure by
-  neighbours is in the file.
-- *Mirrored*: predicted by the mean over each image and its mirror image; *scales*: over as many sizes of it. That this
-  helps was seen on images of the training set ([below](#what-predictions-gain-without-training)). *Evaluated again*:
-  the weights of another run of this table.
-"""
-NEXT = """Tried for the goals, besides these runs: each ingredient [below](#what-each-ingredient-gains) for itself;
-features before pseudo-labels, by SimCLR or PAWS, which gained nothing over labels first with 250 labels in ten minutes
-and in the ladder (*after SimCLR*, and the rungs *SimCLR first* and *PAWS first*), and with 40 labels in 45 minutes a
-little, by its classifier alone; nor by SwAV in a [warm start](results.md#does-a-warm-start-pay); and labels spread over
-the neighbour graph, which add little to what the network has learned
-([below](#what-predictions-gain-without-training)).
-
-With 250 labels, pseudo-labels that are right more often gained nothing by themselves: whole or mirrored images to
-assign them by, FreeMatch's thresholds and mixed labels all made more of them right, and none was more accurate by more
-than chance may explain. Nor were other views of the labelled images: turned and sheared ones, cutout, smaller crops.
-With 40 labels, which ones are drawn decides more than the recipe does (three seeds of PAWS and Muon), and more work
-gained little: six times as much hardly anything for PAWS, and an hour of FixMatch about a point over 40 minutes. With
-4,000, two and a half times the work gained FixMatch a point. What promises most, by these tables:
-
-1. *strong views as published* in trainings of an hour and more: FixMatch's RandAugment also turns, shears and shifts
-   unlabelled images; in the ladder, whose trainings are short, turned images were no gain;
-2. *more unlabelled images a step* in trainings of an hour and more, as published (seven for each labelled one); in
-   short ones labels teach more;
-3. *which 40 labels*: draws differ by more than recipes do, and those that `suggest` chose, by features of a training
-   without labels, trained one run here; features of a longer one, and more seeds, would tell what choosing is worth.
-
-Neighbours that learn pseudo-labels, ahead in the ladder with 4,000 labels as well, were not in ten minutes.
-"""
-
-
-def goals(found: Mapping[str, Result]) -> str:
-    """A line for each goal: the best run within its minutes, and how many recipes were tried."""
-    results = eligible(list(found.values()))
-    rows = []
-    for labels, aims in GOALS.items():
-        for limit, goal in aims.items():
-            those = [
-                r
-                for r in results
-                if num_labels(r) == labels
-                and minutes(r) <= limit * LONGEST_OVER_SHORTEST
-                and r["recipe"]["method"]["kind"] != "supervised"
-            ]
-            best = max(_by_seeds(those), key=_mean_top1)
-            top1 = _mean_top1(best)
-            links = ", ".join(f"[{title(one)}](results/{one['name']}.json)" for one in best)
-            took = sum(map(minutes, best)) / len(best)
-            trained = [r for r in those if "evaluated_again" not in r]
-            tried = len({title(r).partition(", seed")[0].replace(_BY_CLASSIFIER, "") for r in trained})
-            cells = [f"{goal}", f"**{top1:.2f}**", f"{top1 - goal:+.2f}", links, f"{took:.1f}", str(tried)]
-            rows.append([f"{labels:,}", str(limit), *cells])
-    heads = ["labels", "minutes", "goal", "best top-1", "minus goal", "by", "which took", "tried"]
-    return table(heads, rows, left=(5,)) + "\n" + NEXT
-
-
-def _by_seeds(results: Sequence[Result]) -> list[list[Result]]:
-    """Runs that differ in nothing but their seed, which ends their name, together."""
-    found: dict[str, list[Result]] = {}
-    for result in results:
-        found.setdefault(result["name"].partition("_seed")[0], []).append(result)
-    return list(found.values())
-
-
-def _mean_top1(results: Sequence[Result]) -> float:
-    return sum(float(r["summary"]["test_top1"]) for r in results) / len(results)
-
-
-_BY_CLASSIFIER = ", by its classifier"
+BY_CLASSIFIER = ", by its classifier"
 
 
 def title(result: Result) -> str:
@@ -181,9 +137,11 @@ def title(result: Result) -> str:
     recipe = result["recipe"]
     said = f" after {method(result['started_from'])}" if "started_from" in result else ""
     said += ", labels first" if any(recipe["method"].get(key) for key in ("paws_start", "unlabelled_start")) else ""
+    if (ramp := recipe["method"].get("paws_ramp")) and not recipe["method"].get("paws_start"):
+        said += f", whole after {ramp:.0%}" if ramp not in _USUAL_RAMPS else ""
     test = result["summary"].get("test", {})
     if recipe["method"]["kind"] == "fixmatch" and test.get("predicts_by") == "classifier":
-        said += _BY_CLASSIFIER
+        said += BY_CLASSIFIER
     said += ", Muon" if _is_muon(result) else ""
     if (widths := recipe["backbone"].get("widths", _USUAL_WIDTHS)) != _USUAL_WIDTHS:
         said += f", network {'-'.join(map(str, widths))}"
@@ -194,96 +152,41 @@ def title(result: Result) -> str:
         said += ", mirrored"
     if (scales := len(recipe["views"]["evaluation"].get("scales", [1.0]))) > 1:
         said += f", {scales} scales"
-    if result["name"].startswith("speedrun/chosen_"):
+    if is_chosen(result):
         said += ", labels chosen by `suggest`"
     said += ", evaluated again" if "evaluated_again" in result else ""
-    if num_labels(result) != result["summary"]["num_labels"]:
+    if _holds_out(result):
         said += ", a part of the labels held out"
     return f"{method(result)}{said}, seed {recipe.get('seed', 0)}"
+
+
+def is_chosen(result: Result) -> bool:
+    """Whether `suggest` chose which images are labelled."""
+    return str(result["name"]).startswith("speedrun/chosen_")
+
+
+def _holds_out(result: Result) -> bool:
+    return num_labels(result) != int(result["summary"]["num_labels"])
 
 
 def _is_muon(result: Result) -> bool:
     return bool(result["recipe"].get("optimizer", {}).get("kind") == "muon")
 
 
-def _supervised_beside(result: Result, others: Sequence[Result]) -> list[float]:
-    if result["recipe"]["method"]["kind"] == "supervised":
-        return []
-    return [
-        other["summary"]["test_top1"]
+def _supervised_beside(result: Result, others: Sequence[Result]) -> Result | None:
+    """What a run has to beat at equal tuning, in the same time or, for want of that, in more; None without a run."""
+    if result["recipe"]["method"]["kind"] == "supervised" or _holds_out(result):
+        return None
+    alike = [
+        other
         for other in others
         if other["recipe"]["method"]["kind"] == "supervised"
-        and num_labels(other) == num_labels(result)
-        and max(minutes(other), minutes(result)) <= LONGEST_OVER_SHORTEST * min(minutes(other), minutes(result))
+        and (num_labels(other), _is_muon(other)) == (num_labels(result), _is_muon(result))
     ]
+    in_time = [other for other in alike if not _is_longer(other, result)]
+    best = max(in_time, key=lambda other: float(other["summary"]["test_top1"]), default=None)
+    return best or min(alike, key=minutes, default=None)
 
 
-OPTIMIZERS_INTRODUCTION = """## Muon or SGD
-
-PAWS by the same recipe and in the same number of steps with either optimizer, on one machine.
-"""
-VIEWS_INTRODUCTION = """## Strong or halfway views
-
-FixMatch by the same recipe, and in the same number of steps, with two kinds of views to learn pseudo-labels from: as
-strong as those of the few labelled images, or halfway between these and the weak ones, as `fixmatch_cifar10_250_cpu`
-and `fit` have them for few labels. CPU seconds differ mostly by what else the machine did.
-"""
-NEIGHBOURS_INTRODUCTION = """## Neighbours that learn pseudo-labels
-
-FixMatch by the same recipe, and in the same number of steps, whose soft nearest neighbours, which predict, learn from
-labelled images alone, or pseudo-labels as well (`method.neighbour_weight: 0.3`). Labels of Fashion-MNIST and the
-pictures were drawn anew, so they compare within this table alone. Where CPU seconds differ much, the machines do; with
-4,000 labels Muon's iterations do, too (five in float32, then three in bfloat16).
-"""
-METHODS_INTRODUCTION = """## FixMatch or PAWS
-
-What `fit` chose with either method, on one machine, before it took halfway views and learning neighbours: steps of
-FixMatch cost less, so it takes more of them. It predicts by mirror images, too.
-"""
-
-
-def optimizers(found: Mapping[str, Result]) -> str:
-    """A line for each two runs that differ in the optimizer alone: sgd_NAME and muon_NAME."""
-    return _pairs(found, {"sgd_": "SGD", "muon_": "Muon"})
-
-
-def views(found: Mapping[str, Result]) -> str:
-    """A line for each two runs that differ in their strong views alone: NAME and NAME with `_halfway` in it."""
-    return _pairs(found, {"": "strong", "_halfway": "halfway"})
-
-
-def neighbours(found: Mapping[str, Result]) -> str:
-    """A line for each two runs that differ in what neighbours learn: NAME and NAME with `_neighbours` in it."""
-    return _pairs(found, {"": "labels alone", "_neighbours": "both"})
-
-
-def methods(found: Mapping[str, Result]) -> str:
-    """A line for each two runs by different methods: paws_NAME and fixmatch_NAME."""
-    return _pairs(found, {"paws_": "PAWS", "fixmatch_": "FixMatch"})
-
-
-def _pairs(found: Mapping[str, Result], kinds: Mapping[str, str]) -> str:
-    (first, old), (second, new) = kinds.items()
-    rows = []
-    for name, result in found.items():
-        other = found.get(name.replace(second, first, 1))
-        if second not in name or other is None:
-            continue
-        both = [one["summary"] for one in (other, result)]
-        heldout = [f"{one['heldout_top1']:.2f}" if one.get("heldout_top1") else ABSENT for one in both]
-        rows.append(
-            [
-                f"[{data_set(result)}](results/speedrun/{name}.json)",
-                f"{both[1]['num_labels']:,}",
-                *(f"{one['steps']:,}" for one in both),
-                *(f"{one['cpu_seconds']:,.0f}" for one in (other, result)),
-                *heldout,
-                *(f"**{one['test_top1']:.2f}**" for one in both),
-                f"{both[1]['test_top1'] - both[0]['test_top1']:+.2f}",
-            ]
-        )
-    heads = ["data", "labels"]
-    heads += [
-        part for what in ("steps", "CPU seconds", "held-out top-1", "test top-1") for part in (f"{what}, {old}", new)
-    ]
-    return table([*heads, f"{new} minus {old}"], rows, left=(0,))
+def _is_longer(one: Result, other: Result) -> bool:
+    return minutes(one) > LONGEST_OVER_SHORTEST * minutes(other)

@@ -105,7 +105,7 @@ def _noise(result: Result) -> str:
 AFTER_TRAINING_INTRODUCTION = """## What predictions gain without training
 
 Finished runs, judged again by `benchmarks/after_training.py`: by images of *its pool* whose labels the run was not
-given, so that no test image is read, or by *others*.
+given, so that no test image is read, or by *others*: test images, by which nothing was chosen.
 
 - *Scales*: the mean over as many sizes of an image, 0.75 to 1.25 times that of the recipe, and over mirror images.
 - *Soft-NN*: soft neighbours among the labelled images. *Spread*: labels spread over a graph in which each image is

@@ -18,7 +18,7 @@ from tapetum.system.interruption import Interrupted
 
 VERBS = (
     *("demo", "check", "fit", "label", "train", "resume", "submit", "doctor", "evaluate", "finetune"),
-    *("predict", "add-class", "embed", "export", "cluster", "suggest"),
+    *("predict", "add-class", "embed", "export", "labels", "cluster", "suggest"),
     *("plot", "report", "review", "recipes", "views"),
 )
 
@@ -88,11 +88,12 @@ COMMANDS = [
             "frozen": None,
             "strict": False,
             "overrides": (),
+            "plugins": (),
         },
     ),
     (
         "fit seed=1 --images d --labels l --output r --test t --labels-per-class 4 "
-        "--labels-percent 2.5 --minutes 1.5 --epochs 2 --steps 3 --init w --strict a.b=c",
+        "--labels-percent 2.5 --minutes 1.5 --epochs 2 --steps 3 --init w --strict a.b=c --plugin m",
         {
             "images": "d",
             "labels": "l",
@@ -108,6 +109,7 @@ COMMANDS = [
             "frozen": None,
             "strict": True,
             "overrides": ("seed=1", "a.b=c"),
+            "plugins": ("m",),
         },
     ),
     ("train paws --output r", {"recipe": "paws", "output": Path("r"), "overrides": (), "plugins": ()}),
@@ -277,13 +279,26 @@ COMMANDS = [
         "report r --output p.html --images d --labels l --plugin m",
         {"run": Path("r"), "output": Path("p.html"), "plugins": ("m",), "images": "d", "labels": "l"},
     ),
-    ("recipes", {"name": None, "fields": None}),
-    ("recipes paws", {"name": "paws", "fields": None}),
-    ("recipes --fields paws", {"name": None, "fields": "paws"}),
-    ("views paws --output s.png", {"recipe": "paws", "output": Path("s.png"), "images": None, "overrides": ()}),
     (
-        "views paws --output s.png --images d seed=1",
-        {"recipe": "paws", "output": Path("s.png"), "images": "d", "overrides": ("seed=1",)},
+        "labels r --format coco --output o --plugin m",
+        {
+            **dict.fromkeys(("images", "predictions")),
+            "labels": "r",
+            "format": "coco",
+            "output": Path("o"),
+            "plugins": ("m",),
+        },
+    ),
+    ("recipes", {"name": None, "fields": None, "plugins": ()}),
+    ("recipes paws", {"name": "paws", "fields": None, "plugins": ()}),
+    ("recipes --fields mine --plugin m", {"name": None, "fields": "mine", "plugins": ("m",)}),
+    (
+        "views paws --output s.png",
+        {"recipe": "paws", "output": Path("s.png"), "images": None, "overrides": (), "plugins": ()},
+    ),
+    (
+        "views paws --output s.png --images d seed=1 --plugin m",
+        {"recipe": "paws", "output": Path("s.png"), "images": "d", "overrides": ("seed=1",), "plugins": ("m",)},
     ),
 ]
 

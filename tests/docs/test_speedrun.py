@@ -130,7 +130,72 @@ def test_minutes_of_the_run_that_one_started_from_count(make_results):
     page = make_results.render_speedrun(speedrun={"first": first, "after": after, "elsewhere": elsewhere})
     rows = [line for line in page.splitlines() if line.startswith("| 250 | [")]
     told = "[FixMatch after SimCLR, seed 0](results/speedrun/after.json)"
-    assert rows == [f"| 250 | {told} | 15.0 | 1,000 + 1,000 | **70.00** | 80 | – |"]
+    assert rows == [f"| 250 | {told} | float32 | 15.0 | 1,000 + 1,000 | **70.00** | 80 | – | – |"]
+
+
+def rows_of(page: str, start: str) -> list[list[str]]:
+    """Cells of the rows of a table that begin so."""
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith(start)]
+
+
+def test_a_run_stands_beside_the_best_supervised_one_of_its_time_and_optimizer(make_results):
+    """No more than a quarter longer, as many labels trained with, the same optimizer; else beside a longer one."""
+    runs = {
+        "quick": run("quick", "supervised", 300.0, 50.0),
+        "later": run("later", "supervised", 700.0, 48.0),
+        "long": run("long", "supervised", 800.0, 60.0),
+        "muon": run("muon", "supervised", 300.0, 70.0),
+        "own": run("own", "fixmatch", 600.0, 68.0),
+        "held_out": run("held_out", "fixmatch", 600.0, 65.0),
+        "first": run("first", "fixmatch", 200.0, 61.0),
+    }
+    runs["muon"]["recipe"]["optimizer"] = {"kind": "muon"}
+    runs["held_out"]["summary"]["num_labels"] = 200
+    page = make_results.render_speedrun(speedrun=runs)
+    beside = {row[1].partition("speedrun/")[2]: row[-2:] for row in rows_of(page, "| 250 | [FixMatch")}
+    assert beside == {
+        "own.json)": ["[50.00](results/speedrun/quick.json)", "+18.00"],
+        "held_out.json)": ["–", "–"],
+        "first.json)": ["[50.00](results/speedrun/quick.json) in 5 minutes", "+11.00"],
+    }
+
+
+def test_minutes_of_a_restless_machine_are_uncertain(make_results):
+    restless = run("restless", "paws", 600.0, 50.0)
+    restless["matrix_gflops"] = {
+        "before": {"float32_per_cpu_second": 300.0},
+        "after": {"float32_per_cpu_second": 500.0},
+    }
+    page = make_results.render_speedrun(speedrun={"restless": restless, "calm": run("calm", "paws", 600.0, 51.0)})
+    assert [row[3] for row in rows_of(page, "| 250 | [PAWS")] == ["10.0", "≈ 10.0"]
+
+
+def test_goals_are_met_by_recipes_with_three_seeds_first(make_results):
+    """In ten minutes; one lucky run of another recipe does not come before them. Chosen labels stand apart."""
+    names = {f"three_seed{seed}": 60.0 + seed for seed in range(3)} | {"lucky_seed0": 70.0, "chosen_a_seed0": 80.0}
+    runs = {name: run(name, "paws", 600.0, top1) for name, top1 in names.items()}
+    goals = make_results.render_speedrun(goals=runs)
+    drawn, hour, _ = rows_of(goals, "| 250 |")
+    assert drawn[:7] == ["250", "10", "70", "**61.00**", "60.00", "62.00", "-9.00"]
+    assert hour[:7] == ["250", "45", "80", "**70.00**", "–", "–", "-10.00"]
+    (chosen,) = rows_of(goals, "| 250, chosen by `suggest` |")
+    assert chosen[1:4] == ["10", "70", "**80.00**"]
+    assert "ceiling" not in goals
+
+
+def test_goals_without_a_run_are_left_out(make_results):
+    assert "| 250 |" not in make_results.render_speedrun(goals={})
+
+
+def test_the_ceiling_is_told(make_results):
+    runs = {
+        name: run(name, "supervised", seconds, top1)
+        for name, seconds, top1 in (("a", 600.0, 88.0), ("b", 2400.0, 91.0))
+    }
+    for one in runs.values():
+        one["recipe"]["data"]["labels_per_class"] = 5000
+    page = make_results.render_speedrun(goals=runs)
+    assert "reaches 88.00 in 10 minutes and 91.00 in 40 minutes." in page
 
 
 def test_halfway_views_stand_beside_strong_ones(make_results):

@@ -113,6 +113,20 @@ def test_a_checkpoint_of_another_method_is_refused(toy):
         restore(checkpoint, nn.Linear(2, 2), torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0), rank=0)
 
 
+def test_another_optimizer_starts_anew_where_that_is_accepted(toy, tmp_path):
+    def trainer(steps, make, kind, **changes):
+        known = {"optimizer.kind": kind}
+        return toy.trainer(tmp_path, steps, make_optimizer=make, fingerprint=known, **changes)
+
+    trainer(6, toy.sgd, "sgd").fit()
+    said = []
+    changes = {"config": {"checkpoint_every": 100, "on_nan": "rollback"}, "batches": toy.nan_batches(8)}
+    other = trainer(12, adamw, "adamw", inexact=True, notify=said.append, **changes)
+    assert other.fit().skipped_steps == [8], "it went back to that checkpoint"
+    assert said.count("The state of the optimizer starts anew, as the checkpoint has that of sgd.") == 2
+    assert {key for state in other.optimizer.state.values() for key in state} == {"step", "exp_avg", "exp_avg_sq"}
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
 def test_a_truncated_file_is_named_with_the_fix(tmp_path, share):
     path = write(tmp_path, 1, **{"method.w": torch.randn(1000)})
@@ -235,3 +249,22 @@ def test_the_last_two_and_every_so_many_steps_are_kept(tmp_path):
     assert [int(path.stem[5:]) for path in list_checkpoints(tmp_path)] == [15, 30, 35, 40]
     prune(tmp_path, keep_every=None)
     assert [int(path.stem[5:]) for path in list_checkpoints(tmp_path)] == [35, 40]
+
+
+def test_a_checkpoint_that_cannot_be_deleted_stays_until_the_next_time(tmp_path, monkeypatch):
+    paths = [write(tmp_path, step) for step in (5, 10, 15, 20)]
+    left = tmp_path / ".tmp123"
+    left.touch()
+    unlink = Path.unlink
+
+    def refuse(path, **options):
+        if path in (paths[0], left):
+            raise PermissionError(13, "The process cannot access the file", str(path))
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    prune(tmp_path, None)
+    assert list_checkpoints(tmp_path) == [paths[0], *paths[2:]]
+    monkeypatch.undo()
+    prune(tmp_path, None)
+    assert sorted(tmp_path.iterdir()) == paths[2:]

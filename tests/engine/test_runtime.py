@@ -127,6 +127,8 @@ def test_compile_is_in_place(toy, monkeypatch):
     names = list(method.state_dict())
     toy.runtime(compile=True).setup(method, toy.sgd(method))
     assert calls == [(method.backbone, {"dynamic": False})]
+    assert torch._dynamo.config.recompile_limit >= 64  # a shape past it would go on uncompiled
+    assert not toy.runtime(compile=True).config.to_use().compile
     assert list(method.state_dict()) == names
 
 

@@ -12,7 +12,7 @@ from tapetum.data.batch import Views
 from tapetum.engine.sharding import shard
 from tapetum.losses.fixmatch import aligned, mean_probabilities, neighbour_loss, pseudo_label_loss
 from tapetum.losses.suncet import suncet_loss
-from tapetum.methods.base import Progress
+from tapetum.methods.base import Progress, StepOutput
 from tapetum.methods.fixmatch import CLASS_MEAN_DECAY, FixMatchConfig
 from tapetum.ops.soft_neighbours import smooth_one_hot
 from tapetum.recipe.recipe import load_recipe
@@ -165,6 +165,18 @@ def test_even_classes_divides_by_a_running_mean(family):
     torch.testing.assert_close(method.class_mean, mean)
     weights = aligned(p, mean).amax(1)
     torch.testing.assert_close(output.metrics["pseudo_label_weight"], weights.mean())
+
+
+def test_the_running_mean_moves_once_for_all_batches_of_a_step(family):
+    method = family.make("fixmatch", **PLAIN | {"even_classes": True})
+    first = method.class_mean.clone()
+    parts = [torch.tensor([0.7, 0.2, 0.1]).double(), torch.tensor([0.1, 0.2, 0.7]).double()]
+    for part in parts:
+        method.after_step(StepOutput(torch.zeros(()), {}, carry=(0, part)), family.batch_of(0))
+    once = first.lerp((parts[0] + parts[1]) / 2, 1 - CLASS_MEAN_DECAY)
+    torch.testing.assert_close(method.class_mean, once)
+    method.after_step(StepOutput(torch.zeros(()), {}, carry=(1, parts[0])), family.batch_of(1))
+    torch.testing.assert_close(method.class_mean, once.lerp(parts[0], 1 - CLASS_MEAN_DECAY))
 
 
 def test_teacher_is_an_average_that_gives_the_pseudo_labels_and_learns_by_no_gradient(family):

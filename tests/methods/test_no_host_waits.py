@@ -99,7 +99,7 @@ def waits(family, exchange, kind: str, config: OptimizerConfig, world_size: int 
     batches = {step: to_meta(family.batch_of(step, 0, world_size, torch.float32)) for step in STEPS}
     with exchange.pretended(world_size), host_waits() as found:
         for trainer.state.step, batch in batches.items():
-            trainer._train_step([batch])
+            trainer._train_step(iter([batch]))
     return found
 
 

@@ -31,3 +31,18 @@ def test_blocks(config, count, kind):
 
 def test_single_layers_are_no_blocks():
     assert blocks_of(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Sequential(nn.Linear(2, 2), nn.ReLU()))) == []
+
+
+def test_batch_norm_with_an_activation_is_a_single_layer():
+    class Activated(nn.BatchNorm2d):
+        def __init__(self, features: int) -> None:
+            super().__init__(features)
+            self.drop, self.act = nn.Identity(), nn.ReLU()
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Conv2d(4, 4, 1), Activated(4))
+
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), Activated(4), Block())
+    assert blocks_of(network) == [network[2]]

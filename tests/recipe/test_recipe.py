@@ -467,3 +467,13 @@ def test_types_in_words():
 def test_the_end_of_a_long_list_decides_too():
     priors = [load_recipe("paws_digits", [f"method.class_prior={29 * [0.033] + [last]}"]) for last in (0.043, 0.053)]
     assert deciding_values(priors[0]) != deciding_values(priors[1])
+
+
+def test_labelled_images_that_are_alone_in_their_class_are_refused_where_they_are_compared():
+    alone = ["method.suncet_weight=1", "support.images_per_class=1", "views.support_views=1"]
+    with pytest.raises(
+        RecipeError, match=r"images_per_class is 1, but SuNCEt compares .*, or views.support_views to 2"
+    ):
+        load_recipe("paws_cifar10_4000", alone)
+    load_recipe("paws_cifar10_4000", [*alone, "views.support_views=2"])
+    load_recipe("paws_cifar10_4000", [*alone, "method.suncet_weight=0"])

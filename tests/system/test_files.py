@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tapetum.system import files
-from tapetum.system.files import only_one, sole_writing, whole_file, whole_folder, write_text
+from tapetum.system.files import only_one, refuse_taken, sole_writing, whole_file, whole_folder, write_text
 
 WAIT = """
 import sys
@@ -106,6 +106,19 @@ def test_a_second_writer_is_told_who_writes_until_that_one_is_gone(start, tmp_pa
     with sole_writing(path):
         assert (tmp_path / "out.lock").read_text().startswith(f"process {os.getpid()} on ")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_lock_of_another_program_is_left_alone(tmp_path):
+    """`poetry.lock` beside `--output poetry`."""
+    lock = tmp_path / "poetry.lock"
+    lock.write_text("# everything that was pinned")
+    told = r"poetry\.lock is no lock of Tapetum, .*: give another --output"
+    with pytest.raises(ValueError, match=told), sole_writing(tmp_path / "poetry"):
+        pass
+    (tmp_path / "poetry").write_text("taken")
+    with pytest.raises(ValueError, match="exists already"):
+        refuse_taken(tmp_path / "poetry")
+    assert lock.read_text() == "# everything that was pinned"
 
 
 def test_a_second_thread_is_kept_out_and_the_first_keeps_its_lock(start, tmp_path):

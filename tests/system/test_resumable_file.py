@@ -129,6 +129,23 @@ def test_a_full_disk_is_a_sentence_and_keeps_what_there_is(path, monkeypatch):
     assert path.read_bytes() == b"1\n"
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="what a descriptor is of is told by Linux")
+def test_what_is_noted_is_on_disk_once_it_is_appended(path, monkeypatch):
+    synced: list[tuple[str, int]] = []
+    fsync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        synced.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")).name, os.fstat(descriptor).st_size))
+        fsync(descriptor)
+
+    with ResumableFile(path, "key") as table:
+        monkeypatch.setattr(os, "fsync", noting)
+        table.append(b"1\n", Counter(a=1))
+        note = path.with_name("table.csv.partial.json").stat().st_size
+    assert [name for name, _ in synced] == ["table.csv.partial", "table.csv.partial.json.new", "tables"]
+    assert synced[1][1] == note, "all of it"
+
+
 def test_a_folder_in_its_place_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is a folder: give a file in it"):
         ResumableFile(tmp_path, "key")

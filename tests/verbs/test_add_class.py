@@ -19,7 +19,7 @@ from tapetum.engine import checked_tensors
 from tapetum.evaluation import calibration
 from tapetum.evaluation.prediction import Supports, predict_from
 from tapetum.reporting.cards import Cards
-from tapetum.runs.added_classes import picture_of
+from tapetum.runs.added_classes import added_labels, picture_of
 from tapetum.runs.new_images import open_new_images
 from tapetum.runs.review import review
 from tapetum.runs.test_set import open_test
@@ -62,6 +62,7 @@ def test_a_new_class_joins_the_supports_wherever_its_name_sorts(run, capsys):
     result = tapetum.add_class(run, draw("photos/#heron", YELLOW))
     assert (result["class"], result["is_new"], result["classes"]) == ("#heron", True, ("#heron", "0", "1", "2"))
     assert (result["added"], result["known"], result["unreadable"]) == (4, 0, 0)
+    assert added_labels(run) == ["#heron"]
     said = capsys.readouterr().out
     assert "Added 4 images to the new class #heron, without training.\n" in said
     assert "Classes now (4): #heron, 0, 1, 2\n" in said

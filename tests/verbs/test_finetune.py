@@ -14,6 +14,7 @@ import tapetum
 from tapetum.interchange.weights.weight_files import read_weights
 from tapetum.recipe.recipe import load_recipe
 from tapetum.runs.trained_run import open_trained_run
+from tapetum.runs.tuning import tuning_recipe
 from tapetum.verbs.finetune import compare_with_start
 
 
@@ -34,6 +35,12 @@ def test_a_run_becomes_a_classifier_and_is_compared(run, capsys):
     assert f"the classifier ({beside['second']:.2f}%) is " in said
     assert said.splitlines()[-1].startswith("Next: tapetum export tuned ")
     assert tapetum.predict("tuned", "colours.npz", "p.csv")["images"] == 30
+
+
+def test_images_that_were_added_to_the_run_are_said_to_be_left_out(run, capsys, monkeypatch):
+    monkeypatch.setattr("tapetum.runs.tuning.added_labels", lambda folder: ["heron"] if folder == Path(run) else [])
+    tuning_recipe(open_trained_run(run).parts.recipe, "finetune", run)
+    assert "images of heron were added to" in capsys.readouterr().err
 
 
 def test_a_run_is_compared_on_other_images_also_where_its_own_are_gone(run, capsys):

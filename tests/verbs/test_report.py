@@ -88,6 +88,17 @@ def test_test_images_that_are_gone_are_left_out(run, capsys):
     assert "the test images are left out" in capsys.readouterr().err
 
 
+def test_test_images_whose_labels_train_the_model_by_now_are_left_out(run, capsys, monkeypatch):
+    def refuse(opened, used, tests, test, as_trained):
+        assert as_trained
+        assert used.num_classes == tests.labels.num_classes
+        raise ValueError("27 of its images have labels that train the model")
+
+    monkeypatch.setattr("tapetum.runs.review.check_unseen", refuse)
+    assert review(open_trained_run(run)).judged.what == "12 held-out labels"
+    assert "the test images are left out (27 of its images" in capsys.readouterr().err
+
+
 def test_a_classifiers_neighbours_are_not_called_causes(recipe):
     tapetum.train(recipe, "run", ["method={kind: supervised}", "trainer.steps=2"])
     text = page("run")[1].text

@@ -131,6 +131,16 @@ def test_accumulated_batches_are_a_steps_own(recipe):
     assert all(torch.equal(a.index, b.index) for a, b in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.parametrize(("accumulate", "told"), [(2, []), (4, ["an epoch is 4 batches here."])])
+def test_an_epoch_that_accumulation_shortens_is_told(recipe, capsys, accumulate, told):
+    from tapetum.runs.run import assemble
+
+    length = ["trainer.steps=null", "trainer.epochs=2", f"trainer.accumulate={accumulate}"]
+    assemble(load_recipe(recipe, length)).resolve()
+    errors = capsys.readouterr().err
+    assert [line[-len(told[0]) :] for line in errors.splitlines() if "does not divide the 6 batches" in line] == told
+
+
 def test_a_folder_that_is_not_empty_is_refused_untouched(recipe, run):
     before = files(run)
     with pytest.raises(ValueError, match=r"is not empty: continue the run with `tapetum resume") as error:
@@ -199,7 +209,7 @@ class Mine(Supervised):
 """
 
 
-def test_every_verb_that_builds_the_method_takes_plugins(recipe, tmp_path, monkeypatch):
+def test_every_verb_that_reads_a_recipe_takes_plugins(recipe, tmp_path, monkeypatch, capsys):
     (tmp_path / "colour_plugin.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -218,6 +228,14 @@ def test_every_verb_that_builds_the_method_takes_plugins(recipe, tmp_path, monke
     assert tapetum.evaluate("run", "colours.npz", plugins=["colour_plugin"]).predicts_by == "classifier"
     in_another_process()
     assert tapetum.views("run/recipe.yaml", "sheet.png", plugins=["colour_plugin"]).is_file()
+    in_another_process()
+    capsys.readouterr()
+    tapetum.recipes(fields="mine", plugins=["colour_plugin"])
+    assert capsys.readouterr().out.startswith("method: {kind: mine}")
+    in_another_process()
+    quick = ["method.kind=mine", "data.batch_size=8", "support.images_per_class=2"]
+    fitted = tapetum.fit("colours.npz", None, "fitted", steps=2, overrides=quick, plugins=["colour_plugin"])
+    assert fitted["method"] == "mine"
 
 
 def test_labels_that_trained_the_weights_to_start_from_are_counted(recipe, capfd):

@@ -57,6 +57,7 @@ def fit(
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at unreadable images instead of skipping.")] = False,
     overrides: Overrides = None,
+    plugins: Plugins = None,
 ) -> None:
     """Train on your own images, with settings chosen to suit.
 

@@ -178,6 +178,7 @@ def labels(
     predictions: Annotated[
         Path | None, typer.Option(metavar="TABLE", help="Of predict, for review in Label Studio.")
     ] = None,
+    plugins: Plugins = None,
 ) -> None:
     """Write labels for other tools.
 
@@ -236,6 +237,7 @@ def review(
 def recipes(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Print this recipe in full.")] = None,
     fields: Annotated[str | None, typer.Option(metavar="METHOD", help="Print what METHOD lets you set.")] = None,
+    plugins: Plugins = None,
 ) -> None:
     """List recipes, print one, or explain a method's fields.
 
@@ -250,6 +252,7 @@ def views(
     output: Annotated[Path, typer.Option(metavar="SHEET.PNG", help="The picture to write.")],
     images: Annotated[str | None, typer.Option(metavar="DIR", help="Images to show instead of the recipe's.")] = None,
     overrides: Overrides = None,
+    plugins: Plugins = None,
 ) -> None:
     """Draw the augmented views that a recipe trains on.
 

@@ -29,3 +29,9 @@ class Batch:
     """(S,) int64 class of each support image; the same for every view."""
     support_classes: Tensor | None = None
     """(C,) int64: the classes in the support sets of all ranks, in the order of the label columns."""
+
+    @property
+    def num_images(self) -> int:
+        """Unlabelled images of this rank; labelled ones, if the step has no others."""
+        images = self.index if self.index is not None else self.support_labels
+        return 0 if images is None else images.shape[0]

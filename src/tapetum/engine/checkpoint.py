@@ -15,6 +15,7 @@ Sharded weights make a folder of such files, with the same name; reading joins t
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,11 @@ class Checkpoint:
         """Return the tensors under `prefix` + ".", by the rest of their names, e.g. part("method.backbone")."""
         start = len(prefix) + 1
         return {name[start:]: tensor for name, tensor in self.tensors.items() if name.startswith(prefix + ".")}
+
+    def without_optimizer(self) -> "Checkpoint":
+        """Return it with all that the optimizer keeps left out, as before the first step."""
+        tensors = {name: tensor for name, tensor in self.tensors.items() if not name.startswith("optimizer.")}
+        return Checkpoint(tensors, {**self.scalars, "optimizer": {}})
 
 
 def capture(
@@ -216,15 +222,21 @@ def prune(folder: Path, keep_every: int | None, damaged: Collection[Path] = ()) 
     """Delete leftovers of broken writes, and all checkpoints but the latest and those of every `keep_every`-th step.
 
     Files known to be damaged do not count among the latest; those of later steps stay, for whoever wants to see them.
+    What cannot be deleted stays until the next call: on Windows a file cannot be while another process reads it.
     """
     every = list_checkpoints(folder)
     latest = [path for path in every if path not in damaged][-NUM_LATEST:]
     for path in every[: every.index(latest[-1])] if latest else ():
         if path not in latest and (keep_every is None or _step_of(path) % keep_every):
-            remove(path)
+            _try_to_remove(path)
     for pattern in ("step-*.partial", ".tmp*"):  # safetensors leaves the latter behind when killed
         for path in folder.glob(pattern):
-            remove(path)
+            _try_to_remove(path)
+
+
+def _try_to_remove(path: Path) -> None:
+    with suppress(OSError):  # no reason to end a training
+        remove(path)
 
 
 def _step_of(path: Path) -> int:

@@ -23,6 +23,9 @@ from tapetum.engine.sharding import weights_of
 from tapetum.engine.state import Fingerprint, TrainState, check_fingerprint, restore_threads
 from tapetum.methods.base import Method
 
+_KIND = "optimizer.kind"
+"""Name in the fingerprint of a recipe's run."""
+
 
 class Resumption:
     """Saves and restores a method, its optimizer and the trainer's state.
@@ -96,7 +99,7 @@ class Resumption:
             self._fingerprint = restore_threads(saved, self._fingerprint)
         for difference in check_fingerprint(saved, self._fingerprint, inexact=self._inexact):
             self._notify(f"Resuming inexactly: {difference}.")
-        restore(checkpoint, self._weights.stored, self._optimizer, self._runtime.rank)
+        self._restore(checkpoint, self._runtime.rank)
         if self._folder is not None and self._runtime.rank == 0:  # what a kill in the last save has left
             prune(self._folder, self._keep_every, self._damaged)
         return TrainState.from_scalars(checkpoint.scalars)
@@ -106,13 +109,21 @@ class Resumption:
         checkpoint = self._latest()
         source = checkpoint or self._start
         assert source is not None, "remember_start comes before go_back"
-        restore(source, self._weights.stored, self._optimizer, self._runtime.rank if checkpoint is not None else 0)
+        self._restore(source, self._runtime.rank if checkpoint is not None else 0)
         return TrainState.from_scalars(source.scalars)
 
     def last_good(self) -> str:
         """Describe the last checkpoint in a phrase for an error message."""
         paths = list_checkpoints(self._folder) if self._folder is not None else []
         return f"the last good checkpoint is {paths[-1]}" if paths else "there is no checkpoint before it"
+
+    def _restore(self, checkpoint: Checkpoint, rank: int) -> None:
+        kind = self._fingerprint.get(_KIND)
+        saved = checkpoint.scalars["fingerprint"].get(_KIND, kind)  # older checkpoints do not tell it
+        if saved != kind:  # it would look for its own state and not find it, or take another's for it
+            self._notify(f"The state of the optimizer starts anew, as the checkpoint has that of {saved}.")
+            checkpoint = checkpoint.without_optimizer()
+        restore(checkpoint, self._weights.stored, self._optimizer, rank)
 
     def _latest(self) -> Checkpoint | None:
         if self._folder is None:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["Runtime", "RuntimeConfig", "cpu_has", "has_bf16_units"]
 
 T = TypeVar("T")
+COMPILED_SHAPES = 64
+"""So many shapes of batches a compiled backbone may meet; torch's own limit is 8."""
 
 
 def has_bf16_units(device: torch.device) -> bool:
@@ -165,6 +167,9 @@ class Runtime:
             backbone = getattr(method, "backbone", None)
             if not isinstance(backbone, nn.Module):
                 raise ValueError(f"runtime.compile is true, but {type(method).__name__} has no backbone: use false.")
+            # Every shape of a batch is compiled for itself: labelled images, views, each size of an evaluation, and
+            # last, smaller batches. Past the usual 8, training would go on uncompiled, and other bits come of a resume.
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_SHAPES)
             # In place: a wrapper would put `_orig_mod.` into the names of the state dict.
             backbone.compile(dynamic=False)
         method.to(self.device)

@@ -19,7 +19,8 @@ class RuntimeConfig:
     channels_last: bool | None = None
     """Memory format of images and convolutions; None uses channels-last where auto precision would choose bf16."""
     compile: bool = False
-    """Compile the backbone with torch.compile: takes a minute or so at the start, then steps are faster."""
+    """Compile the backbone with torch.compile: takes a minute or so at the start, and is meant for GPUs. On a CPU,
+    steps were slower with it."""
     threads: int | None = None
     """CPU threads per process; None divides all that this process may use among the processes."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
@@ -43,10 +44,10 @@ class RuntimeConfig:
                 )
 
     def to_use(self) -> RuntimeConfig:
-        """Return the config for using what was trained: nothing is shared out or computed again.
+        """Return the config for using what was trained: nothing is shared out, computed again or compiled.
 
         Example:
             >>> RuntimeConfig(devices=4, strategy="fsdp").to_use().strategy
             'ddp'
         """
-        return replace(self, strategy="ddp", recompute="none")
+        return replace(self, strategy="ddp", recompute="none", compile=False)

@@ -22,7 +22,7 @@ class TrainState:
     step: int = 0
     """Finished optimiser steps, including skipped ones."""
     images_seen: int = 0
-    """Unlabelled images (labelled, if a method uses no others) that steps have used, over all ranks, with repeats."""
+    """Unlabelled images (labelled, in steps that use no others) that steps have used, over all ranks, with repeats."""
     train_seconds: float = 0.0
     """Wall time of training in seconds, over all resumptions, without work lost to a kill."""
     skipped_steps: list[int] = field(default_factory=list)

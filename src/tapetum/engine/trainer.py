@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 from torch import Tensor
@@ -137,49 +136,53 @@ class Trainer:
         batches = self.batches(self.state.step, self.total_steps)
         try:
             while self.state.step < self.total_steps:
-                self._train_step(list(islice(batches, self.config.accumulate)))
+                self._train_step(batches)
                 self._after_step()
         finally:
-            getattr(batches, "close", _do_nothing)()
+            getattr(batches, "close", lambda: None)()
 
-    def _train_step(self, batches: Sequence[Batch]) -> None:
-        assert len(batches) == self.config.accumulate, f"no more batches at step {self.state.step}"
-        step, world_size = self.state.step, self.runtime.world_size
+    def _train_step(self, batches: Iterator[Batch]) -> None:
+        step = self.state.step
         progress = Progress(step, self.steps_per_epoch, self.total_steps)
         if progress.is_epoch_start:
             self.runtime.seed(torch_seed(self.seed, "before_epoch", step, self.runtime.rank))
             with self._weights.whole(), modes_kept(self.method):
                 self.method.before_epoch(progress, self.embed_all)
         self.schedule(step)
-        is_skipped = step in self.state.skipped_steps
-        metrics = {} if is_skipped else self._update(progress, [self.runtime.place(batch) for batch in batches])
-        num_images = 0 if is_skipped else sum(_num_images(batch) for batch in batches) * world_size
+        metrics: Metrics = {}
+        if step in self.state.skipped_steps:
+            for _ in range(self.config.accumulate):
+                _next(batches, step)
+        else:
+            metrics, num_images = self._update(progress, batches)
+            self.state.images_seen += num_images * self.runtime.world_size
         self.state.step += 1
-        self.state.images_seen += num_images
         group = self.optimizer.param_groups[0]
         row = {"step": step + 1, "epoch": progress.epoch, "images_seen": self.state.images_seen}
         rates = {"lr": float(group["lr"]), "weight_decay": float(group.get("weight_decay", 0.0))}
         self._pending.add({**row, **rates, "train_seconds": self._seconds()}, metrics)
 
-    def _update(self, progress: Progress, batches: Sequence[Batch]) -> Metrics:
-        """Forward, backward and one optimiser step."""
+    def _update(self, progress: Progress, batches: Iterator[Batch]) -> tuple[Metrics, int]:
+        """Forward, backward and one optimiser step; returns metrics, and how many images this rank used."""
         self.optimizer.zero_grad(set_to_none=True)
-        outputs: list[StepOutput] = []
-        for part, batch in enumerate(batches):
-            is_last = part == len(batches) - 1
+        done: list[tuple[StepOutput, Batch]] = []  # without images, so that memory holds those of one batch
+        num_batches = self.config.accumulate
+        for part in range(num_batches):
+            batch = self.runtime.place(_next(batches, progress.step))
             key = (self.seed, "forward", progress.step, self.runtime.rank)
             self.runtime.seed(torch_seed(*key, part) if part else torch_seed(*key))
-            with self.runtime.without_reduction(self._module, enabled=not is_last):
+            with self.runtime.without_reduction(self._module, enabled=part < num_batches - 1):
                 with self.runtime.autocast():
                     output = self._module(batch, progress)
-                self.runtime.backward(output.loss / len(batches))
-            outputs.append(output)
+                self.runtime.backward(output.loss / num_batches)
+            done.append((output, replace(batch, views=None, support=None)))
+            del batch
         self.method.after_backward(progress)
         gradient_norm = self._weights.gradient_norm(self.optimizer)
         self._stepper.step()
-        for output, batch in zip(outputs, batches):
+        for output, batch in done:
             self.method.after_step(output, batch)
-        return step_metrics(outputs, gradient_norm)
+        return step_metrics([output for output, _ in done], gradient_norm), sum(batch.num_images for _, batch in done)
 
     def _after_step(self) -> None:
         """Do what is due, in this order: read the metrics, evaluate, log, save."""
@@ -193,7 +196,15 @@ class Trainer:
             return
         rows = self._read_rows()
         if evaluates:
-            rows[-1] |= self._evaluate()
+            try:
+                rows[-1] |= self._evaluate()
+            except Exception:
+                # Training may have taken hours since the last checkpoint. With several processes, the others may be
+                # waiting in the evaluation, and saving together would never end.
+                if saves and self.runtime.world_size == 1:
+                    self._log(rows)
+                    self._save()
+                raise
         self._log(rows)
         if saves or stops:
             self._save()
@@ -275,9 +286,10 @@ class Trainer:
         return time.perf_counter() - self._began
 
 
-def _num_images(batch: Batch) -> int:
-    images = batch.index if batch.index is not None else batch.support_labels
-    return 0 if images is None else images.shape[0]
+def _next(batches: Iterator[Batch], step: int) -> Batch:
+    batch = next(batches, None)
+    assert batch is not None, f"no more batches at step {step}"
+    return batch
 
 
 def _is_due(step: int, every: int | None) -> bool:
@@ -286,7 +298,3 @@ def _is_due(step: int, every: int | None) -> bool:
 
 def _no_embed_all(then: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     raise NotImplementedError("This method embeds all images each epoch: give the Trainer embed_all.")
-
-
-def _do_nothing(*_: object) -> None:
-    pass

@@ -160,7 +160,7 @@ class Method(nn.Module):
         """Called between backward and the optimiser step (freezing parameters)."""
 
     def after_step(self, output: StepOutput, batch: Batch) -> None:
-        """Called after the optimiser step (queues, memory, prototype norms)."""
+        """Called after the optimiser step (queues, memory, prototype norms), for each batch, without its images."""
 
     def local_state(self) -> dict[str, Tensor]:
         """State that differs between ranks. Never registered as buffers, which DDP overwrites with those of rank 0."""

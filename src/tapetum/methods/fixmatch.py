@@ -126,7 +126,8 @@ class FixMatch(Method):
         self.teacher: nn.Sequential | None = None
         if config.teacher_decay:
             self.teacher = copy.deepcopy(nn.Sequential(backbone, self.classifier)).requires_grad_(False)
-        self._averaged = -1
+        self._averaged = self._mean_step = -1
+        self._mean_before, self._mean_parts = torch.empty(0), list[Tensor]()
         """The last step that moved the teacher."""
         self.class_mean: Tensor | None
         """(C,) running mean of p over the unlabelled images; None without `even_classes`."""
@@ -235,13 +236,17 @@ class FixMatch(Method):
 
     @torch.no_grad()
     def after_step(self, output: StepOutput, batch: Batch) -> None:
-        """Move the running mean and, once a step, the teacher.
+        """Move the running mean, by the mean over a step's batches, and the teacher, once a step.
 
         The teacher moves faster in the first steps, so that the initial weights are forgotten.
         """
         step, newest = output.carry
         if self.class_mean is not None and newest is not None:
-            self.class_mean.lerp_(newest, 1.0 - CLASS_MEAN_DECAY)
+            if step != self._mean_step:
+                self._mean_step, self._mean_before, self._mean_parts = step, self.class_mean.clone(), []
+            self._mean_parts.append(newest)
+            mean = torch.stack(self._mean_parts).mean(dim=0)
+            self.class_mean.copy_(self._mean_before.lerp(mean, 1.0 - CLASS_MEAN_DECAY))
         if self.teacher is None or step == self._averaged:
             return
         self._averaged = step  # a step of several batches calls this for each of them

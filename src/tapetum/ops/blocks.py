@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def blocks_of(network: nn.Module) -> list[nn.Module]:
     """Return the blocks of a network in their order: the innermost modules with parts of their own inside a sequence.
 
     These are the blocks of the stages of a residual network and the layers of a vision transformer. Shortcuts and
-    heads, whose sequences hold single layers, have none.
+    heads, whose sequences hold single layers, have none; timm's BatchNorm with an activation is a single layer, too.
 
     Example:
         >>> inner = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
@@ -22,7 +23,9 @@ def blocks_of(network: nn.Module) -> list[nn.Module]:
     found = []
     for child in network.children():
         inside = blocks_of(child)
-        is_stacked = isinstance(network, nn.Sequential | nn.ModuleList) and not isinstance(child, nn.Sequential)
+        # Several processes replace every BatchNorm layer, and what had been changed in it would run as before.
+        is_single = isinstance(child, nn.Sequential | _BatchNorm)
+        is_stacked = isinstance(network, nn.Sequential | nn.ModuleList) and not is_single
         if inside:
             found += inside
         elif is_stacked and any(True for _ in child.children()):

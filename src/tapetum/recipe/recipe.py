@@ -90,6 +90,12 @@ class Recipe:
             raise ValueError(
                 f"support is null, but {kind} draws labelled images: give it images_per_class or batch_size."
             )
+        is_alone = self.support is not None and self.support.images_per_class == 1 and self.views.support_views == 1
+        if is_alone and (kind == "suncet" or bool(getattr(self.method, "suncet_weight", 0.0))):
+            raise ValueError(
+                "support.images_per_class is 1, but SuNCEt compares the labelled images of a class with each other: "
+                "set it to 2 or more, or views.support_views to 2."
+            )
         if self.data.folds is not None and self.runtime.devices > 1:
             raise ValueError(
                 f"data.folds is {self.data.folds}, for which runtime.devices must be 1: change one of them."

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 import torch
 from torch import Tensor
@@ -119,6 +119,11 @@ def read_added_classes(folder: Path, checkpoint: Checkpoint) -> tuple[AddedClass
     paths = sorted((folder / ADDED).glob("*.safetensors"))
     weights = weights_digest(checkpoint) if paths else ""
     return tuple(sorted((_read(path, weights) for path in paths), key=lambda added: added.label))
+
+
+def added_labels(folder: Path) -> list[str]:
+    """Return the names of the classes that were added to a run, or to which images were, without reading them."""
+    return [os.fsdecode(unquote_to_bytes(path.stem)) for path in sorted((folder / ADDED).glob("*.safetensors"))]
 
 
 def _read(path: Path, weights: str) -> AddedClass:

@@ -36,7 +36,8 @@ class Predictor:
         ).write_parquet("predictions")
 
     Args:
-        run: the run's folder, which all workers can read; its last checkpoint is used.
+        run: the run's folder, which all workers can read; its last checkpoint is used, or its best one with
+            `trainer.keep_best`.
         neighbours: number of labelled images to list for each image; None for 3.
         reject: as for `predict`.
         plugins: modules to import first; they register methods.

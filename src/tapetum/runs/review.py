@@ -16,7 +16,7 @@ from tapetum.recipe.files import RECIPE
 from tapetum.runs.added_classes import refuse_added
 from tapetum.runs.places import own_copy
 from tapetum.runs.run_folder import read_summary
-from tapetum.runs.test_set import find_test
+from tapetum.runs.test_set import check_unseen, find_test
 from tapetum.runs.trained_run import TrainedRun
 from tapetum.system.notices import notify
 
@@ -69,6 +69,8 @@ def _judged(trained: TrainedRun, test: str | None) -> Judged | None:
             data = trained.parts.recipe.data
             source, _ = skip_unreadable(find_test(test, trained.classes), data.strict)
             assert source.labels is not None
+            pool = trained.parts.data
+            check_unseen(pool.opened, pool.labels, source, test, as_trained=trained.has_own_labels)
             store, labels = shrunk(source.store, data.shrink_to), source.labels
             refuse_added(trained.added, trained.embedder_for(store), store, labels.labelled, test)
             found = store, labels, "test images"

@@ -113,6 +113,12 @@ class Run:
             return self.runtime.broadcast(budget.steps(self.planned[1]))
 
         trainer = resolve_steps(self.recipe.trainer, self.steps_per_epoch, measure)
+        batches, accumulate = self.pipeline.batches_per_epoch, trainer.accumulate
+        if self.recipe.trainer.epochs is not None and batches % accumulate:
+            notify(
+                f"trainer.accumulate is {accumulate}, which does not divide the {batches} batches of a pass over the "
+                f"images: an epoch is {self.steps_per_epoch * accumulate} batches here."
+            )
         self.recipe = replace(self.recipe, trainer=trainer, runtime=self.runtime.resolved())
 
     def embed_all(self, then: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:

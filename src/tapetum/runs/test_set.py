@@ -63,7 +63,7 @@ def check_evaluation(store: Store, views: ViewsConfig, trained_on: Store | None 
         )
 
 
-def check_unseen(opened: Store, used: Labels, tests: Source, test: str | Path) -> None:
+def check_unseen(opened: Store, used: Labels, tests: Source, test: str | Path, as_trained: bool = True) -> None:
     """Refuse test images whose labels train the model; report those that it sees without their labels.
 
     Args:
@@ -71,9 +71,10 @@ def check_unseen(opened: Store, used: Labels, tests: Source, test: str | Path) -
         used: the pool's labels that are used for training.
         tests: labelled test images, not decoded.
         test: what errors call the test images.
+        as_trained: whether the labels are those of the training; if they have changed, nobody knows which trained.
 
     Raises:
-        ValueError: some test images are labelled training images.
+        ValueError: some test images are labelled training images, or may have been.
     """
     assert tests.labels is not None
     shared = shared_images(opened, tests.store, tests.labels, range(len(opened)))
@@ -82,6 +83,11 @@ def check_unseen(opened: Store, used: Labels, tests: Source, test: str | Path) -
         raise ValueError(
             f"test is {test}, but {len(labelled)} of its images, such as {opened.names[labelled[0]]}, have labels that "
             f"train the model: give images whose labels are not used for training."
+        )
+    if shared and not as_trained:
+        raise ValueError(
+            f"test is {test}, but {len(shared)} of its images are in the pool, whose labels have changed since the "
+            "training, so theirs may have trained the model: give images outside the pool, or restore the labels."
         )
     if shared:
         notify(f"{len(shared)} test images are in the pool too: the model sees them, though not their labels")

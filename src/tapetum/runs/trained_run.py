@@ -197,7 +197,9 @@ def open_trained_run(
     shared: bool = False,
     moved: Mapping[str, str] | None = None,
 ) -> TrainedRun:
-    """Load the last checkpoint of a run, on one device, or in each of the processes that a launcher started.
+    """Load what a run predicts by, on one device, or in each of the processes that a launcher started.
+
+    That is its last checkpoint or, of a finished run with `trainer.keep_best`, its best one.
 
     Args:
         run: the run folder.

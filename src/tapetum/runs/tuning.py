@@ -20,10 +20,12 @@ from tapetum.nn.heads import HeadConfig
 from tapetum.optim.optimizers import LARSConfig, ScheduleConfig, SGDConfig
 from tapetum.recipe.from_weights import TIMM
 from tapetum.recipe.recipe import Recipe, dump_recipe, parse_recipe
+from tapetum.runs.added_classes import added_labels
 from tapetum.runs.pool import PoolData, open_pool
 from tapetum.runs.run_folder import open_run_folder
 from tapetum.runs.test_set import find_test
 from tapetum.runs.weights import check_unseen_by_run
+from tapetum.system.notices import notify
 
 TUNING = ("finetune", "suncet", "linear_crops")
 """The ways of this file."""
@@ -51,6 +53,11 @@ def tuning_recipe(base: Recipe, way: str, weights: str | Path, overrides: Sequen
         ValueError: the images of `base` are gone or have no labels, labels of test images trained the weights, or an
             override is wrong.
     """
+    if added := added_labels(Path(weights)):
+        notify(
+            f"images of {', '.join(added)} were added to {weights} after its training, and are not trained with: to do "
+            "so, put them and their labels into the pool."
+        )
     pool = open_pool(base.data, decode=False)
     num_labels = len(pool.labels.labelled)
     batch = _shared(min(_BATCH, num_labels), base)

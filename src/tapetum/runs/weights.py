@@ -104,8 +104,16 @@ def _is_of_training(folder: Path, data: DataConfig) -> bool:
     return all(saved.get(part) == now.get(part) for part in ("data", "labels", "held_out"))
 
 
+def _has_labels_of_training(folder: Path, pool: PoolData) -> bool:
+    """Whether a run's pool has the labels that it was trained with, as far as its checkpoint says."""
+    checkpoint = latest_checkpoint(folder / CHECKPOINTS, notify)
+    saved, now = {} if checkpoint is None else checkpoint.scalars.get("fingerprint", {}), pool.fingerprint
+    parts = ("labelled", "judged") if "labelled" in saved else ("labels", "held_out")  # older checkpoints know these
+    return not saved or all(saved.get(part) == now.get(part) for part in parts)
+
+
 def check_unseen_by_run(weights: str | Path, data: DataConfig, tests: Source, test: str | Path) -> None:
-    """Refuse test images whose labels trained the run that weights come from, where `data` uses other labels.
+    """Refuse test images whose labels trained the run that weights come from, where `data` now uses other labels.
 
     Raises:
         ValueError: some test images are labelled training images of the run.
@@ -114,14 +122,15 @@ def check_unseen_by_run(weights: str | Path, data: DataConfig, tests: Source, te
         return
     folder, recipe = open_run_folder(weights)
     own = recipe.data
-    if replace(own, test=None) != replace(data, test=None):
-        try:
-            located(folder, recipe, {})
-        except ValueError as error:
-            notify(f"{test} was not compared with what {weights} was trained on, as {error}")
-            return
-        trained_on = open_pool(own, decode=False, needs_labels=False)
-        check_unseen(trained_on.opened, trained_on.labels, tests, test)
+    try:
+        located(folder, recipe, {})
+    except ValueError as error:
+        notify(f"{test} was not compared with what {weights} was trained on, as {error}")
+        return
+    trained_on = open_pool(own, decode=False, needs_labels=False)
+    as_trained = _has_labels_of_training(folder, trained_on)
+    if not as_trained or replace(own, test=None) != replace(data, test=None):
+        check_unseen(trained_on.opened, trained_on.labels, tests, test, as_trained)
 
 
 def count_known(recipe: Recipe, data: PoolData) -> int:
@@ -135,13 +144,19 @@ def count_known(recipe: Recipe, data: PoolData) -> int:
     known: set[int] = set()
     seen: set[str] = set()  # a new run may have taken the place of the one that it started from
     while rows and recipe.init is not None and is_run(recipe.init) and os.path.realpath(recipe.init) not in seen:
-        seen.add(os.path.realpath(recipe.init))
+        start = recipe.init
+        seen.add(os.path.realpath(start))
         try:
-            recipe = located(*open_run_folder(recipe.init), {})
+            recipe = located(*open_run_folder(start), {})
             trained_on = open_pool(recipe.data, decode=False, needs_labels=False)
         except (ValueError, OSError) as error:
             notify(f"labels to measure accuracy on were not compared with those of earlier runs, as {error}")
             break
+        if not _has_labels_of_training(Path(start), trained_on):
+            notify(
+                f"the labels of {start}, where this run starts, have changed since its training, so labels to measure "
+                "accuracy on may have trained it: expect less on new images, and give some as --test DIR."
+            )
         known |= set(shared_images(data.opened, trained_on.opened, trained_on.labels, rows))
     return len(known)
 

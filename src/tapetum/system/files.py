@@ -22,6 +22,8 @@ except ImportError:  # not a POSIX system
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM)  # what such file systems and folders say
 AGAIN = "run the same command again, or choose another --output"
 RESUME = "continue with `tapetum resume` and the run's folder; what was saved before is intact"
+_OWNER = b"process "
+"""What a lock file begins with."""
 _held: set[Path] = set()
 """Locks of `owned` that this process holds; to the system, all of its threads are one owner."""
 
@@ -223,8 +225,11 @@ def owned(lock: Path, what: Path | None = None) -> Iterator[None]:
                     if os.path.samestat(lock.stat(), os.fstat(file.fileno())):
                         break
                 # Its owner deleted it before it was locked here: another process may lock a new file by now.
+            file.seek(0)
+            if file.read(len(_OWNER)) not in (_OWNER, b""):
+                raise ValueError(f"{lock} is no lock of Tapetum, which needs the name for one: give another --output.")
             file.truncate(0)
-            owner = f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+            owner = f"{_OWNER.decode()}{os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
             file.write(owner.encode())
         _held.add(place)
         stack.callback(_held.discard, place)

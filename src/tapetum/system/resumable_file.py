@@ -158,8 +158,12 @@ class ResumableFile:
         os.fsync(self._file.fileno())
         noted = self._state.with_name(self._state.name + ".new")
         state = {"key": self._key, "bytes": self._file.tell(), "counts": counts, "crc32": self._checksum}
-        noted.write_text(json.dumps(state | {"check": _check(state)}))
+        with noted.open("w") as file:  # on disk before its name, as an empty note would lose all parts
+            file.write(json.dumps(state | {"check": _check(state)}))
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(noted, self._state)
+        sync_folder(self._state.parent)
 
     def _earlier(self) -> tuple[Counter[str], int]:
         """Return (counts, bytes) of what is complete."""

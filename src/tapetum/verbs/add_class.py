@@ -36,7 +36,7 @@ def add_class(
     of the training, and `predict`, `evaluate`, `report`, `plot` and `export` know the class.
 
     Args:
-        run: the run's folder; its last checkpoint is used.
+        run: the run's folder; its last checkpoint is used, or its best one with `trainer.keep_best`.
         folder: all images below it are examples of the class.
         name: the class; None for the folder's name. If the run knows the class, it gets more examples.
         plugins: modules to import first; they register methods.

@@ -45,7 +45,7 @@ def cluster(
     interruption, the same call continues it.
 
     Args:
-        run: the run's folder; its last checkpoint is used.
+        run: the run's folder; its last checkpoint is used, or its best one with `trainer.keep_best`.
         images: as for `predict`.
         output: a folder for `clusters.csv` (path, cluster, confidence, problem) and `sheets`, which has a picture for
             each cluster: the 24 images with the highest confidence.

@@ -31,7 +31,7 @@ def embed(
     Processes that torchrun or srun started share the images out, and the first of them writes the file.
 
     Args:
-        run: the run's folder; its last checkpoint is used.
+        run: the run's folder; its last checkpoint is used, or its best one with `trainer.keep_best`.
         images: as for `predict`.
         output: a .npz file with `paths` (N,) and `embeddings` (N, D) float32, or a .parquet file with the columns
             `path` and `embedding`. The row of an image that cannot be read is NaN, and a notice on stderr names it.

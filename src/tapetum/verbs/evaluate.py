@@ -74,7 +74,7 @@ def evaluate(
     output: str | Path | None = None,
     overrides: Sequence[str] = (),
 ) -> Evaluation | list[Evaluation]:
-    """Evaluate a run's last checkpoint, or other weights: top-1, top-5 and the accuracy of each class.
+    """Evaluate a run, or other weights: top-1, top-5 and the accuracy of each class.
 
     By default, soft nearest neighbours among all labelled images that the run was trained with, and those added since.
     Processes that torchrun or srun started share the images out.
@@ -208,7 +208,7 @@ def _opened(trained: TrainedRun, test: str | Path) -> tuple[Store, Labels]:
     store, labels = open_test(test, trained.classes, shrink_to=recipe.data.shrink_to)
     check_evaluation(store, trained.embedder_for(store).views, trained_on=data.store)
     tests = find_test(test, trained.classes)
-    check_unseen(data.opened, data.labels, tests, test)
+    check_unseen(data.opened, data.labels, tests, test, as_trained=trained.has_own_labels)
     if not _is_on_own_data(trained):
         check_unseen_by_run(trained.folder, recipe.data, tests, test)
     refuse_added(trained.added, trained.embedder_for(store), store, labels.labelled, str(test))

@@ -25,7 +25,7 @@ def export(
     The weights are in float32. A format that would lose something that predictions depend on refuses the model.
 
     Args:
-        run: the run's folder; its last checkpoint is used.
+        run: the run's folder; its last checkpoint is used, or its best one with `trainer.keep_best`.
         output: a new file (safetensors, torchvision, onnx) or a new folder (timm, torch.hub, huggingface).
         format: one of `tapetum.interchange.exports.formats.FORMATS`.
         plugins: modules to import first; they register methods.

@@ -15,6 +15,7 @@ from tapetum.data.sources.open_source import Source, open_source
 from tapetum.data.sources.save_source import is_path, save_source
 from tapetum.interchange.weights.networks import network_of
 from tapetum.interchange.weights.weight_files import read_weights
+from tapetum.methods.registry import load_plugins
 from tapetum.recipe.files import read_recipe
 from tapetum.recipe.from_data import FEW_LABELS, Choice, choose, describe
 from tapetum.recipe.from_weights import Network, says_its_network, start_from
@@ -73,6 +74,7 @@ def fit(
     frozen: str | Path | None = None,
     strict: bool = False,
     overrides: Sequence[str] = (),
+    plugins: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Choose a recipe that suits the images and labels, print why, and train it as `train` does.
 
@@ -95,6 +97,7 @@ def fit(
         frozen: weights, in the same forms, to evaluate as they are instead of training.
         strict: refuse images that cannot be read; otherwise they are skipped and listed in the run's unreadable.csv.
         overrides: `key.path=value` each; they take precedence over chosen values.
+        plugins: modules to import first; they register methods.
 
     Returns:
         The run's summary, as in summary.json.
@@ -107,6 +110,7 @@ def fit(
         >>> summary = tapetum.fit("photos", "labels.csv", "runs/first", minutes=30)  # doctest: +SKIP
     """
     began = command_began()
+    load_plugins(plugins)
     if frozen is not None and not (init is minutes is epochs is steps is None):
         raise ValueError(f"frozen is {frozen}, so nothing is trained: leave out init, minutes, epochs and steps.")
     length, remark = _length(minutes, epochs, steps)

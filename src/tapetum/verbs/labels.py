@@ -18,6 +18,7 @@ from tapetum.data.labels.labels import NONE_OF_THESE, Labels
 from tapetum.data.labels.name_matcher import NameMatcher
 from tapetum.data.sources.open_source import open_source
 from tapetum.data.sources.save_source import is_path
+from tapetum.methods.registry import load_plugins
 from tapetum.recipe.files import RECIPE
 from tapetum.runs.places import located, moved_to
 from tapetum.runs.run_folder import open_run_folder
@@ -41,7 +42,12 @@ _USAGE = {
 
 
 def labels(
-    labels: Any, output: str | Path, format: str, images: Any = None, predictions: str | Path | None = None
+    labels: Any,
+    output: str | Path,
+    format: str,
+    images: Any = None,
+    predictions: str | Path | None = None,
+    plugins: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write the labels of a folder of images in the format of another tool, which `fit` reads, too.
 
@@ -54,6 +60,7 @@ def labels(
         images: their folder, or another source of image files; None for those of the run, or for class folders that are
             given as labels.
         predictions: a table that `predict` wrote for these images. Only Label Studio keeps them apart from labels.
+        plugins: modules to import first; they register methods, of which a run may be.
 
     Returns:
         `images` (their number), `labels` (number of images of each class) and `predictions` (their number).
@@ -66,6 +73,7 @@ def labels(
         >>> import tapetum
         >>> counts = tapetum.labels("labels.csv", "tasks.json", "label-studio", images="photos")  # doctest: +SKIP
     """
+    load_plugins(plugins)
     path = Path(output)
     write = _writer(path, format)
     if predictions is not None and format != _LABEL_STUDIO:

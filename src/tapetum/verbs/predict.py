@@ -43,7 +43,7 @@ def predict(
     Processes that torchrun or srun started share the images out, and the first of them writes the table.
 
     Args:
-        run: the run's folder; its last checkpoint is used.
+        run: the run's folder; its last checkpoint is used, or its best one with `trainer.keep_best`.
         images: a folder, including its subfolders, or one file, with images of any size and mode; or any other source
             that `open_source` takes, of which the test part is used if there is one.
         output: the table; the file gets this name once it is complete.

@@ -2,20 +2,23 @@
 
 import itertools
 import textwrap
+from collections.abc import Sequence
 
+from tapetum.methods.registry import load_plugins
 from tapetum.recipe.files import recipe_text, shipped_recipes
 from tapetum.recipe.yaml_with_lines import read_yaml
 
 _WIDTH = 100  # columns of running text
 
 
-def recipes(name: str | None = None, fields: str | None = None) -> None:
+def recipes(name: str | None = None, fields: str | None = None, plugins: Sequence[str] = ()) -> None:
     """Print a line about each shipped recipe; or one recipe; or the fields of a method.
 
     Args:
         name: print this recipe in full: a shipped one or a file. Copy it to change more than overrides can.
         fields: print every field of this method's config with type, default, meaning and source. Kinds of backbone
             and optimizer ("resnet", "lars") and names of sections ("views", "trainer") work as well.
+        plugins: modules to import first; they register methods.
 
     Raises:
         ValueError: there is no such recipe, method or section; or both arguments are given.
@@ -27,6 +30,7 @@ def recipes(name: str | None = None, fields: str | None = None) -> None:
     """
     if name is not None and fields is not None:
         raise ValueError("name and fields are both given: give a recipe, or the method whose fields to print.")
+    load_plugins(plugins)
     if fields is not None:
         _print_fields(fields)
     elif name is not None:

@@ -39,7 +39,7 @@ def review(
     """Find in a run's pool what somebody should look at again, and write it as tables and as one page with pictures.
 
     Args:
-        run: the run's folder; its last checkpoint is used.
+        run: the run's folder; its last checkpoint is used, or its best one with `trainer.keep_best`.
         output: a new folder for
 
             - label_errors.csv (path, label, suggested, doubt): labels that are probably wrong by confident learning

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from tapetum.data.images.decoding import decode, header_size, shrunk_sizes
 
@@ -54,6 +54,18 @@ def test_16_bit_grey_keeps_its_high_byte(tmp_path):
     values = np.array([[0, 255, 256, 32768, 65535]], dtype=np.uint16)
     for name in ("a.png", "a.tif"):
         assert decode(saved(tmp_path, Image.fromarray(values), name))[0, 0].tolist() == [0, 0, 1, 128, 255]
+
+
+def test_small_values_stored_as_32_bit_integers_are_those_of_8_bit(tmp_path):
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(grey.astype(np.int32)).save(tmp_path / "grey.tif")
+    assert torch.equal(decode(tmp_path / "grey.tif")[0], torch.from_numpy(grey))
+
+
+def test_an_orientation_that_is_no_number_is_passed_over(monkeypatch, tmp_path):
+    Image.new("RGB", (3, 2)).save(tmp_path / "a.jpg")
+    monkeypatch.setattr(Image.Image, "getexif", lambda self: {ExifTags.Base.Orientation: "x"})
+    assert decode(tmp_path / "a.jpg").shape == (3, 2, 3)
 
 
 def test_cmyk(tmp_path):

@@ -38,6 +38,15 @@ def test_folders_are_classes_and_loose_images_unlabelled():
     assert labels.num_classes == 2
 
 
+def test_class_folders_with_control_characters_are_refused():
+    """A terminal would obey them."""
+    with pytest.raises(
+        ValueError, match=r"^class folder 'e\\x1b\]0;owned' has a control character in its name: rename"
+    ):
+        labels_from_folders(["e\x1b]0;owned/a.jpg", "dog/b.jpg"])
+    assert labels_from_folders(["caf\udce9/a.jpg", "dog/b.jpg"]).num_classes == 2  # a name that is no UTF-8
+
+
 @pytest.mark.parametrize("names", [["a.jpg"], ["cat/a.jpg", "cat/b.jpg", "c.jpg"]])
 def test_one_class_or_none_is_refused(names):
     with pytest.raises(ValueError, match="at least two classes"):

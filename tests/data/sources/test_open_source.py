@@ -51,9 +51,9 @@ def test_a_csv_overrules_folders(tmp_path):
     assert labels == {"2023/1.jpg": "b", "2024/1.jpg": None, "2024/2.jpg": "a"}
 
 
-@pytest.mark.parametrize("test_name", ["test", "val"])
-def test_train_and_test_folders(tmp_path, test_name):
-    write_images(tmp_path, ["train/a/1.jpg", "train/b/2.jpg", f"{test_name}/a/3.jpg", f"{test_name}/b/4.jpg"])
+@pytest.mark.parametrize(("train", "test_name"), [("train", "test"), ("train", "val"), ("Train", "TEST")])
+def test_train_and_test_folders(tmp_path, train, test_name):
+    write_images(tmp_path, [f"{train}/a/1.jpg", f"{train}/b/2.jpg", f"{test_name}/a/3.jpg", f"{test_name}/b/4.jpg"])
     assert list(open_source(tmp_path).store.names) == ["a/1.jpg", "b/2.jpg"]
     assert list(open_source(tmp_path, split="test").store.names) == ["a/3.jpg", "b/4.jpg"]
 

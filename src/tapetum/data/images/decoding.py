@@ -46,9 +46,8 @@ _DEEP = ("JPEG2000", "AVIF")  # their decoders take four times the memory of the
 _MOST_SCANS = 100
 _STRIP = 2**22  # pixels
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".jp2"}
-)
+_ENDINGS = "jpg jpeg jpe jfif png bmp gif tif tiff webp avif ppm pgm pbm jp2"
+IMAGE_SUFFIXES = frozenset(f".{ending}" for ending in _ENDINGS.split())
 """File name endings (in lower case) that count as images when a folder is listed."""
 
 _UPRIGHT = {
@@ -71,13 +70,18 @@ def _orientation(image: Image.Image) -> int:
         return 1  # Pillow turns TIFFs upright itself and reports the turned size
     if image.format == "PNG" and "exif" not in image.info:
         return 1  # otherwise getexif() would decode the whole file to look for EXIF at its end
-    return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except (TypeError, ValueError):
+        return 1  # a program wrote no number there; the pixels are good all the same
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
         raise ValueError("it holds 32-bit numbers of unknown range")
+    if image.mode == "I" and values.max() <= 255:  # 8-bit values that a program stored as integers
+        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
     return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
 
 

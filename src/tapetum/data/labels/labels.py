@@ -7,6 +7,7 @@ and its own name. Listing files in another order, or on another machine, changes
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -155,9 +156,13 @@ def labels_from_folders(names: Sequence[str]) -> Labels:
     """Take labels from the first folder of each relative name, `cat/0001.jpg`; images in no folder are unlabelled.
 
     Raises:
-        ValueError: fewer than two class folders.
+        ValueError: fewer than two class folders, or a name with control characters, which a terminal would obey.
     """
-    return labels_from_names(names, [name.split("/", 1)[0] if "/" in name else None for name in names])
+    class_of = [name.split("/", 1)[0] if "/" in name else None for name in names]
+    for name in dict.fromkeys(class_of):
+        if name is not None and any(unicodedata.category(sign) == "Cc" for sign in name):
+            raise ValueError(f"class folder {name!r} has a control character in its name: rename it")
+    return labels_from_names(names, class_of)
 
 
 def is_missing(value: object) -> bool:

@@ -194,9 +194,10 @@ def _from_folder(path: Path, labels: Any, split: Split) -> Source:
     if held := held_in_folder(path, split):
         return _from_held(held, path, labels)
     root, described = path, path.name or str(path)
-    tests = [path / name for name in TEST_NAMES if (path / name).is_dir()]
-    if (path / "train").is_dir() and tests:
-        root = path / "train" if split == "train" else tests[0]
+    parts = {name.lower(): path / name for name in _folders_in(path)}
+    tests = [parts[name] for name in TEST_NAMES if name in parts]
+    if "train" in parts and tests:
+        root = parts["train"] if split == "train" else tests[0]
         described = f"{described}/{root.name}"
     else:
         _only_train(split, f"folder {path}")
@@ -206,6 +207,12 @@ def _from_folder(path: Path, labels: Any, split: Split) -> Source:
     if found and (labels is None or is_same(labels, found[1])):
         root, labels = found
     return _from_files(root, labels, described)
+
+
+def _folders_in(path: Path) -> list[str]:
+    """Names of folders; of names that differ in capitals alone, the one in small letters is the last."""
+    with os.scandir(path) as found:
+        return sorted(one.name for one in found if one.is_dir())
 
 
 def _only_train(split: Split, what: str) -> None:
