@@ -145,6 +145,15 @@ def test_a_run_becomes_a_classifier(tmp_path, monkeypatch):
     assert trained["test_top1"] == trained["test"]["classifier"]["top1"] > 50
 
 
+def test_a_single_labelled_image_cannot_be_normalised():
+    batch = make_batch(0)
+    batch.support, batch.support_labels = Views((batch.support.groups[0][:1],), (1,)), batch.support_labels[:1]
+    with pytest.raises(ValueError, match=r"^support.batch_size is 1, but BatchNorm .*: set it to 2 or more\.$"):
+        make(projector_layers=1)(batch, PROGRESS)
+    frozen = make(projector_layers=1, freeze_statistics=True).train()
+    assert torch.isfinite(frozen(batch, PROGRESS).loss), "it needs no other images"
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [

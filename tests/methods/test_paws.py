@@ -235,6 +235,17 @@ def test_without_views_it_learns_by_the_supervised_terms(predictor):
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.backbone.parameters())
 
 
+@pytest.mark.parametrize("head", [{"layers": 2}, {"layers": 1, "predictor": True}])
+def test_a_single_labelled_image_without_views_is_refused(head):
+    batch = make_batch()
+    batch.support, batch.support_labels = Views((batch.support.groups[0][:1],), (1,)), LABELS[:1]
+    method = make(head, supervised_weight=1.0, paws_start=0.5)
+    assert torch.isfinite(method(batch, PROGRESS).loss), "views are beside it"
+    batch.views = batch.index = None
+    with pytest.raises(ValueError, match=r"^support.batch_size is 1, but BatchNorm"):
+        method(batch, PROGRESS)
+
+
 def test_the_weight_rises_from_where_views_come_in():
     batch, total = make_batch(), PROGRESS.total_steps
     settings = {"supervised_weight": 0.0, "suncet_weight": 1e-9, "paws_weight": 0.5}

@@ -7,7 +7,11 @@ from tapetum.losses.paws import mean_entropy_loss
 from tapetum.losses.ropaws import ropaws_loss
 from tapetum.methods.paws import PAWSConfig
 from tapetum.methods.ropaws import RoPAWSConfig
+from tapetum.ops import precision
+from tapetum.ops.precision import widest_float
 from tapetum.ops.soft_neighbours import smooth_one_hot
+from tapetum.recipe.recipe import load_recipe
+from tapetum.runs.run import assemble
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -49,6 +53,16 @@ def test_the_prior_is_that_of_the_classes_of_the_step(family):
     """In their order, scaled anew where a step has some of the classes."""
     method = family.make("paws", class_prior=(6.0, 1.0, 3.0))
     torch.testing.assert_close(method._class_prior(torch.tensor([2, 0])), torch.tensor([1 / 3, 2 / 3]).double())
+
+
+def test_a_class_prior_has_a_type_that_the_device_has(monkeypatch):
+    recipe = load_recipe("paws_digits", [f"method.class_prior={[6.0, *9 * [1.0]]}", "runtime.accelerator=cpu"])
+    assert assemble(recipe).method.class_prior.dtype == torch.float64
+    monkeypatch.setattr(precision, "widest_float", lambda device: widest_float(torch.device("mps")))
+    method = assemble(recipe).method
+    assert method.class_prior.dtype == torch.float32
+    torch.testing.assert_close(method._class_prior(torch.tensor([1, 0])), torch.tensor([1 / 7, 6 / 7]))
+    assert "class_prior" not in method.state_dict()
 
 
 def test_a_prior_of_other_classes_is_refused(family):

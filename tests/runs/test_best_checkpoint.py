@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 import tapetum
 from tapetum.data.labels.labels import labels_from_values
 from tapetum.engine.trainer_config import TrainerConfig
+from tapetum.recipe.recipe import RecipeError, load_recipe
 from tapetum.runs.best_checkpoint import best_checkpoint, check_choosable
 from tapetum.runs.trained_run import open_trained_run
 
@@ -105,6 +106,13 @@ def test_it_is_refused_before_training(tmp_path):
     with pytest.raises(ValueError, match="keep_best is true, but 90 labels are held out"):
         tapetum.train("paws_digits", tmp_path / "run", overrides=[*SMALL, *BEST, "data.held_out_per_class=9"])
     assert not Path(tmp_path / "run" / "recipe.yaml").exists()
+
+
+def test_folds_leave_nothing_to_choose_by():
+    folds = ["data.held_out_per_class=null", "data.folds=3"]
+    with pytest.raises(RecipeError, match=r"keep_best is true, but data.folds is 3, .* or folds to null\.$"):
+        load_recipe("paws_digits", [*SMALL, *BEST, *folds])
+    assert load_recipe("paws_digits", [*SMALL, *BEST, *folds, "data.fold=0"]).trainer.keep_best, "it holds a part out"
 
 
 @pytest.mark.parametrize("periods", [(None, 5, 5), (5, None, 5), (5, 5, None), (5, 5, 10)])

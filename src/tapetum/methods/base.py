@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tapetum.data.batch import Batch
+from tapetum.ops.collectives import world_size
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,13 @@ def check_label_smoothing(smoothing: float) -> None:
     """Raises ValueError where the share of a label that is spread over all classes is not in [0, 1)."""
     if not 0 <= smoothing < 1:
         raise ValueError(f"label_smoothing is {smoothing}: use a number from 0 to below 1.")
+
+
+def check_support_rows(num_supports: int, *heads: nn.Module | None) -> None:
+    """Raises ValueError where a head in training would normalise a single labelled image, which torch refuses."""
+    layers = (layer for head in heads if head is not None for layer in head.modules())
+    if num_supports * world_size() < 2 and any(isinstance(layer, _BatchNorm) and layer.training for layer in layers):
+        raise ValueError("support.batch_size is 1, but BatchNorm compares labelled images: set it to 2 or more.")
 
 
 class Method(nn.Module):

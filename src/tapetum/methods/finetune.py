@@ -27,7 +27,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tapetum.data.batch import Batch
 from tapetum.losses.classification import classification_loss
-from tapetum.methods.base import Method, Progress, StepOutput, check_label_smoothing
+from tapetum.methods.base import Method, Progress, StepOutput, check_label_smoothing, check_support_rows
 from tapetum.nn.heads import hidden_layers
 from tapetum.nn.recompute import embed_in_chunks
 from tapetum.ops.spread import spread
@@ -92,6 +92,7 @@ class Finetune(Method):
         assert batch.support is not None
         assert batch.support_labels is not None
         labels = batch.support_labels.repeat(batch.support.counts[0])
+        check_support_rows(len(labels), self.projector)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_backbone):
             features = embed_in_chunks(self.backbone, batch.support.groups[0], self.support_chunk)
         logits = self.classifier(self.projector(features))

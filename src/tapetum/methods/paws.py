@@ -42,6 +42,7 @@ from tapetum.methods.base import (
     check_label_smoothing,
     check_not_negative,
     check_start_and_ramp,
+    check_support_rows,
 )
 from tapetum.nn.batch_norm import running_statistics_frozen
 from tapetum.nn.heads import HeadConfig, build_heads
@@ -141,6 +142,8 @@ class PAWS(Method):
         supports = batch.support.groups[0]
         num_supports = len(supports)
         large = [] if batch.views is None else [batch.views.groups[0]]
+        if not large:
+            check_support_rows(num_supports, self.projector, self.predictor)
         features = embed_with_supports(self.backbone, supports, large, self.support_chunk)
         h, z = self._heads(features)
         labels = batch.support_labels.repeat(batch.support.counts[0])

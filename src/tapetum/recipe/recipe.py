@@ -100,6 +100,11 @@ class Recipe:
             raise ValueError(
                 f"data.folds is {self.data.folds}, for which runtime.devices must be 1: change one of them."
             )
+        if self.trainer.keep_best and self.data.folds is not None and self.data.fold is None:
+            raise ValueError(
+                f"trainer.keep_best is true, but data.folds is {self.data.folds}, with which the training holds out no "
+                "labels to choose a checkpoint by: set keep_best to false, or folds to null."
+            )
 
 
 def load_recipe(name_or_path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:

@@ -31,6 +31,7 @@ from tapetum.nn.backbones import build_backbone, check_sizes
 from tapetum.nn.batch_norm import convert_batch_norm
 from tapetum.nn.recompute import recompute_blocks
 from tapetum.ops.collectives import gather_on_all
+from tapetum.ops.precision import narrow_buffers
 from tapetum.ops.randomness import torch_seed
 from tapetum.optim.optimizers import build_optimizer, set_schedules
 from tapetum.recipe.recipe import Recipe, deciding_values
@@ -256,6 +257,7 @@ def assemble(recipe: Recipe, *, weights: bool = True, decode: bool = True, train
     if recipe.runtime.recompute == "blocks":
         recompute_blocks(backbone)
     method = kind(recipe.method, backbone, num_classes=data.labels.num_classes, num_images=len(data.store))
+    narrow_buffers(method, runtime.device)
     method.support_chunk = None if recipe.support is None else recipe.support.chunk_here(world_size)
     if weights and recipe.init is not None:
         taken = load_initial_weights(method, recipe.init, best_weights(recipe.init))

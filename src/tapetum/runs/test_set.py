@@ -104,7 +104,7 @@ def shared_images(opened: Store, others: Store, labels: Labels, rows: Sequence[i
 
 def _real_path(path: str) -> str:
     folder, name = os.path.split(path)
-    whole = os.path.join(_real_folder(folder), name)
+    whole = os.path.join(_real_folder(os.path.abspath(folder)), name)
     return os.path.realpath(whole) if os.path.islink(whole) else whole
 
 

@@ -11,11 +11,12 @@ import torch
 from sklearn.datasets import load_sample_images
 from torch import Tensor
 
-from tapetum.data.views import apply, blur
+from tapetum.data.views import apply, blur, colour_matrix
 from tapetum.data.views.apply import distort_and_normalise, distort_colour, normalise
 from tapetum.data.views.colour_matrix import ColourMaps
 from tapetum.data.views.crop import crop_resize_flip, evaluation_view
 from tapetum.data.views.draw import EvaluationViewConfig, ViewConfig, ViewParameters, draw
+from tapetum.ops.precision import widest_float
 from tapetum.ops.randomness import make_keys
 
 # As PAWS and SwAV distort photographs.
@@ -144,6 +145,18 @@ def test_a_map_of_colours_is_exact_in_float32() -> None:
     together = maps.apply(images.float(), slice(None))
     for i in (0, 40):
         assert torch.equal(together[i : i + 1], maps.apply(images[i : i + 1].float(), slice(i, i + 1)))
+
+
+def test_a_map_of_colours_needs_no_float64_where_the_device_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = dataclasses.replace(LARGE, jitter=1.0)
+    images = photographs(8, 24, 24)
+    wide = ColourMaps(drawn(config, list(images)), config, torch.device("cpu"))
+    monkeypatch.setattr(colour_matrix, "widest_float", lambda device: widest_float(torch.device("mps")))
+    narrow = ColourMaps(drawn(config, list(images)), config, torch.device("cpu"))
+    assert {narrow.pixel.dtype, narrow.mean.dtype, narrow.rounder.dtype} == {torch.float32}
+    difference = (narrow.apply(images.float(), slice(None)) - wide.apply(images.float(), slice(None))).abs()
+    assert difference.max() <= 1
+    assert difference.mean() < 0.001
 
 
 @pytest.mark.parametrize("config", [SMALL, LARGE])

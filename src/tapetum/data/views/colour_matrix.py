@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tapetum.data.views.draw import Floats, ViewConfig, ViewParameters
+from tapetum.ops.precision import widest_float
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 _TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
@@ -69,7 +70,7 @@ class ColourMaps:
         largest = 255 * (np.abs(pixel) + np.abs(mean)).sum(axis=2).max(axis=1) + 2
         units = 2.0 ** (np.ceil(np.log2(largest)) - 24)[:, None, None]
         self.pixel = torch.from_numpy((np.rint(pixel / units) * units).astype(np.float32)).to(device, non_blocking=True)
-        self.mean = torch.from_numpy(mean).to(device, non_blocking=True)
+        self.mean = torch.from_numpy(mean).to(widest_float(device)).to(device, non_blocking=True)
         # Added and subtracted again, float32's coarser steps at this size round to multiples of the units.
         self.rounder = torch.from_numpy((1.5 * 2**23 * units).astype(np.float32)).to(device, non_blocking=True)
 
@@ -77,7 +78,7 @@ class ColourMaps:
         """Map float32 (n, 3, H, W) of whole numbers, the views `rows`, to whole numbers; round once, at the end."""
         matrix, mean = self.pixel[rows], self.mean[rows]
         # A row's sum is exact in float32; the sum of rows may not be.
-        average = images.sum(dim=3).sum(dim=2, dtype=torch.float64).div_(images.shape[2] * images.shape[3])
+        average = images.sum(dim=3).sum(dim=2, dtype=mean.dtype).div_(images.shape[2] * images.shape[3])
         offset = mean[:, :, 0] * average[:, :1] + 0.5
         for channel in (1, 2):
             offset.add_(mean[:, :, channel] * average[:, channel : channel + 1])
