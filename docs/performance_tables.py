@@ -36,8 +36,8 @@ The forward and backward pass of the network of `paws_cifar10_cpu` on a step's i
 nearer to the peak, taking turns: one thread, CPU seconds, median of rounds; the share is that of the peak of the way's
 type. *Pooled by slices*: as the maximum of the four pixels of each square. *Channels last, then first*: the second and
 third group compute with channels first, which suits their convolutions when they are alone. *Everything in bfloat16*:
-weights and statistics, too, which trains worse. *ReLU* instead of GELU and a *wider stem* are other networks, and show
-what these cost. `benchmarks/small_net.py`.
+weights and statistics, too, which was not tried in training. *ReLU* instead of GELU and a *wider stem* are other
+networks, and show what these cost. `benchmarks/small_net.py`.
 """
 
 SPEED_INTRODUCTION = """## Speed

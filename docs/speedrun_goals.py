@@ -8,8 +8,8 @@ from run_tables import ABSENT, LONGEST_OVER_SHORTEST, Result, table
 from speedrun_runs import BY_CLASSIFIER, GOALS, eligible, is_chosen, minutes, num_labels, title
 
 _AGAIN = ", evaluated again"
-ENOUGH_SEEDS = 3
-"""So many seeds were asked for in ten minutes; a recipe with fewer counts there only if none has as many."""
+SHORT, ENOUGH_SEEDS = 10, 3
+"""In so many minutes, so many seeds were asked for; a recipe with fewer counts there only if none has as many."""
 GOALS_INTRODUCTION = """## What was aimed for
 
 The best recipe for each goal, of those that took no longer; a quarter more minutes counts as the same. Runs that differ
@@ -64,7 +64,7 @@ def goals(found: Mapping[str, Result]) -> str:
             name = f"{labels:,}, chosen by `suggest`" if chosen else f"{labels:,}"
             for limit, goal in aims.items():
                 quick_enough = [r for r in those if minutes(r) <= limit * LONGEST_OVER_SHORTEST]
-                if quick_enough and not (chosen and limit > min(aims)):
+                if quick_enough and not (chosen and limit > SHORT):
                     rows.append([name, str(limit), *_goal(quick_enough, limit, goal)])
     heads = ["labels", "minutes", "goal", "best top-1", "lowest", "highest", "minus goal", "by", "which took", "tried"]
     return "\n".join([table(heads, rows, left=(7,)), *_ceiling(results), NEXT])
@@ -73,18 +73,18 @@ def goals(found: Mapping[str, Result]) -> str:
 def _goal(results: Sequence[Result], limit: int, goal: int) -> list[str]:
     """Cells of one goal."""
     recipes = _by_seeds(results)
-    if limit == min(min(aims) for aims in GOALS.values() if aims):
+    if limit == SHORT:
         recipes = [runs for runs in recipes if len(runs) >= ENOUGH_SEEDS] or recipes
     best = max(recipes, key=_mean_top1)
     figures = [float(r["summary"]["test_top1"]) for r in best]
     top1 = _mean_top1(best)
     name = title(best[0]).partition(", seed")[0].replace(_AGAIN, "")
-    seeds = ", ".join(f"[{one['recipe'].get('seed', 0)}](results/{one['name']}.json)" for one in best)
+    links = ", ".join(f"[{one['recipe'].get('seed', 0)}](results/{one['name']}.json)" for one in best)
     tried = {_recipe_title(r) for r in results if "evaluated_again" not in r}
     spread = [f"{min(figures):.2f}", f"{max(figures):.2f}"] if len(best) > 1 else [ABSENT, ABSENT]
     took = f"{sum(map(minutes, best)) / len(best):.1f}"
-    seeds = f"seed{'s' if len(best) > 1 else ''} {seeds}"
-    return [str(goal), f"**{top1:.2f}**", *spread, f"{top1 - goal:+.2f}", f"{name}, {seeds}", took, str(len(tried))]
+    name += f", seed{'s' if len(best) > 1 else ''} {links}"
+    return [str(goal), f"**{top1:.2f}**", *spread, f"{top1 - goal:+.2f}", name, took, str(len(tried))]
 
 
 def _recipe_title(result: Result) -> str:
@@ -98,8 +98,7 @@ def _ceiling(results: Sequence[Result]) -> list[str]:
     reached = [f"{r['summary']['test_top1']:.2f} in {minutes(r):.0f} minutes" for r in runs]
     if not reached:
         return []
-    last = f" and {reached[-1]}" if len(reached) > 1 else ""
-    told = ", ".join(reached[:-1] or reached) + last
+    told = " and ".join(filter(None, [", ".join(reached[:-1]), reached[-1]]))
     return [f"The ceiling: with all {max(GOALS):,} labels, supervised training of these networks reaches {told}.", ""]
 
 

@@ -1,5 +1,6 @@
 """Labels that changed after a training: what may have trained the model is no honest accuracy."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,11 @@ def test_labels_that_were_taken_out_are_no_test_images(capsys):
     with pytest.raises(ValueError, match=changed):
         tapetum.evaluate("run", "test.csv")
     with pytest.raises(ValueError, match=changed):
-        fit("second", init="run", test="test.csv", frozen=None)
+        fit("second", init="run", test="test.csv")
+    shutil.copytree("photos", "others")
+    write("others.csv", range(8), "others/")
+    write("elsewhere.csv", range(8, 16), "others/")  # these images have never been seen
+    assert tapetum.evaluate("run", "elsewhere.csv", images="others", labels="others.csv").soft_neighbours.count == 8
     write("unlabelled.csv", range(16, 24), "photos/")
     write("labels.csv", range(16))  # as they were
     assert tapetum.evaluate("run", "unlabelled.csv").soft_neighbours.count == 8
@@ -55,7 +60,7 @@ def test_labels_that_were_taken_out_are_no_test_images(capsys):
 def test_labels_that_were_added_make_accuracy_after_a_second_training_doubtful(capsys):
     fit("first")
     fit("same", init="first")
-    changed = "the labels of first, where this run starts, have changed since its training"
+    changed = "the labels of first, which this run starts from, have changed since its training"
     assert changed not in capsys.readouterr().err
     write("labels.csv", range(20))
     fit("second", init="first")

@@ -126,9 +126,10 @@ class FixMatch(Method):
         self.teacher: nn.Sequential | None = None
         if config.teacher_decay:
             self.teacher = copy.deepcopy(nn.Sequential(backbone, self.classifier)).requires_grad_(False)
-        self._averaged = self._mean_step = -1
-        self._mean_before, self._mean_parts = torch.empty(0), list[Tensor]()
+        self._averaged = -1
         """The last step that moved the teacher."""
+        self._mean_of_step: tuple[int, Tensor, list[Tensor]] | None = None
+        """The last step that moved the running mean; that mean before it; and the mean p of each of its batches."""
         self.class_mean: Tensor | None
         """(C,) running mean of p over the unlabelled images; None without `even_classes`."""
         mean = torch.full((num_classes,), 1.0 / num_classes) if config.even_classes else None
@@ -242,11 +243,11 @@ class FixMatch(Method):
         """
         step, newest = output.carry
         if self.class_mean is not None and newest is not None:
-            if step != self._mean_step:
-                self._mean_step, self._mean_before, self._mean_parts = step, self.class_mean.clone(), []
-            self._mean_parts.append(newest)
-            mean = torch.stack(self._mean_parts).mean(dim=0)
-            self.class_mean.copy_(self._mean_before.lerp(mean, 1.0 - CLASS_MEAN_DECAY))
+            if self._mean_of_step is None or self._mean_of_step[0] != step:
+                self._mean_of_step = step, self.class_mean.clone(), []
+            _, before, parts = self._mean_of_step
+            parts.append(newest)
+            self.class_mean.copy_(before.lerp(torch.stack(parts).mean(dim=0), 1.0 - CLASS_MEAN_DECAY))
         if self.teacher is None or step == self._averaged:
             return
         self._averaged = step  # a step of several batches calls this for each of them

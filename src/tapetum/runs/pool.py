@@ -1,9 +1,10 @@
 """Opens the images and labels that a run trains on, and its held-out labels; reports progress on stderr."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +61,20 @@ class PoolData:
         classes = self.labels.classes
         digest = hashlib.blake2b("\0".join(classes).encode(errors="surrogateescape")).hexdigest()[:12]
         return ", ".join(classes) if len(classes) <= 10 else f"{len(classes)} classes ({classes[0]}, ..., {digest})"
+
+
+def has_labels_of(saved: Mapping[str, Any], now: Mapping[str, str]) -> bool:
+    """Return whether two fingerprints have the same labels, also held-out ones, whatever unlabelled images there are.
+
+    Args:
+        saved: that of a checkpoint; older ones do not tell labels by the names of their images.
+        now: `PoolData.fingerprint`.
+    """
+
+    def same(*parts: str) -> bool:
+        return all(saved.get(part) == now.get(part) for part in parts)
+
+    return same("labels", "held_out") or ("labelled" in saved and same("labelled", "judged"))
 
 
 def open_pool(config: DataConfig, decode: bool = True, needs_labels: bool = True) -> PoolData:

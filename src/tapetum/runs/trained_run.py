@@ -25,6 +25,7 @@ from tapetum.recipe.files import RECIPE
 from tapetum.runs.added_classes import AddedClass, read_added_classes, weights_digest
 from tapetum.runs.best_checkpoint import best_checkpoint
 from tapetum.runs.places import located
+from tapetum.runs.pool import has_labels_of
 from tapetum.runs.run import Run, assemble
 from tapetum.runs.run_folder import open_run_folder
 from tapetum.system.notices import notify
@@ -74,8 +75,7 @@ class TrainedRun:
     @property
     def has_own_labels(self) -> bool:
         """Whether the labels, also those held out, are those of the training, whatever unlabelled images there are."""
-        knows_names = "labelled" in self.checkpoint.scalars.get("fingerprint", {})  # older checkpoints do not
-        return self.has_own("labels", "held_out") or (knows_names and self.has_own("labelled", "judged"))
+        return has_labels_of(self.checkpoint.scalars.get("fingerprint", {}), self.parts.data.fingerprint)
 
     @cached_property
     def held_out(self) -> Labels | None:

@@ -21,7 +21,7 @@ from tapetum.recipe.glance import glance
 from tapetum.recipe.recipe import Recipe, parse_recipe
 from tapetum.recipe.yaml_with_lines import write_yaml
 from tapetum.runs.places import located
-from tapetum.runs.pool import PoolData, open_pool
+from tapetum.runs.pool import PoolData, has_labels_of, open_pool
 from tapetum.runs.run import assemble
 from tapetum.runs.run_folder import open_run_folder
 from tapetum.runs.test_set import check_unseen, shared_images
@@ -95,21 +95,23 @@ def recipe_for_weights(weights: str | Path, data: Mapping[str, Any], overrides: 
 
 def _is_of_training(folder: Path, data: DataConfig) -> bool:
     """Whether images and labels are those that trained a run, perhaps moved: then those held out are the same ones."""
-    checkpoint = latest_checkpoint(folder / CHECKPOINTS, notify)
     try:
         now = open_pool(data, decode=False, needs_labels=False).fingerprint
     except ValueError:  # such as labels that are too few to hold out as many
         return False
-    saved = {} if checkpoint is None else checkpoint.scalars.get("fingerprint", {})
+    saved = _saved_fingerprint(folder)
     return all(saved.get(part) == now.get(part) for part in ("data", "labels", "held_out"))
 
 
 def _has_labels_of_training(folder: Path, pool: PoolData) -> bool:
     """Whether a run's pool has the labels that it was trained with, as far as its checkpoint says."""
+    saved = _saved_fingerprint(folder)
+    return not saved or has_labels_of(saved, pool.fingerprint)
+
+
+def _saved_fingerprint(folder: Path) -> dict[str, Any]:
     checkpoint = latest_checkpoint(folder / CHECKPOINTS, notify)
-    saved, now = {} if checkpoint is None else checkpoint.scalars.get("fingerprint", {}), pool.fingerprint
-    parts = ("labelled", "judged") if "labelled" in saved else ("labels", "held_out")  # older checkpoints know these
-    return not saved or all(saved.get(part) == now.get(part) for part in parts)
+    return {} if checkpoint is None else dict(checkpoint.scalars.get("fingerprint", {}))
 
 
 def check_unseen_by_run(weights: str | Path, data: DataConfig, tests: Source, test: str | Path) -> None:
@@ -154,8 +156,8 @@ def count_known(recipe: Recipe, data: PoolData) -> int:
             break
         if not _has_labels_of_training(Path(start), trained_on):
             notify(
-                f"the labels of {start}, where this run starts, have changed since its training, so labels to measure "
-                "accuracy on may have trained it: expect less on new images, and give some as --test DIR."
+                f"the labels of {start}, which this run starts from, have changed since its training, so labels to "
+                "measure accuracy on may have trained it: expect less on new images, and give some as --test DIR."
             )
         known |= set(shared_images(data.opened, trained_on.opened, trained_on.labels, rows))
     return len(known)

@@ -208,9 +208,9 @@ def _opened(trained: TrainedRun, test: str | Path) -> tuple[Store, Labels]:
     store, labels = open_test(test, trained.classes, shrink_to=recipe.data.shrink_to)
     check_evaluation(store, trained.embedder_for(store).views, trained_on=data.store)
     tests = find_test(test, trained.classes)
-    check_unseen(data.opened, data.labels, tests, test, as_trained=trained.has_own_labels)
     if not _is_on_own_data(trained):
         check_unseen_by_run(trained.folder, recipe.data, tests, test)
+    check_unseen(data.opened, data.labels, tests, test)
     refuse_added(trained.added, trained.embedder_for(store), store, labels.labelled, str(test))
     return store, labels
 

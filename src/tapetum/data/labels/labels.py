@@ -7,7 +7,6 @@ and its own name. Listing files in another order, or on another machine, changes
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,7 +14,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from tapetum.data.label_formats.entries import composed, shown
+from tapetum.data.label_formats.entries import composed, is_printable, shown
 
 UNLABELLED = -1
 NONE_OF_THESE = "none of these"
@@ -160,7 +159,7 @@ def labels_from_folders(names: Sequence[str]) -> Labels:
     """
     class_of = [name.split("/", 1)[0] if "/" in name else None for name in names]
     for name in dict.fromkeys(class_of):
-        if name is not None and any(unicodedata.category(sign) == "Cc" for sign in name):
+        if name is not None and not is_printable(name.encode(errors="replace").decode()):  # it need not be UTF-8
             raise ValueError(f"class folder {name!r} has a control character in its name: rename it")
     return labels_from_names(names, class_of)
 
