@@ -7,6 +7,7 @@ entered here, around the forward alone, and parameters stay in float32.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from tapetum.data.batch import Batch, Views
 from tapetum.engine.runtime_config import RuntimeConfig
 from tapetum.engine.sharding import shard
 from tapetum.methods.base import Method
-from tapetum.ops.collectives import gather_on_first, sum_over_ranks
+from tapetum.ops.collectives import gather_on_first, leave_group, sum_over_ranks
 from tapetum.optim.muon import Muon
 from tapetum.optim.optimizers import fuse
 from tapetum.system.launcher import Launched, launched
@@ -99,6 +100,7 @@ class Runtime:
         or srun has already started all processes.
         """
         threads, is_unset = available_threads(), "OMP_NUM_THREADS" not in os.environ
+        atexit.register(leave_group)
         self._fabric.launch()
         if is_unset:  # Fabric leaves this process's share there, which the next launch would divide again
             os.environ.pop("OMP_NUM_THREADS", None)

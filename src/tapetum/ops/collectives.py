@@ -5,6 +5,7 @@ parameter gradients are *averaged* over ranks. For this, `gather_rows` must sum 
 and `mean_over_ranks` must pass its gradient through unchanged.
 """
 
+import gc
 from collections.abc import Iterator
 from typing import Any, TypeVar, cast
 
@@ -23,6 +24,17 @@ def world_size() -> int:
 def rank() -> int:
     """Rank of this process in the default group; 0 without one."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def leave_group() -> None:
+    """End the default group, if there is one. To be called while Python still runs.
+
+    Gloo's threads may be the last to hold a tensor of a collective, and one that lets go of it after the interpreter
+    has ended aborts a process whose work is done.
+    """
+    if dist.is_available() and dist.is_initialized():
+        gc.collect()  # wrappers of modules, which hold the group too, are in reference cycles
+        dist.destroy_process_group()
 
 
 class _GatherRows(torch.autograd.Function):
