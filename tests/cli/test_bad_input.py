@@ -495,6 +495,13 @@ RESUME = [
         True,
     ),
     Case(
+        "other labels, accepted",
+        "resume run --inexact",
+        ("since run began, labels have changed", "held out now", "tapetum fit --init run"),
+        other_labels,
+        True,
+    ),
+    Case(
         "other seed", "resume run", ("seed: was 0, is 1",), replaced("\nseed: 0", "\nseed: 1", "run/recipe.yaml"), True
     ),
     Case("damaged summary", "resume run", ("run/summary.json", "delete it"), text("run/summary.json", "{"), True),

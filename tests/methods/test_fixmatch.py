@@ -126,6 +126,13 @@ def test_suncet_trains_the_projector_that_embeds(family):
     assert [one.predicts_by for one in (method, plain)] == ["soft_neighbours", "classifier"]
 
 
+def test_a_single_labelled_image_is_refused(family):
+    batch = family.batch_of(0)
+    batch.support, batch.support_labels = Views((batch.support.groups[0][:1],), (1,)), batch.support_labels[:1]
+    with pytest.raises(ValueError, match=r"^support.batch_size is 1, but BatchNorm"):
+        family.make("fixmatch", **PLAIN | {"suncet_weight": 0.5})(batch, family.progress_of(0))
+
+
 def test_neighbours_learn_pseudo_labels_too(family):
     changes = {"suncet_weight": 0.5, "neighbour_weight": 0.4, "label_smoothing": 0.1}
     method, batch = family.make("fixmatch", **PLAIN | changes), family.batch_of(0)

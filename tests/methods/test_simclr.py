@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tapetum.data.batch import Views
 from tapetum.losses.simclr import nt_xent_loss
 from tapetum.losses.suncet import suncet_loss
 from tapetum.methods.simclr import SimCLRConfig
@@ -89,6 +90,13 @@ def test_too_little_to_compare_is_refused(family, which):
     batch.views.groups, batch.views.counts = (batch.views.groups[0][:2],), (2,)
     with pytest.raises(ValueError, match=r"^data.batch_size is 1"):
         family.make(which)(batch, family.progress_of(0))
+
+
+def test_a_single_labelled_image_alone_is_refused(family):
+    batch = family.batch_of(0)
+    batch.support, batch.support_labels = Views((batch.support.groups[0][:1],), (1,)), batch.support_labels[:1]
+    with pytest.raises(ValueError, match=r"^support.batch_size is 1, but BatchNorm"):
+        family.make("suncet", simclr_weight=0.0)(batch, family.progress_of(0))
 
 
 @pytest.mark.parametrize("field", ["supervised_epochs", "supervised_weight", "simclr_weight"])

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,16 @@ def test_the_report_shows_added_images_among_the_causes(run):
     own = Cards(seen)._added.of(int(name[6]))
     assert cause.picture == own
     assert "heron" in tapetum.report(run).read_text()
+
+
+def test_blanks_and_other_accents_make_no_other_class(run):
+    composed, decomposed = unicodedata.normalize("NFC", "K\u00e4fer"), unicodedata.normalize("NFD", "K\u00e4fer")
+    assert tapetum.add_class(run, draw("photos/a", YELLOW), f" {decomposed} ")["class"] == composed
+    result = tapetum.add_class(run, draw("photos/b", YELLOW, seed=6), decomposed)
+    assert (result["class"], result["is_new"]) == (composed, False)
+    result = tapetum.add_class(run, draw("photos/c", (1,), seed=7), "1 ")
+    assert (result["class"], result["is_new"]) == ("1", False)
+    assert result["classes"] == ("0", "1", "2", composed)
 
 
 def test_repeats_and_labelled_images_are_not_added_again(run, capsys):
@@ -313,6 +324,7 @@ def test_unreadable_images_are_left_out(run, capsys):
         ("broken", None, "none of the 1 images in broken can be read"),
         ("empty", " ", "name is ' ', which cannot be a class: give --name NAME"),
         ("empty", "none of these", "name is 'none of these', which cannot be a class"),
+        ("empty", "a\x1b[2J", r"name is .a\\x1b\[2J., which cannot be a class"),
     ],
 )
 def test_mistakes_are_one_sentence(run, folder, name, message):

@@ -154,6 +154,10 @@ def test_a_folder_that_is_not_empty_is_refused_untouched(recipe, run):
     with pytest.raises(ValueError, match="is a file: give a new folder as --output"):
         tapetum.train(recipe, "mine/thesis.txt")
     assert files(Path("mine")) == {"thesis.txt": b"years of work"}
+    Path("mine/thesis.txt").rename("mine/summary.json")  # a name that a run's file has, too
+    with pytest.raises(ValueError, match=r"^mine is not empty: give another --output"):
+        tapetum.train(recipe, "mine")
+    assert files(Path("mine")) == {"summary.json": b"years of work"}
 
 
 @pytest.mark.parametrize(

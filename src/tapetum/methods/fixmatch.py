@@ -43,6 +43,7 @@ from tapetum.methods.base import (
     check_label_smoothing,
     check_not_negative,
     check_start_and_ramp,
+    check_support_rows,
 )
 from tapetum.nn.batch_norm import running_statistics_frozen
 from tapetum.nn.heads import HeadConfig, build_heads, check_no_predictor
@@ -148,6 +149,7 @@ class FixMatch(Method):
         loss = metrics["supervised"]
         neighbours: tuple[Tensor, Tensor] | None = None
         if self.projector is not None:
+            check_support_rows(num_supports, self.projector)
             projected = self.projector(features if self.config.neighbour_weight else features[:num_supports])
             smoothed = self._smoothed(labels, batch)
             metrics["suncet"] = suncet_loss(projected[:num_supports], smoothed, self.config.temperature)

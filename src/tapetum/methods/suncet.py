@@ -31,7 +31,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tapetum.data.batch import Batch
 from tapetum.losses.simclr import nt_xent_loss
 from tapetum.losses.suncet import suncet_loss
-from tapetum.methods.base import Method, Progress, StepOutput, check_above_zero, check_not_negative
+from tapetum.methods.base import (
+    Method,
+    Progress,
+    StepOutput,
+    check_above_zero,
+    check_not_negative,
+    check_support_rows,
+)
 from tapetum.methods.simclr import check_negatives
 from tapetum.nn.heads import HeadConfig, build_heads, check_no_predictor
 from tapetum.nn.recompute import embed_in_chunks, embed_with_supports
@@ -87,6 +94,7 @@ class SuNCEt(Method):
         assert batch.support is not None
         config = self.config
         if not config.simclr_weight:
+            check_support_rows(len(batch.support.groups[0]), self.projector)
             supports = embed_in_chunks(self.backbone, batch.support.groups[0], self.support_chunk)
             projections = self.projector(supports)
             loss = config.supervised_weight * self._supervised(projections, batch)

@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ Parts = Iterator[tuple[Sequence[str], Rows]]
 """Names of n images and their (n, D) embeddings, the same D throughout; at least one part."""
 
 SUFFIXES = (".npz", ".parquet")
+_PARQUET = b"PAR1"
+_FOOTER = 1 << 16
+"""The names of a Parquet file's columns are in so many of its last bytes."""
 
 
 def write_embeddings(path: Path, parts: Parts, num_images: int) -> None:
@@ -34,6 +38,18 @@ def write_embeddings(path: Path, parts: Parts, num_images: int) -> None:
     write = _write_npz if path.suffix == ".npz" else _write_parquet
     with sole_writing(path), whole_file(path) as partial:
         write(partial, parts, num_images)
+
+
+def is_embeddings(path: Path) -> bool:
+    """Whether a file is one of embeddings."""
+    with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        return archive.namelist() == ["embeddings.npy", "paths.npy"]
+    with path.open("rb") as file:
+        if file.read(len(_PARQUET)) != _PARQUET:
+            return False
+        file.seek(max(0, path.stat().st_size - _FOOTER))
+        names = file.read()
+        return b"path" in names and b"embedding" in names
 
 
 def _write_npz(path: Path, parts: Parts, num_images: int) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+_HEAD = 4096
+"""The title is in so many of a page's first bytes."""
+
 
 @cache
 def _environment(room: str) -> Environment:
@@ -40,3 +43,9 @@ def render_page(template: str, title: str, room: str = "tapetum.reporting", **co
         context: the values that the template uses.
     """
     return _environment(room).get_template(template).render(title=title, **context)
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a page that was made here."""
+    with path.open("rb") as file:
+        return b"Tapetum</title>" in file.read(_HEAD)

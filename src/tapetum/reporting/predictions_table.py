@@ -9,6 +9,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,10 @@ import numpy.typing as npt
 
 from tapetum.data.label_formats.rows import safe_class, safe_path
 from tapetum.data.labels.labels import NONE_OF_THESE
+
+_FIRST_NAMES = ("path", "label", "confidence", "calibrated", "in_domain")
+_LONGEST = 1 << 20
+"""So many bytes of a file's first line are read."""
 
 
 class Neighbour(NamedTuple):
@@ -56,9 +61,17 @@ class Columns(NamedTuple):
     """Whether there is a `method_in_domain`."""
 
 
+def is_predictions(path: Path) -> bool:
+    """Whether a file is a table of predictions, as CSV or JSON lines."""
+    with path.open("rb") as file:
+        line = file.readline(_LONGEST)
+    is_json = line.startswith(b'{"path": ') and b'"neighbours"' in line
+    return is_json or line.startswith(csv_text([_FIRST_NAMES]).rstrip())
+
+
 def csv_header(columns: Columns) -> bytes:
     """Make the first line."""
-    names = ["path", "label", "confidence", "calibrated", "in_domain"]
+    names = [*_FIRST_NAMES]
     names += ["method_in_domain"] if columns.has_own_measure else []
     for i in range(1, columns.num_neighbours + 1):
         names += [f"neighbour_{i}", f"neighbour_{i}_label", f"neighbour_{i}_weight"]

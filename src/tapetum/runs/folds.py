@@ -10,6 +10,7 @@ from tapetum.optim.schedules import ScheduleConfig
 from tapetum.recipe.recipe import Recipe
 from tapetum.runs.run import assemble
 from tapetum.runs.run_folder import FOLDS, environment, read_summary, write_recipe, write_summary
+from tapetum.runs.weights import check_still_held_out
 from tapetum.system.files import RESUME, writing
 from tapetum.system.notices import notify
 
@@ -104,6 +105,8 @@ def _train_fold(recipe: Recipe, part: Path, folder: Path, inexact: bool) -> dict
     with writing(part, RESUME):
         part.mkdir(parents=True, exist_ok=True)
     run = assemble(recipe, weights=not list_checkpoints(part / CHECKPOINTS))
+    if inexact:
+        check_still_held_out(part, run.data)
     write_recipe(part, run.recipe)
     state = run.trainer(part, inexact=inexact, part_of=folder).fit()
     assert run.data.held_out is not None

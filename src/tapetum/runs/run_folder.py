@@ -16,7 +16,7 @@ import torch
 from tapetum.recipe.files import RECIPE
 from tapetum.recipe.recipe import Recipe, dump_recipe, load_recipe
 from tapetum.runs.places import GIVEN, with_own_copies
-from tapetum.system.files import RESUME, only_one, owned, write_text, writing
+from tapetum.system.files import RESUME, begins_with, only_one, owned, write_text, writing
 from tapetum.system.launcher import process_rank
 
 SUMMARY = "summary.json"
@@ -60,7 +60,9 @@ def new_run_folder(path: str | Path) -> Iterator[Path]:
 
 def _is_left_over(path: Path) -> bool:
     """Whether a run that was killed before it began may have left a file: its recipe gets its name last."""
-    return path.name in (SUMMARY, UNREADABLE, GIVEN, LOCK) or path.name.endswith(_PARTIAL)
+    if path.name == SUMMARY:
+        return begins_with(path, b'{\n  "command": ')  # the user may have one of another program
+    return path.name in (UNREADABLE, GIVEN, LOCK) or path.name.endswith(_PARTIAL)
 
 
 @contextmanager

@@ -114,6 +114,21 @@ def _saved_fingerprint(folder: Path) -> dict[str, Any]:
     return {} if checkpoint is None else dict(checkpoint.scalars.get("fingerprint", {}))
 
 
+def check_still_held_out(folder: Path, data: PoolData) -> None:
+    """Refuse to go on with a run where other labels than before would be held out.
+
+    Raises:
+        ValueError: labels that trained it may be held out now.
+    """
+    saved = _saved_fingerprint(folder)
+    part = "judged" if "judged" in saved else "held_out"  # older checkpoints do not tell labels by names
+    if data.held_out is not None and saved and saved.get(part) != data.fingerprint.get(part):
+        raise ValueError(
+            f"since {folder} began, labels have changed, so that some which trained it may be held out now and would "
+            f"measure too well: undo that, or begin a new run with its weights: tapetum fit --init {folder}."
+        )
+
+
 def check_unseen_by_run(weights: str | Path, data: DataConfig, tests: Source, test: str | Path) -> None:
     """Refuse test images whose labels trained the run that weights come from, where `data` now uses other labels.
 

@@ -10,7 +10,7 @@ import platform
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -262,6 +262,19 @@ def refuse_taken(path: Path) -> None:
         if is_folder
         else f"{path} exists already: give another --output, or delete it."
     )
+
+
+def refuse_foreign(path: Path, is_own: Callable[[Path], bool]) -> None:
+    """Raise ValueError if there is a file, not an empty one, that is not of the kind that is to replace it."""
+    with writing(path):
+        if path.is_file() and path.stat().st_size and not is_own(path):
+            raise ValueError(f"{path} exists already, and something else wrote it: give another --output.")
+
+
+def begins_with(path: Path, beginning: bytes) -> bool:
+    """Whether a file's first bytes are these."""
+    with path.open("rb") as file:
+        return file.read(len(beginning)) == beginning
 
 
 def reason_of(error: OSError) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tapetum.data.images.stores import FileStore
+from tapetum.data.label_formats.entries import composed, is_printable
 from tapetum.data.labels.labels import NONE_OF_THESE, sorted_classes
 from tapetum.data.sources.folders import image_names
 from tapetum.runs.added_classes import ADDED, AddedClass, hash_of, hashes_of, joined, picture_of, write_added_class
@@ -38,7 +39,8 @@ def add_class(
     Args:
         run: the run's folder; its last checkpoint is used, or its best one with `trainer.keep_best`.
         folder: all images below it are examples of the class.
-        name: the class; None for the folder's name. If the run knows the class, it gets more examples.
+        name: the class; None for the folder's name. If the run knows the class, it gets more examples; blanks around
+            the name, and how its accents are stored, make no other class.
         plugins: modules to import first; they register methods.
         images, labels: where the run's own images and labels are now, if they have been moved.
 
@@ -66,9 +68,7 @@ def _added(trained: TrainedRun, folder: Path, name: str | None) -> dict[str, Any
             f"{trained.folder} predicts by a classifier, which knows only the classes that it was trained on: train "
             f"with labels of the new class, for example by `tapetum fit --init {trained.folder}`."
         )
-    label = folder.resolve().name if name is None else name
-    if not label.strip() or label.strip() == NONE_OF_THESE:  # which stands for images of no class
-        raise ValueError(f"name is {label!r}, which cannot be a class: give --name NAME.")
+    label = _class_named(folder.resolve().name if name is None else name, trained.classes)
     store = _open(folder, trained.parts.recipe.data.shrink_to)
     new, unreadable = _embedded(trained, store, folder, label)
     if new:
@@ -85,6 +85,19 @@ def _added(trained: TrainedRun, folder: Path, name: str | None) -> dict[str, Any
     }
     _tell(result, trained, [*trained.added, *new])
     return result
+
+
+def _class_named(name: str, classes: Sequence[str]) -> str:
+    """Return the class of this name, whatever the blanks around it and however its accents are stored; else a new one.
+
+    Raises:
+        ValueError: the name can be no class.
+    """
+    plain = composed(name.strip())
+    shows = is_printable(plain.encode(errors="replace").decode())  # it need not be UTF-8
+    if not plain or plain == NONE_OF_THESE or not shows:  # the second stands for images of no class
+        raise ValueError(f"name is {name!r}, which cannot be a class: give --name NAME.")
+    return name if name in classes else next((c for c in classes if composed(c.strip()) == plain), plain)
 
 
 def _open(folder: Path, shrink_to: int | None) -> FileStore:

@@ -10,10 +10,11 @@ import numpy.typing as npt
 from tapetum.data.images.stores import Store
 from tapetum.evaluation.embedding import BATCH_SIZE
 from tapetum.ops.collectives import in_turn, rank
-from tapetum.reporting.embeddings_table import write_embeddings
+from tapetum.reporting.embeddings_table import is_embeddings, write_embeddings
 from tapetum.runs.new_images import open_new_images
 from tapetum.runs.places import moved_to
 from tapetum.runs.trained_run import TrainedRun, open_trained_run
+from tapetum.system.files import refuse_foreign
 from tapetum.system.notices import notify
 
 
@@ -48,10 +49,11 @@ def embed(
         >>> import tapetum
         >>> path = tapetum.embed("runs/first", "photos", "photos.npz")  # doctest: +SKIP
     """
+    path = Path(output)
+    refuse_foreign(path, is_embeddings)
     moved = moved_to(run_images, run_labels)
     trained = open_trained_run(run, plugins, needs_labels=False, shared=True, moved=moved)
     store = open_new_images(images, trained.parts.recipe.data.shrink_to)
-    path = Path(output)
     first = np.zeros(1, dtype=np.int64)
     size = trained.parts.embedder.outputs(trained.parts.data.store, first).embeddings.shape[1]
     parts = in_turn(_parts(trained, store, size), -(-len(store) // BATCH_SIZE))

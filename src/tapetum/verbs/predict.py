@@ -12,10 +12,11 @@ from tapetum.data.labels.labels import NONE_OF_THESE
 from tapetum.evaluation.calibration import MIN_LABELS
 from tapetum.evaluation.embedding import BATCH_SIZE
 from tapetum.ops.collectives import gather_on_all, in_turn, rank
-from tapetum.reporting.predictions_table import csv_header, csv_lines, json_lines
+from tapetum.reporting.predictions_table import csv_header, csv_lines, is_predictions, json_lines
 from tapetum.runs.new_images import open_new_images
 from tapetum.runs.predictor import Predictor
 from tapetum.runs.trained_run import TrainedRun
+from tapetum.system.files import refuse_foreign
 from tapetum.system.notices import notify
 from tapetum.system.resumable_file import ResumableFile
 
@@ -46,7 +47,7 @@ def predict(
         run: the run's folder; its last checkpoint is used, or its best one with `trainer.keep_best`.
         images: a folder, including its subfolders, or one file, with images of any size and mode; or any other source
             that `open_source` takes, of which the test part is used if there is one.
-        output: the table; the file gets this name once it is complete.
+        output: the table; the file gets this name once it is complete, and replaces an older table of predictions.
         neighbours: number of labelled images to list for each image; None for 3.
         json: write a JSON object per line instead of CSV.
         reject: share of the labelled images, such as 0.05. Images that resemble them less than this share of them
@@ -59,13 +60,15 @@ def predict(
         of no class), `calibrated`, `temperature`, `held_out` (number of labels that the temperature was chosen on).
 
     Raises:
-        ValueError: there is no run folder, there are no images, or the table cannot be written.
+        ValueError: there is no run folder, there are no images, the table cannot be written, or another file has its
+            name.
         Interrupted: on Ctrl-C, after printing how to continue.
 
     Example:
         >>> import tapetum
         >>> counts = tapetum.predict("runs/first", "photos", "predictions.csv")  # doctest: +SKIP
     """
+    refuse_foreign(Path(output), is_predictions)
     predictor = Predictor(run, neighbours, reject, plugins, shared=True, images=run_images, labels=run_labels)
     trained = predictor.trained
     store = open_new_images(images, trained.parts.recipe.data.shrink_to)

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from tapetum.reporting.pages import is_page
 from tapetum.reporting.report_page import render
 from tapetum.runs.places import moved_to
 from tapetum.runs.review import review
 from tapetum.runs.trained_run import open_trained_run
-from tapetum.system.files import whole_file
+from tapetum.system.files import refuse_foreign, whole_file
 
 
 def report(
@@ -39,6 +40,8 @@ def report(
         >>> import tapetum
         >>> page = tapetum.report("runs/first")  # doctest: +SKIP
     """
+    if output is not None:
+        refuse_foreign(Path(output), is_page)
     trained = open_trained_run(run, plugins, moved=moved_to(images, labels))
     path = trained.folder / "report.html" if output is None else Path(output)
     text = render(review(trained))

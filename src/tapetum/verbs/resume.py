@@ -11,6 +11,7 @@ from tapetum.recipe.recipe import Recipe
 from tapetum.runs.places import located, moved_to
 from tapetum.runs.run import assemble
 from tapetum.runs.run_folder import open_run_folder, sole_writer, write_recipe
+from tapetum.runs.weights import check_still_held_out
 from tapetum.system.interruption import Interrupted
 from tapetum.system.launcher import process_rank
 from tapetum.system.notices import notify
@@ -34,7 +35,8 @@ def resume(
 
     Args:
         run: the run's folder, which may have been moved, renamed or copied.
-        inexact: continue even if machine, versions or files differ, so that the resulting bits differ, too.
+        inexact: continue even if machine, versions or files differ, so that the resulting bits differ, too; not if
+            other labels than before are held out, as these may have trained the run.
         plugins: modules to import first; they register methods.
         images, labels, test: where they are now, if they have been moved. The run's recipe.yaml keeps the new places.
 
@@ -57,7 +59,10 @@ def resume(
         if begins:
             notify("no checkpoint was written yet: starting from step 0")
         try:
-            summary = finish(assemble(recipe, weights=begins), folder, inexact=inexact)
+            parts = assemble(recipe, weights=begins)
+            if inexact:  # without it, other labels are refused for the bits that they change
+                check_still_held_out(folder, parts.data)
+            summary = finish(parts, folder, inexact=inexact)
         except Interrupted:
             _remember(folder, recipe, moved)
             raise

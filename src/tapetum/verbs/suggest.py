@@ -18,7 +18,7 @@ from tapetum.reporting.predictions_table import csv_text, safe_path
 from tapetum.runs.embedded_pool import PICTURES, EmbeddedPool, embed_images, embed_run_pool, labels_so_far
 from tapetum.runs.run_folder import read_summary
 from tapetum.runs.weights import is_run
-from tapetum.system.files import refuse_folder, refuse_taken, sole_writing, whole_file
+from tapetum.system.files import begins_with, refuse_folder, refuse_taken, sole_writing, whole_file
 from tapetum.verbs.resume import resume
 from tapetum.verbs.train import train_since
 
@@ -120,11 +120,7 @@ def _check(pool: str | Path, count: int, table: Path, frozen: Any, minutes: floa
 
 def _is_suggestions(table: Path) -> bool:
     """Whether there is a table of suggestions already, which another may replace."""
-    header = csv_text([_COLUMNS])
-    if not table.is_file():
-        return False
-    with table.open("rb") as file:
-        return file.read(len(header)) == header
+    return table.is_file() and begins_with(table, csv_text([_COLUMNS]))
 
 
 def _trained(images: str | Path, table: Path, minutes: float) -> Path:
