@@ -33,7 +33,7 @@ from tapetum.methods.base import EmbedAll, Method, Progress, StepOutput
 from tapetum.methods.registry import method_class
 from tapetum.nn.batch_norm import convert_batch_norm
 from tapetum.nn.heads import HeadConfig
-from tapetum.ops.collectives import rank, world_size
+from tapetum.ops.collectives import leave_group, rank, world_size
 from tapetum.ops.randomness import make_keys, torch_seed, uniform
 
 NUM_IMAGES, NUM_CLASSES, NUM_SUPPORTS, BATCH_SIZE, NUM_SMALL = 34, 3, 12, 8, 2
@@ -248,7 +248,7 @@ def main(action: str, folder: Path, processes: int, *kinds: str) -> None:
             train(kind, folder / kind / "parts", on)
     if processes > 1:  # one that leaves while the others still talk may take them down with it
         torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
+        leave_group()
 
 
 if __name__ == "__main__":

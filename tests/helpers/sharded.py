@@ -29,6 +29,7 @@ from tapetum.methods.registry import method_class
 from tapetum.nn.backbones import ResNetConfig, SmallNetConfig, TimmConfig, WideResNetConfig, build_backbone
 from tapetum.nn.batch_norm import convert_batch_norm
 from tapetum.nn.recompute import recompute_blocks
+from tapetum.ops.collectives import leave_group
 from tapetum.ops.randomness import torch_seed
 from tapetum.optim.optimizers import (
     AdamWConfig,
@@ -256,7 +257,7 @@ def main(folder: Path, processes: int, *names: str) -> None:
     run(family.runtime(devices=processes), folder, *names)
     if processes > 1:  # one that leaves while the others still talk may take them down with it
         torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
+        leave_group()
 
 
 if __name__ == "__main__":
